@@ -1,0 +1,42 @@
+"""Configuration of Sphinx. Nothing here needs a network, neither the build nor its pages."""
+
+import supernetnas
+
+project = "supernetnas"
+author = "The supernetnas developers"
+copyright = f"2026, {author}"
+version = release = supernetnas.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+nitpicky = False
+
+html_theme = "furo"
+html_title = f"supernetnas {version}"
+html_copy_source = False
+
+autosummary_generate = True
+autodoc_typehints = "none"  # the docstrings state types, with their shapes
+numpydoc_show_class_members = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"quickstart\.py",
+    "within_subsection_order": "FileNameSortKey",
+    "reference_url": {},
+    "download_all_examples": False,
+    "show_memory": False,
+    "write_computation_times": False,  # its page would load scripts from elsewhere
+    "abort_on_example_error": True,
+}

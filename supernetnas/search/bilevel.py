@@ -1,0 +1,302 @@
+"""The alternating search: a step of the alphas, then a step of the weights.
+
+First-order DARTS (Liu et al., 2019, equation 7 with xi = 0) and SmoothDARTS (Chen and Hsieh, 2020),
+which perturbs the operation weights in the weight step. This is the loop of algorithms 1 to 3 of the
+supernet transfer paper (Singh and Vanschoren): from random weights it searches from scratch, from a
+source's weights and alphas it is the warm start.
+
+Deviations from the DARTS code, on purpose:
+
+- The learning rate follows its cosine per step, with a short warm-up, not per epoch.
+- Validation batches come from an endless shuffled pass over the validation images; the original
+  draws a fresh shuffle for every step.
+- The validation accuracy of an epoch is measured under batch statistics, as the alpha step sees it.
+  Running statistics lag many steps behind, which on a few hundred images is several epochs.
+- Each step computes only the gradients it uses. The original also accumulates and discards those
+  of the weights in the alpha step and those of the alphas in the weight step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..supernets.cell import CellSupernet
+from ..training import (
+    LabelledImages,
+    Stopwatch,
+    balanced_batches,
+    cosine_schedule,
+    endless_batches,
+    evaluate,
+    frozen_batch_norm,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from .perturbation import adversarial_perturbation, perturbation_radius, random_perturbation
+from .stopping import Plateau
+
+__all__ = ["BilevelSearch", "SearchSettings"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Numbers of a search.
+
+    Attributes
+    ----------
+    epochs : int
+        Most passes over the training images.
+    batch_size : int
+    learning_rate, final_learning_rate : float
+        Of the weights' SGD: peak and end of the cosine.
+    warmup : float
+        Share of the steps over which the learning rate rises to its peak.
+    momentum, weight_decay, clip_norm : float
+        Of the weights' SGD; gradients are clipped to this norm.
+    alpha_learning_rate, alpha_weight_decay : float
+        Of the alphas' Adam, whose betas are (0.5, 0.999).
+    weight_steps_per_alpha_step : int
+        Weight steps for one step of the alphas; 1 in DARTS.
+    perturbation : {"random", "adversarial", "none"}
+        SDARTS-RS, SDARTS-ADV, or DARTS.
+    perturbation_radius : tuple of float
+        First and limiting epsilon of the perturbation.
+    label_smoothing : float
+    patience : int or None
+        Epochs without a better validation accuracy after which the search stops.
+    """
+
+    epochs: int = 50
+    batch_size: int = 64
+    learning_rate: float = 0.025
+    final_learning_rate: float = 0.001
+    warmup: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip_norm: float = 5.0
+    alpha_learning_rate: float = 3e-4
+    alpha_weight_decay: float = 1e-3
+    weight_steps_per_alpha_step: int = 1
+    perturbation: str = "random"
+    perturbation_radius: tuple[float, float] = (0.03, 0.3)
+    label_smoothing: float = 0.0
+    patience: int | None = None
+
+
+class BilevelSearch:
+    """A search that can be run epoch by epoch, saved and resumed.
+
+    Parameters
+    ----------
+    supernet : CellSupernet
+        Changed in place; on its final device.
+    train, validation : LabelledImages
+        Images for the weights, and images for the alphas.
+    settings : SearchSettings
+    generator : torch.Generator
+        On the CPU; the source of every random draw.
+    class_weight : torch.Tensor of shape (n_classes,), optional
+        Weight of each class in both losses.
+    """
+
+    def __init__(
+        self,
+        supernet: CellSupernet,
+        train: LabelledImages,
+        validation: LabelledImages,
+        settings: SearchSettings,
+        generator: torch.Generator,
+        class_weight: Tensor | None = None,
+    ) -> None:
+        self.supernet, self.train, self.validation = supernet, train, validation
+        self.settings, self.generator = settings, generator
+        self.class_weight = class_weight
+        self.alpha_optimizer = torch.optim.Adam(
+            supernet.alpha_parameters(),
+            lr=settings.alpha_learning_rate,
+            betas=(0.5, 0.999),
+            weight_decay=settings.alpha_weight_decay,
+        )
+        self.weight_optimizer = torch.optim.SGD(
+            supernet.weight_parameters(),
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            foreach=True,
+        )
+        self.epoch = 0
+        self.history: list[dict] = []
+        self.plateau = Plateau(settings.patience)
+        noise = torch.Generator(device=supernet.alphas_normal.device)
+        supernet.seed_noise(noise.manual_seed(self._draw_seed()))
+
+    def run(
+        self,
+        *,
+        stopwatch: Stopwatch | None = None,
+        on_epoch: Callable[[BilevelSearch], bool | None] | None = None,
+    ) -> list[dict]:
+        """Search until the epochs, the plateau, the time or a callback ends it.
+
+        Parameters
+        ----------
+        stopwatch : Stopwatch, optional
+            The search ends after the epoch in which its limit passes.
+        on_epoch : callable, optional
+            Called with this search after each epoch; True ends it.
+
+        Returns
+        -------
+        list of dict
+            The history: one row per epoch.
+        """
+        stop = False
+        while self.epoch < self.settings.epochs and not stop:
+            row = self.run_epoch()
+            stop = self.plateau.update(row["validation_accuracy"])
+            stop |= bool(on_epoch and on_epoch(self))
+            stop |= bool(stopwatch and stopwatch.expired())
+        return self.history
+
+    def run_epoch(self) -> dict:
+        """Pass once over the training images; returns and appends the epoch's row."""
+        settings, watch = self.settings, Stopwatch()
+        radius = perturbation_radius(self.epoch, settings.epochs, settings.perturbation_radius)
+        batches = balanced_batches(len(self.train), settings.batch_size, self.generator)
+        validation = self._validation_batches()
+        self.supernet.train()
+        device = self.train.labels.device
+        total_loss = correct = torch.zeros((), device=device)
+        for position, index in enumerate(batches):
+            step = self.epoch * len(batches) + position
+            if step % settings.weight_steps_per_alpha_step == 0:
+                self._alpha_step(next(validation))
+            for group in self.weight_optimizer.param_groups:
+                group["lr"] = cosine_schedule(
+                    step,
+                    settings.epochs * len(batches),
+                    settings.learning_rate,
+                    settings.final_learning_rate,
+                    settings.warmup,
+                )
+            loss, hits = self._weight_step(index, radius)
+            total_loss = total_loss + loss * len(index)
+            correct = correct + hits
+        row = {
+            "stage": "search",
+            "epoch": self.epoch + 1,
+            "train_loss": float(total_loss) / len(self.train),
+            "train_accuracy": float(correct) / len(self.train),
+        }
+        with frozen_batch_norm(self.supernet):
+            loss, accuracy = evaluate(self.supernet, self.validation, own_scores=self.own_scores)
+        row["validation_loss"], row["validation_accuracy"] = loss, accuracy
+        genotype = self.supernet.genotype()
+        row["skip_connections"] = genotype.count("skip_connect")
+        row["alpha_entropy"] = self.supernet.alpha_entropy()
+        row["seconds"] = watch.seconds
+        if not all(map(torch.isfinite, map(torch.tensor, (row["train_loss"], loss)))):
+            raise FloatingPointError(
+                f"The search diverged in epoch {row['epoch']}: its loss is not finite. "
+                f"Lower the learning rate ({settings.learning_rate})."
+            )
+        self.epoch += 1
+        self.history.append(row)
+        logger.info("search epoch %(epoch)d: validation accuracy %(validation_accuracy).3f", row)
+        return row
+
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(
+            self.own_scores(scores.float(), labels),
+            labels,
+            weight=self.class_weight,
+            label_smoothing=self.settings.label_smoothing,
+        )
+
+    def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Scores that count for images of these labels: all of them."""
+        return scores
+
+    def _alpha_step(self, index: Tensor) -> None:
+        images = self.validation.images.augmented(index, self.generator)
+        alphas = self.supernet.alpha_parameters()
+        loss = self._loss(self.supernet(images), self.validation.labels[index])
+        for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas), strict=True):
+            alpha.grad = gradient
+        self.alpha_optimizer.step()
+        self.alpha_optimizer.zero_grad()
+
+    def _weight_step(self, index: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+        images, labels = self.train.images.augmented(index, self.generator), self.train.labels[index]
+        operation_weights = self._operation_weights(images, labels, radius)
+        scores = self.supernet(images, operation_weights)
+        loss = self._loss(scores, labels)
+        weights = self.supernet.weight_parameters()
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        torch.nn.utils.clip_grad_norm_(weights, self.settings.clip_norm, foreach=True)
+        self.weight_optimizer.step()
+        self.weight_optimizer.zero_grad()
+        scores = self.own_scores(scores.detach(), labels)
+        return loss.detach(), (scores.argmax(1) == labels).sum()
+
+    def _operation_weights(
+        self, images: Tensor, labels: Tensor, radius: float
+    ) -> tuple[Tensor, Tensor]:
+        """Operation weights of a weight step: perturbed, and constants."""
+        with torch.no_grad():
+            weights = self.supernet.operation_weights()
+        masks = self.supernet.operation_masks()
+        if self.settings.perturbation == "none":
+            return weights
+        if self.settings.perturbation == "random":
+            return random_perturbation(weights, masks, radius, self.generator)
+        with frozen_batch_norm(self.supernet):
+            return adversarial_perturbation(
+                lambda perturbed: self._loss(self.supernet(images, perturbed), labels),
+                weights,
+                masks,
+                radius,
+                self.generator,
+            )
+
+    def _validation_batches(self) -> Iterator[Tensor]:
+        return endless_batches(len(self.validation), self.settings.batch_size, self.generator)
+
+    def _draw_seed(self) -> int:
+        return int(torch.randint(2**31 - 1, (), generator=self.generator))
+
+    def checkpoint(self) -> tuple[dict[str, Tensor], dict]:
+        """Everything that `restore` needs to go on as if nothing had happened."""
+        tensors = {f"supernet.{k}": v for k, v in self.supernet.state_dict().items()}
+        tensors |= optimizer_tensors(self.alpha_optimizer, "alpha_optimizer")
+        tensors |= optimizer_tensors(self.weight_optimizer, "weight_optimizer")
+        tensors["generator"] = self.generator.get_state()
+        state = {
+            "epoch": self.epoch,
+            "history": self.history,
+            "best": self.plateau.best,
+            "stale": self.plateau.stale,
+        }
+        return tensors, state
+
+    def restore(self, tensors: dict[str, Tensor], state: dict) -> None:
+        """Continue from what `checkpoint` returned."""
+        prefix = "supernet."
+        self.supernet.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+        restore_optimizer(self.alpha_optimizer, "alpha_optimizer", tensors)
+        restore_optimizer(self.weight_optimizer, "weight_optimizer", tensors)
+        self.generator.set_state(tensors["generator"])
+        self.epoch, self.history = state["epoch"], state["history"]
+        self.plateau.best, self.plateau.stale = state["best"], state["stale"]

@@ -1,0 +1,119 @@
+"""Perturbed operation weights for the weight step of SmoothDARTS.
+
+Chen and Hsieh, "Stabilizing Differentiable Architecture Search via Perturbation-based
+Regularization" (ICML 2020): equation 1, with a random perturbation (SDARTS-RS, equation 5) or an
+adversarial one (SDARTS-ADV, equation 6, by projected gradient ascent of 7 steps). The perturbation
+acts on the softmaxed alphas; what leaves the simplex is clamped to [0, 1] and divided by its sum,
+as in the authors' code, which is not the Euclidean projection and may leave the ball of radius
+epsilon.
+
+One deviation: the attack normalises by the statistics of its batch, as the weight step does, where
+the authors' code uses running statistics. After a warm start those are still the source's, and in
+any case the attacked loss is then the loss that is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["adversarial_perturbation", "perturbation_radius", "random_perturbation", "to_simplex"]
+
+Weights = tuple[Tensor, Tensor]
+
+
+def perturbation_radius(epoch: int, n_epochs: int, radius: tuple[float, float]) -> float:
+    """Epsilon of an epoch (from 0): linear from the first radius towards the second.
+
+    The second is the limit that epoch ``n_epochs`` would have; the last epoch stays below it.
+    """
+    first, last = radius
+    return first + (last - first) * epoch / n_epochs
+
+
+def to_simplex(weights: Tensor, mask: Tensor) -> Tensor:
+    """Clamp to [0, 1] and divide each row by its sum.
+
+    Parameters
+    ----------
+    weights : torch.Tensor of shape (edges, k)
+        Operation weights after a perturbation.
+    mask : torch.Tensor of shape (edges, k), bool
+        Which entries are operations; the others become 0.
+
+    Returns
+    -------
+    torch.Tensor of shape (edges, k)
+        Rows sum to one. A row with nothing above zero becomes 1 at its largest entry.
+    """
+    winners = weights.masked_fill(~mask, -torch.inf).argmax(1)
+    clamped = weights.clamp(0, 1) * mask
+    sums = clamped.sum(1, keepdim=True)
+    one_hot = torch.nn.functional.one_hot(winners, weights.shape[1]).to(weights.dtype)
+    return torch.where(sums > 0, clamped / sums.clamp(min=torch.finfo(sums.dtype).tiny), one_hot)
+
+
+def _uniform(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+    return (2 * torch.rand(like.shape, generator=generator).to(like) - 1) * radius
+
+
+def random_perturbation(
+    weights: Weights, masks: Weights, radius: float, generator: torch.Generator
+) -> Weights:
+    """Add uniform noise in [-radius, radius] to each operation weight and return to the simplex.
+
+    Parameters
+    ----------
+    weights, masks : tuple of two torch.Tensor of shape (edges, k)
+        Operation weights of the normal and the reduction cell, and which entries are operations.
+    radius : float
+        Epsilon.
+    generator : torch.Generator
+        On the CPU.
+    """
+    return tuple(
+        to_simplex(weight + _uniform(weight, radius, generator), mask)
+        for weight, mask in zip(weights, masks, strict=True)
+    )
+
+
+def adversarial_perturbation(
+    loss: Callable[[Weights], Tensor],
+    weights: Weights,
+    masks: Weights,
+    radius: float,
+    generator: torch.Generator,
+    n_steps: int = 7,
+) -> Weights:
+    """Raise ``loss`` by projected gradient ascent on the operation weights.
+
+    Starts at a random perturbation and takes ``n_steps`` steps of ``2 * radius / n_steps`` along
+    the sign of the gradient; after each the difference to ``weights`` is clamped to
+    [-radius, radius] and the result brought back to the simplex. If the loss is then not above
+    that of ``weights``, ``weights`` are returned: an attack never lowers the loss.
+
+    Parameters
+    ----------
+    loss : callable
+        Maps operation weights to a scalar loss; must not change any state.
+    weights, masks, radius, generator
+        As in `random_perturbation`.
+    n_steps : int, default=7
+    """
+    with torch.no_grad():
+        clean_loss = loss(weights)
+    step = 2 * radius / n_steps
+    attacked = random_perturbation(weights, masks, radius, generator)
+    for _ in range(n_steps):
+        attacked = tuple(weight.detach().requires_grad_() for weight in attacked)
+        gradients = torch.autograd.grad(loss(attacked), attacked)
+        with torch.no_grad():
+            attacked = tuple(
+                to_simplex(weight + (x + step * g.sign() - weight).clamp(-radius, radius), mask)
+                for weight, mask, x, g in zip(weights, masks, attacked, gradients, strict=True)
+            )
+    with torch.no_grad():
+        worse = loss(attacked) > clean_loss
+    return tuple(torch.where(worse, a, w) for a, w in zip(attacked, weights, strict=True))

@@ -1,0 +1,259 @@
+"""The supernet's cell for less work: the same function, the same gradients, the same statistics.
+
+`SupernetCell.forward` is the definition; it computes every candidate operation from its input on.
+This module shares what operations have in common and avoids what is slow on CPUs. Each rewrite is
+exact up to rounding, and the tests hold it to the definition in double precision:
+
+- one ReLU of a state serves every operation that starts with one;
+- one pooling of a state, with its batch norm without scale, serves every edge that pools it;
+- an operation's weight becomes the scale of its last batch norm, instead of one more product;
+- sums over edges and operations run in place;
+- the gradient of a concatenation is handed on in dense chunks: batch norm is an order of magnitude
+  slower on a strided one;
+- the input gradient of a depthwise convolution is a depthwise convolution with the flipped kernel,
+  and the kernel gradient of a dilated one that of an undilated one on the four phases of the image;
+  CPU libraries have no fast kernels for either gradient of dilated depthwise convolutions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
+
+if TYPE_CHECKING:
+    from .cell import SupernetCell
+
+__all__ = ["depthwise_conv", "fused_cell", "fused_sum"]
+
+
+class State:
+    """A state of a cell, with what several edges may want of it, computed once."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self._relu: Tensor | None = None
+        self._pools: dict[tuple[type, int], tuple[Tensor, nn.BatchNorm2d]] = {}
+
+    @property
+    def relu(self) -> Tensor:
+        if self._relu is None:
+            self._relu = F.relu(self.value)
+        return self._relu
+
+    def pooled(self, pool: Pool) -> Tensor:
+        """Normalised pooling of this state; twins of ``pool`` get the same running statistics."""
+        key = (type(pool.pool), pool.pool.stride)
+        if key not in self._pools:
+            self._pools[key] = pool(self.value), pool.bn
+        result, first = self._pools[key]
+        if first is not pool.bn and pool.bn.training:
+            for twin, buffer in zip(pool.bn.buffers(), first.buffers(), strict=True):
+                twin.copy_(buffer)
+        return result
+
+
+def fused_cell(cell: SupernetCell, before_last: State, last: State, weights: Tensor) -> State:
+    """Compute ``cell(before_last.value, last.value, weights)``.
+
+    Parameters
+    ----------
+    cell : SupernetCell
+    before_last, last : State
+        Outputs of the two cells before, of shape (n, c, h, w).
+    weights : torch.Tensor of shape (14, k)
+        Operation weights.
+
+    Returns
+    -------
+    State
+        The four nodes concatenated.
+    """
+    states = [State(_input(cell.input0, before_last)), State(_input(cell.input1, last))]
+    rows = [row.unbind() for row in weights.unbind()]
+    edge = 0
+    n_nodes = 4
+    for _ in range(n_nodes):
+        total: Tensor | None = None
+        for state in states:
+            for weight, operation in zip(rows[edge], cell.edges[edge], strict=False):
+                if isinstance(operation, Zero):
+                    continue
+                term = _weighted(operation, state, weight)
+                total = term if total is None else total.add_(term)
+            edge += 1
+        if total is None:
+            raise RuntimeError("A node of a cell has no operation other than 'none'.")
+        states.append(State(total))
+    return State(_DenseCat.apply(*(state.value for state in states[2:])))
+
+
+def fused_sum(operations: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of ``operations`` on ``x``, as one edge of `fused_cell` computes it."""
+    state = State(x)
+    terms = (
+        _weighted(operation, state, weight)
+        for operation, weight in zip(operations, weights.unbind(), strict=True)
+        if not isinstance(operation, Zero)
+    )
+    return sum(terms)
+
+
+def _input(module: nn.Module, state: State) -> Tensor:
+    if isinstance(module, FactorizedReduce):
+        return _batch_norm(module.bn, _factorized(module, state.relu))
+    _, conv, bn = module
+    return _batch_norm(bn, conv(state.relu))
+
+
+def _weighted(operation: nn.Module, state: State, weight: Tensor) -> Tensor:
+    """Return ``weight * operation(state.value)`` as a new tensor."""
+    if isinstance(operation, Pool):
+        return weight * state.pooled(operation)
+    if isinstance(operation, FactorizedReduce):
+        return _batch_norm(operation.bn, _factorized(operation, state.relu), weight)
+    if isinstance(operation, SeparableConv):
+        _, depthwise1, pointwise1, bn1, _, depthwise2, pointwise2, bn2 = operation
+        hidden = _batch_norm(bn1, pointwise1(depthwise_conv(depthwise1, state.relu)))
+        hidden = pointwise2(depthwise_conv(depthwise2, F.relu(hidden)))
+        return _batch_norm(bn2, hidden, weight)
+    if isinstance(operation, DilatedConv):
+        x = state.relu[:, :, ::2, ::2] if operation.stride == 2 else state.relu
+        hidden = operation.pointwise(depthwise_conv(operation.depthwise, x))
+        return _batch_norm(operation.bn, hidden, weight)
+    return weight * operation(state.value)
+
+
+def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
+    even, odd = _DiagonalPhases.apply(x)
+    return _DenseCat.apply(
+        F.conv2d(even, module.conv_even.weight), F.conv2d(odd, module.conv_odd.weight)
+    )
+
+
+def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return ``weight * bn(x)`` for a batch norm without scale, with the weight as its scale."""
+    if bn.training:
+        bn.num_batches_tracked.add_(1)
+    if weight is not None:
+        # Dense on purpose: an expanded scale gives wrong gradients for channels-last input.
+        weight = weight.to(x.dtype).repeat(x.shape[1])
+    return F.batch_norm(
+        x, bn.running_mean, bn.running_var, weight, None, bn.training, bn.momentum, bn.eps
+    )
+
+
+class _DenseCat(torch.autograd.Function):
+    """Concatenate along the channels; each input gets a dense gradient."""
+
+    @staticmethod
+    def forward(ctx, *tensors: Tensor) -> Tensor:
+        ctx.channels = [tensor.shape[1] for tensor in tensors]
+        return torch.cat(tensors, dim=1)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
+        layout = _layout(gradient)
+        chunks = gradient.split(ctx.channels, dim=1)
+        return tuple(chunk.contiguous(memory_format=layout) for chunk in chunks)
+
+
+class _DiagonalPhases(torch.autograd.Function):
+    """The even rows of even columns and the odd rows of odd columns, each dense.
+
+    An odd height or width leaves one odd row or column fewer; zeros take its place.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.shape, layout = x.shape, _layout(x)
+        height, width = x.shape[-2:]
+        odd = x[:, :, 1::2, 1::2]
+        if height % 2 or width % 2:
+            odd = F.pad(odd, (0, width % 2, 0, height % 2))
+        even = x[:, :, ::2, ::2].contiguous(memory_format=layout)
+        return even, odd.contiguous(memory_format=layout)
+
+    @staticmethod
+    def backward(ctx, even: Tensor, odd: Tensor) -> Tensor:
+        height, width = ctx.shape[-2:]
+        gradient = torch.empty(
+            ctx.shape, dtype=even.dtype, device=even.device, memory_format=_layout(even)
+        ).zero_()
+        gradient[:, :, ::2, ::2] = even
+        gradient[:, :, 1::2, 1::2] = odd[:, :, : height // 2, : width // 2]
+        return gradient
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a depthwise convolution of odd kernel and "same" padding, with faster gradients.
+
+    Only stride 1 on a CPU takes the rewritten gradients; everything else is ``conv(x)``.
+    """
+    if x.device.type != "cpu" or conv.stride != (1, 1):
+        return conv(x)
+    return _DepthwiseConv.apply(x, conv.weight, conv.padding[0], conv.dilation[0])
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    """Depthwise convolution of stride 1 whose gradients are undilated or forward convolutions."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, kernel: Tensor, padding: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, kernel)
+        ctx.padding, ctx.dilation = padding, dilation
+        return F.conv2d(x, kernel, None, 1, padding, dilation, x.shape[1])
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, kernel = ctx.saved_tensors
+        padding, dilation = ctx.padding, ctx.dilation
+        dx = dkernel = None
+        if ctx.needs_input_grad[0]:
+            flipped = kernel.flip(2, 3)
+            dx = F.conv2d(gradient, flipped, None, 1, padding, dilation, x.shape[1])
+        if ctx.needs_input_grad[1]:
+            if dilation == 2 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0:
+                x, gradient, padding, dilation = _phases(x), _phases(gradient), padding // 2, 1
+            dkernel = _kernel_gradient(x, gradient, kernel, padding, dilation)
+        return dx, dkernel, None, None
+
+
+def _phases(x: Tensor) -> Tensor:
+    """Split (n, c, h, w) into the four images of every other row and column, (4n, c, h/2, w/2)."""
+    n, c, h, w = x.shape
+    phases = x.permute(0, 2, 3, 1).reshape(n, h // 2, 2, w // 2, 2, c).permute(2, 4, 0, 1, 3, 5)
+    return phases.reshape(4 * n, h // 2, w // 2, c).permute(0, 3, 1, 2)
+
+
+def _kernel_gradient(
+    x: Tensor, gradient: Tensor, kernel: Tensor, padding: int, dilation: int
+) -> Tensor:
+    size, channels = kernel.shape[-1], x.shape[1]
+
+    def native(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
+        return torch.ops.aten.convolution_backward(
+            gradient, x, kernel, None, [1, 1], [padding] * 2, [dilation] * 2,
+            False, [0, 0], channels, [False, True, False],
+        )[1]  # fmt: skip
+
+    height, width = x.shape[-2:]
+    if size != 5 or dilation != 1 or channels % 16 or min(height, width) < 16:
+        return native(x, kernel, padding)
+    # A 5x5 kernel is covered by four 3x3 kernels, which have a fast gradient.
+    padded = F.pad(x, (2, 2, 2, 2))
+    result, corner = torch.empty_like(kernel), kernel[:, :, :3, :3].contiguous()
+    for i in (0, 2):
+        for j in (0, 2):
+            shifted = padded[:, :, i : i + height + 2, j : j + width + 2]
+            result[:, :, i : i + 3, j : j + 3] = native(shifted, corner, 0)
+    return result

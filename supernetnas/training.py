@@ -1,0 +1,250 @@
+"""What pretraining, search and retraining share: batches, schedules, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .augmentation import ImageTensors
+from .files import write_atomic
+
+__all__ = [
+    "LabelledImages",
+    "balanced_batches",
+    "class_weights",
+    "cosine_schedule",
+    "endless_batches",
+    "evaluate",
+    "frozen_batch_norm",
+    "load_checkpoint",
+    "recalibrate_batch_norm",
+    "save_checkpoint",
+    "seeded_modules",
+]
+
+_BUILD_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images on a device with their labels.
+
+    Attributes
+    ----------
+    images : ImageTensors
+        n images.
+    labels : torch.Tensor of shape (n,), int64
+        Class indices, on the device of the images.
+    """
+
+    images: ImageTensors
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@contextlib.contextmanager
+def seeded_modules(seed: int) -> Iterator[None]:
+    """Initialise modules from ``seed`` and leave the global random state of torch as it was.
+
+    Weight initialisation knows no other source than the global generator, so the state is forked
+    around it; a lock keeps threads that build networks at the same time from mixing their draws.
+    """
+    with _BUILD_LOCK, torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+def balanced_batches(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Shuffle ``n`` indices into batches whose sizes differ by one at most.
+
+    No batch holds a single image unless ``n`` is one, so batch norm always has statistics.
+    """
+    order = torch.randperm(n, generator=generator)
+    return list(order.tensor_split(max(1, round(n / batch_size))))
+
+
+def endless_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Yield balanced batches for ever, reshuffled every time all ``n`` indices have been seen."""
+    while True:
+        yield from balanced_batches(n, batch_size, generator)
+
+
+def cosine_schedule(
+    step: int, n_steps: int, peak: float, final: float = 0.0, warmup: float = 0.0
+) -> float:
+    """Learning rate of ``step`` (from 0): linear warm-up, then half a cosine from peak to final.
+
+    Parameters
+    ----------
+    step, n_steps : int
+        Index of the step, and how many there will be.
+    peak, final : float
+        Rate at the end of the warm-up, and at the last step.
+    warmup : float, default=0.0
+        Share of the steps that warm up.
+    """
+    n_warmup = int(warmup * n_steps)
+    if step < n_warmup:
+        return peak * (step + 1) / n_warmup
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def class_weights(labels: Tensor, n_classes: int, class_weight: str | dict | None) -> Tensor | None:
+    """Weight of each class in the loss, with mean 1 over the given labels.
+
+    Parameters
+    ----------
+    labels : torch.Tensor of shape (n,), int64
+    n_classes : int
+    class_weight : {"balanced"}, dict of class index to float, or None
+        "balanced" weighs a class by ``n / (n_classes * its count)``.
+    """
+    if class_weight is None:
+        return None
+    counts = torch.bincount(labels, minlength=n_classes).to(torch.float32)
+    if class_weight == "balanced":
+        return (len(labels) / (n_classes * counts.clamp(min=1))).to(labels.device)
+    weights = torch.ones(n_classes)
+    for index, weight in class_weight.items():
+        weights[index] = weight
+    return weights.to(labels.device)
+
+
+@torch.no_grad()
+def evaluate(
+    scores: Callable[[Tensor], Tensor],
+    data: LabelledImages,
+    batch_size: int = 256,
+    own_scores: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[float, float]:
+    """Mean cross entropy and accuracy of ``scores`` on images that are not augmented.
+
+    ``scores`` maps standardised images to class scores; put its module into evaluation mode.
+    ``own_scores`` maps scores and labels to the scores that count for these labels.
+    """
+    loss = correct = torch.zeros((), device=data.labels.device)
+    for index in torch.arange(len(data)).split(batch_size):
+        output = scores(data.images.clean(index)).float()
+        labels = data.labels[index]
+        output = own_scores(output, labels) if own_scores else output
+        loss = loss + F.cross_entropy(output, labels, reduction="sum")
+        correct = correct + (output.argmax(1) == labels).sum()
+    return float(loss) / len(data), float(correct) / len(data)
+
+
+def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@contextlib.contextmanager
+def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
+    """Normalise by the statistics of the batch and leave the running statistics as they are."""
+    norms = _batch_norms(module)
+    kept = [(bn.momentum, bn.num_batches_tracked.clone()) for bn in norms]
+    for bn in norms:
+        bn.momentum = 0.0
+    try:
+        yield
+    finally:
+        for bn, (momentum, count) in zip(norms, kept, strict=True):
+            bn.momentum = momentum
+            bn.num_batches_tracked.copy_(count)
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(
+    module: nn.Module,
+    images: ImageTensors,
+    *,
+    batch_size: int = 64,
+    max_batches: int = 20,
+    generator: torch.Generator,
+) -> None:
+    """Replace all running statistics by plain averages over batches of ``images``.
+
+    A supernet from a source carries the source's statistics and a derived network those of the
+    whole supernet; both are wrong. The averages are cumulative, after a reset, so nothing of the
+    old values is left.
+    """
+    norms, training = _batch_norms(module), module.training
+    momenta = [bn.momentum for bn in norms]
+    for bn in norms:
+        bn.reset_running_stats()
+        bn.momentum = None
+    module.train()
+    try:
+        batches = balanced_batches(len(images), batch_size, generator)[:max_batches]
+        for count, index in enumerate(batches):
+            for bn in norms:
+                bn.momentum = 1.0 / (count + 1)
+            module(images.clean(index))
+    finally:
+        for bn, momentum in zip(norms, momenta, strict=True):
+            bn.momentum = momentum
+        module.train(training)
+
+
+class Stopwatch:
+    """Seconds since it was made; knows whether a limit has passed."""
+
+    def __init__(self, limit: float | None = None) -> None:
+        self.start, self.limit = time.monotonic(), limit
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.start
+
+    def expired(self, share: float = 1.0) -> bool:
+        """Whether more than ``share`` of the limit has passed; False without a limit."""
+        return self.limit is not None and self.seconds > share * self.limit
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], state: dict) -> None:
+    """Write tensors and a JSON-able state to one file, beside and renamed into place."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    write_atomic(path, save(tensors, {"state": json.dumps(state)}))
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """Read what `save_checkpoint` wrote."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(file.metadata()["state"])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """State of an optimizer as named tensors."""
+    tensors = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if value is not None:
+                tensors[f"{prefix}.{index}.{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]
+) -> None:
+    """Put the state that `optimizer_tensors` returned back."""
+    state: dict[int, dict] = {}
+    for name, value in tensors.items():
+        if name.startswith(prefix + "."):
+            _, index, key = name.rsplit(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,261 @@
+"""``index.json``: what a zoo holds, small enough to be read for every question but the weights.
+
+The index is the zoo's only truth. A folder that it does not name is not part of the zoo, and
+replacing the index is the one step that adds, replaces or removes a source. All that it says is
+checked when it is read, as it may come from a stranger: format, names, folders, hashes, sizes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import FileError, dump_json, read_bytes, read_json, safe_join, write_atomic
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Entry",
+    "FileRecord",
+    "Index",
+    "UnknownSourceError",
+    "ZooError",
+    "check_name",
+    "read_verified",
+]
+
+FORMAT = "supernetnas-zoo"
+FORMAT_VERSION = 1
+"""Version of the format that is written, and the newest that is read."""
+
+INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".lock"
+"""Files of the zoo itself."""
+
+CONFIG, SUPERNET = "config.json", "supernet.safetensors"
+SIGNATURE, HISTORY = "signature.safetensors", "history.csv"
+"""Files of a source."""
+
+LIMITS = {
+    INDEX: 64 * 2**20,
+    BASIS: 64 * 2**20,
+    CONFIG: 4 * 2**20,
+    SUPERNET: 2**31,
+    SIGNATURE: 256 * 2**20,
+    HISTORY: 16 * 2**20,
+}
+"""Bytes that a file may have; a larger one is refused unread."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ZooError(OSError):
+    """A zoo that is missing, damaged, foreign, too new, or not fit for what was asked."""
+
+
+class UnknownSourceError(ZooError, KeyError):
+    """A name that the zoo does not have."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is not fit for a folder on every system.
+
+    Raises
+    ------
+    ValueError
+        Unless the name is 1 to 96 letters, digits, dots, dashes and underscores, begins with a
+        letter or digit, and is not one of the zoo's own files.
+    """
+    if (
+        not isinstance(name, str)
+        or not _NAME.fullmatch(name)
+        or name.lower() in {INDEX, CARD.lower(), BASIS}
+    ):
+        raise ValueError(
+            f"{name!r} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit."
+        )
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Content hash (64 hexadecimal digits) and size (bytes) of a file."""
+
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, data: bytes) -> FileRecord:
+        """Record a content."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], limit: int) -> FileRecord:
+        """Check and rebuild a record of a file of at most ``limit`` bytes."""
+        record = cls(**data)
+        if not isinstance(record.sha256, str) or not _SHA256.fullmatch(record.sha256):
+            raise ValueError(f"{record.sha256!r:.80} is not a SHA-256")
+        if type(record.size) is not int or not 0 <= record.size <= limit:
+            raise ValueError(f"a size of {record.size!r:.80} bytes is not within 0 to {limit}")
+        return record
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index says about a source.
+
+    Attributes
+    ----------
+    kind : {"single", "multi"}
+        Pretrained on one dataset, or on many.
+    folder : str
+        Where its files are: the source's name or, after it was replaced, the name and ``~``.
+    config : dict
+        `SupernetConfig.to_dict`.
+    n_images : int or None
+    n_classes : int or None
+        Of the data it was pretrained on.
+    provenance, metrics : dict
+        See `Zoo.add`.
+    files : dict of str to FileRecord
+        Every file of the source.
+    """
+
+    kind: str
+    folder: str
+    config: dict[str, Any]
+    n_images: int | None
+    n_classes: int | None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, FileRecord] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> Entry:
+        """Check and rebuild the entry of the source ``name``."""
+        check_name(name)
+        entry = cls(**data)
+        if entry.kind not in ("single", "multi"):
+            raise ValueError(f"{entry.kind!r:.80} is not a kind of source")
+        if entry.folder not in (name, f"{name}~"):
+            raise ValueError(f"{entry.folder!r:.80} cannot be its folder")
+        for part in ("config", "provenance", "metrics", "files"):
+            if not isinstance(getattr(entry, part), dict):
+                raise ValueError(f"its {part} is no mapping")
+        for count in (entry.n_images, entry.n_classes):
+            if count is not None and (type(count) is not int or count < 0):
+                raise ValueError(f"{count!r:.80} is not a number of images or classes")
+        required = {CONFIG, SUPERNET} | ({SIGNATURE} if entry.kind == "single" else set())
+        if not required <= entry.files.keys() <= required | {HISTORY}:
+            raise ValueError(f"its files are {sorted(entry.files)!r:.200}, not {sorted(required)}")
+        records = {
+            file: FileRecord.from_dict(data, LIMITS[file]) for file, data in entry.files.items()
+        }
+        return cls(**{**entry.__dict__, "files": records})
+
+
+@dataclass(frozen=True)
+class Index:
+    """Content of ``index.json``.
+
+    Attributes
+    ----------
+    embedder_id : str
+        Identity of the embedder of all signatures.
+    sources : dict of str to Entry
+        By name, in the order of the names.
+    basis : FileRecord or None
+        The shared basis of compact signatures.
+    """
+
+    embedder_id: str
+    sources: dict[str, Entry] = field(default_factory=dict)
+    basis: FileRecord | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Index:
+        """Read and check the index of the zoo in a folder.
+
+        Raises
+        ------
+        ZooError
+            Saying what is wrong and what to do about it.
+        """
+        if not folder.is_dir():
+            what = "is a file, not a folder" if folder.exists() else "does not exist"
+            raise ZooError(f"There is no zoo in {folder}: it {what}. Zoo.create makes one.")
+        if not (folder / INDEX).exists():
+            raise ZooError(
+                f"There is no zoo in {folder}: it holds no {INDEX}. Zoo.create makes a new zoo."
+            )
+        try:
+            data = read_json(safe_join(folder, INDEX), limit=LIMITS[INDEX])
+        except FileError as error:
+            raise ZooError(f"The index of the zoo in {folder} cannot be read: {error}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ZooError(f"{folder / INDEX} is not the index of a zoo: its format is another.")
+        version = data.get("format_version")
+        if type(version) is not int or version < 1:
+            raise ZooError(f"{folder / INDEX} has no valid format version: {version!r:.80}.")
+        if version > FORMAT_VERSION:
+            raise ZooError(
+                f"The zoo in {folder} has format version {version}; this supernetnas reads up to "
+                f"{FORMAT_VERSION}. Update it: pip install --upgrade supernetnas"
+            )
+        try:
+            return cls._from_dict(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ZooError(
+                f"The index of the zoo in {folder} is damaged: {error}. Take {INDEX} again from "
+                "where the zoo came from."
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, data: Mapping[str, Any]) -> Index:
+        embedder_id, entries, basis = data["embedder_id"], data["sources"], data.get("basis")
+        if not isinstance(embedder_id, str) or not isinstance(entries, dict):
+            raise ValueError("embedder_id or sources has another type")
+        sources = {}
+        for name in sorted(entries):
+            try:
+                sources[name] = Entry.from_dict(name, entries[name])
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"source {name!r:.120}: {error}") from error
+        multi = [name for name, entry in sources.items() if entry.kind == "multi"]
+        if len(multi) > 1:
+            raise ValueError(f"it has more than one source of kind multi: {multi}")
+        return cls(
+            embedder_id,
+            sources,
+            None if basis is None else FileRecord.from_dict(basis, LIMITS[BASIS]),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Replace the index of a zoo in one step."""
+        data = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        write_atomic(folder / INDEX, dump_json(data))
+
+    def with_source(self, name: str, entry: Entry) -> Index:
+        """Return an index in which ``name`` is ``entry``."""
+        sources = {**self.sources, name: entry}
+        return Index(self.embedder_id, dict(sorted(sources.items())), self.basis)
+
+    def without_source(self, name: str) -> Index:
+        """Return an index without ``name``."""
+        sources = {other: entry for other, entry in self.sources.items() if other != name}
+        return Index(self.embedder_id, sources, self.basis)
+
+
+def read_verified(path: Path, record: FileRecord) -> bytes:
+    """Read a file and compare it with its record."""
+    if path.is_file() and (size := path.stat().st_size) != record.size:
+        raise FileError(f"{path} has {size} bytes instead of {record.size}.")
+    data = read_bytes(path, limit=record.size)
+    if (found := FileRecord.of(data).sha256) != record.sha256:
+        raise FileError(
+            f"{path} was changed: its SHA-256 begins {found[:12]} instead of {record.sha256[:12]}."
+        )
+    return data

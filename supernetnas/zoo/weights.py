@@ -1,0 +1,144 @@
+"""Weights of a supernet as a zoo stores them: without the head, strict in names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..files import FileError, TensorSpec, check_tensors, dump_safetensors, parse_safetensors
+from .index import FileRecord, read_verified
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..supernets.cell import SupernetConfig
+
+__all__ = ["dump_supernet", "load_supernet", "supernet_specs"]
+
+HEAD = "classifier."
+"""How the names of the classifier's tensors begin, which no zoo stores."""
+
+
+@lru_cache(maxsize=64)
+def supernet_specs(config: SupernetConfig) -> dict[str, TensorSpec]:
+    """Return the names, shapes and dtypes of the tensors that a configuration makes.
+
+    The module is built on torch's meta device, which has neither memory nor random numbers.
+    """
+    import torch
+
+    from ..supernets.cell import CellSupernet
+
+    with torch.device("meta"):
+        state = CellSupernet(replace(config, n_classes=1)).state_dict()
+    return {
+        name: TensorSpec(
+            tuple(tensor.shape),
+            ("float32", "float16") if tensor.is_floating_point() else ("int64",),
+        )
+        for name, tensor in state.items()
+        if not name.startswith(HEAD)
+    }
+
+
+def dump_supernet(
+    state_dict: Mapping[str, torch.Tensor | np.ndarray], config: SupernetConfig, dtype: str
+) -> bytes:
+    """Return the file of a supernet's state without its head.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to tensor
+    config : SupernetConfig
+        What it must fit.
+    dtype : {"float32", "float16"}
+        Of the weights; alphas and batch-norm statistics stay float32.
+
+    Raises
+    ------
+    ValueError
+        If `load_supernet` would refuse the file.
+    """
+    arrays = {
+        name: _to_array(tensor) for name, tensor in state_dict.items() if not name.startswith(HEAD)
+    }
+    try:
+        check_tensors(
+            {name: (array.shape, array.dtype.name) for name, array in arrays.items()},
+            supernet_specs(config),
+            name="state_dict",
+        )
+    except FileError as error:
+        raise ValueError(str(error)) from error
+    if dtype == "float16":
+        arrays = {name: _to_half(name, array) for name, array in arrays.items()}
+    try:
+        _check_finite(arrays, name="state_dict")
+    except FileError as error:
+        hint = " Or is float16 too narrow?" if dtype == "float16" else ""
+        raise ValueError(f"{error}{hint}") from error
+    return dump_safetensors(arrays, {"format": "pt"})
+
+
+@lru_cache(maxsize=32)
+def load_supernet(
+    path: str, mtime_ns: int, record: FileRecord, config: SupernetConfig
+) -> dict[str, np.ndarray]:
+    """Read and check a supernet's file; what it returns is shared and not to be changed.
+
+    Parameters
+    ----------
+    path : str
+    mtime_ns : int
+        Modification time: a file that was rewritten is read again.
+    record : FileRecord
+        What the file must be.
+    config : SupernetConfig
+        What it must fit.
+
+    Returns
+    -------
+    dict of str to ndarray
+        As stored: float32, float16 or int64.
+
+    Raises
+    ------
+    FileError
+        If the file is another, or its tensors are not those of the configuration or not finite.
+    """
+    if config.n_cells > record.size:
+        raise FileError(f"{path} is too small for a supernet of {config.n_cells} cells.")
+    try:
+        expected = supernet_specs(config)
+    except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
+        raise FileError(f"No supernet can be built from {config}: {error}.") from error
+    data = read_verified(Path(path), record)
+    arrays, _ = parse_safetensors(data, name=path, expected=expected)
+    _check_finite(arrays, name=path)
+    return arrays
+
+
+def _to_array(tensor: torch.Tensor | np.ndarray) -> np.ndarray:
+    if not isinstance(tensor, np.ndarray):
+        tensor = tensor.detach().cpu()
+        tensor = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
+
+
+def _to_half(name: str, array: np.ndarray) -> np.ndarray:
+    last = name.rsplit(".", 1)[-1]
+    if array.dtype.kind != "f" or last.startswith(("alphas_", "running_")):
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16)
+
+
+def _check_finite(arrays: Mapping[str, np.ndarray], *, name: str) -> None:
+    for tensor, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FileError(f"{name} has numbers in {tensor!r} that are not finite.")
