@@ -47,15 +47,15 @@ import ot
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
+from supernetnas.measures import Measure, measure
+
 __all__ = ["OTDDResult", "otdd"]
 
 LABEL_DISTANCES = ("gaussian", "diagonal", "means")
-NORMALIZATIONS = ("l2", "none")
 
 _LP_ITERATIONS = 10_000_000
 _SINKHORN_ITERATIONS = 20_000
 _SINKHORN_TOLERANCE = 1e-4  # largest L1 error of a marginal
-_HUGE_ENERGY = 1e8  # squared length beyond which float32 features have lost their small differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,201 +194,6 @@ def otdd(
         debiased=debiased,
         return_coupling=return_coupling,
     )
-
-
-# ---------------------------------------------------------------------------------- one dataset
-
-
-@dataclass(frozen=True, eq=False)
-class Measure:
-    """What the distance needs of one dataset: weighted rows, and a Gaussian for each class.
-
-    All arrays are float64 unless said otherwise; C classes, m rows, d features.
-
-    Attributes
-    ----------
-    classes : tuple of length C
-    rows : (m, d)
-        Rows that take part in the transport, grouped by class.
-    codes : int (m,)
-        Class index of each row.
-    weights : (m,)
-        Sum to 1; the rows of a class sum to its share of the dataset.
-    means : (C, d)
-    factors : tuple of C arrays (r, d)
-        F with S = F^T F for each class.
-    traces : (C,)
-        Of S, including what `factors` lack where they are compressed.
-    energy : float
-        Mean squared length of what `rows` lack where they are compressed.
-    unit_rows : bool
-        Whether the rows were scaled to length 1.
-    nonnegative : bool
-        Whether no feature is negative.
-    index : int (m,) or None
-        Position of each row in the original data.
-    """
-
-    classes: tuple[Hashable, ...]
-    rows: np.ndarray
-    codes: np.ndarray
-    weights: np.ndarray
-    means: np.ndarray
-    factors: tuple[np.ndarray, ...]
-    traces: np.ndarray
-    energy: float
-    unit_rows: bool
-    nonnegative: bool
-    index: np.ndarray | None = None
-
-
-def measure(
-    features: np.ndarray,
-    labels: np.ndarray,
-    *,
-    normalize: str = "l2",
-    n_samples: int | None = 1000,
-    min_class_count: int = 1,
-    zero_rows: str = "raise",
-    random_state: int = 0,
-    suffix: str = "",
-) -> Measure:
-    """Check one dataset and reduce it to a :class:`Measure`; arguments as in :func:`otdd`."""
-    features, classes, codes, index = checked(
-        features,
-        labels,
-        normalize=normalize,
-        min_class_count=min_class_count,
-        zero_rows=zero_rows,
-        suffix=suffix,
-    )
-    order = grouped_by_class(codes, random_state)
-    features, codes, index = features[order], codes[order], index[order]
-    counts = np.bincount(codes)
-    sample = stratified_sample(counts, n_samples)
-    by_class = np.split(features, np.cumsum(counts)[:-1])
-    means = np.stack([rows.mean(axis=0) for rows in by_class])
-    factors = tuple(covariance_factor(rows) for rows in by_class)
-    return Measure(
-        classes=classes,
-        rows=features[sample],
-        codes=codes[sample],
-        weights=class_weights(counts, codes[sample]),
-        means=means,
-        factors=factors,
-        traces=np.array([np.square(factor).sum() for factor in factors]),
-        energy=0.0,
-        unit_rows=normalize == "l2",
-        nonnegative=bool((features >= 0).all()),
-        index=index[sample],
-    )
-
-
-def checked(
-    features: np.ndarray,
-    labels: np.ndarray,
-    *,
-    normalize: str = "l2",
-    min_class_count: int = 1,
-    zero_rows: str = "raise",
-    suffix: str = "",
-) -> tuple[np.ndarray, tuple[Hashable, ...], np.ndarray, np.ndarray]:
-    """Normalised float64 features (n, d), class names, codes (n,) and positions (n,) of the rows
-    that are kept. Arguments and errors as in :func:`otdd`; `suffix` completes argument names."""
-    x_name, y_name = f"features{suffix}", f"labels{suffix}"
-    if normalize not in NORMALIZATIONS:
-        raise ValueError(f"normalize must be one of {NORMALIZATIONS}; got {normalize!r}.")
-    if zero_rows not in ("raise", "keep"):
-        raise ValueError(f"zero_rows must be 'raise' or 'keep'; got {zero_rows!r}.")
-    features, labels = np.asarray(features), np.asarray(labels)
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"{x_name} must have shape (n, d); got {features.shape}.")
-    if labels.shape != features.shape[:1]:
-        raise ValueError(
-            f"{y_name} must have one label per row of {x_name}, shape ({len(features)},); got "
-            f"{labels.shape}."
-        )
-    if len(features) == 0:
-        raise ValueError(f"{x_name} is empty.")
-    precise = features.dtype.kind != "f" or features.dtype.itemsize >= 8
-    features = features.astype(np.float64)
-    bad = ~np.isfinite(features).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"{x_name} has non-finite values in {bad.sum()} of {len(bad)} rows; the first is row "
-            f"{bad.argmax()}."
-        )
-    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    index = np.arange(len(features))
-    if (rare := counts < min_class_count).any():
-        names = ", ".join(str(c) for c in classes[rare])
-        if rare.all():
-            raise ValueError(f"No class of {y_name} has {min_class_count} rows: {names}.")
-        warnings.warn(
-            f"Classes of {y_name} with fewer than {min_class_count} rows are dropped: {names}.",
-            stacklevel=2,
-        )
-        index = np.flatnonzero(~rare[codes])
-        features, classes = features[index], classes[~rare]
-        codes, counts = (np.cumsum(~rare) - 1)[codes[index]], counts[~rare]
-    if (single := counts == 1).any():
-        warnings.warn(
-            f"Classes of {y_name} with a single row have no covariance, which is taken as 0: "
-            f"{', '.join(str(c) for c in classes[single])}.",
-            stacklevel=2,
-        )
-    energies = np.square(features).sum(axis=1)
-    if normalize == "l2":
-        zero = energies == 0
-        if zero.any() and zero_rows == "raise":
-            raise ValueError(
-                f"{x_name} has {zero.sum()} rows of length 0, which cannot be normalised; the "
-                f"first is row {index[zero.argmax()]}. zero_rows='keep' leaves them as they are."
-            )
-        features /= np.sqrt(np.where(zero, 1, energies))[:, np.newaxis]
-    elif not precise and energies.max() > _HUGE_ENERGY:
-        warnings.warn(
-            f"{x_name} has rows of squared length {energies.max():.1e} in single precision: small "
-            f"differences are lost already.",
-            stacklevel=2,
-        )
-    return features, tuple(classes.tolist()), codes, index
-
-
-def grouped_by_class(codes: np.ndarray, random_state: int) -> np.ndarray:
-    """Row order by class, at random within each class."""
-    shuffled = np.random.default_rng(random_state).permutation(len(codes))
-    return shuffled[np.argsort(codes[shuffled], kind="stable")]
-
-
-def stratified_sample(counts: np.ndarray, n_samples: int | None) -> np.ndarray:
-    """Positions of a stratified sample among rows that are grouped by class.
-
-    The first rows of every class, at least one, and as many as is its share.
-    """
-    n = int(counts.sum())
-    if n_samples is None or n_samples >= n:
-        return np.arange(n)
-    if n_samples < len(counts):
-        raise ValueError(f"n_samples={n_samples} is less than the number of classes {len(counts)}.")
-    quantiles = np.concatenate([np.arange(count) / count for count in counts])
-    return np.sort(np.argsort(quantiles, kind="stable")[:n_samples])
-
-
-def class_weights(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weights of sampled rows such that every class keeps its share of the whole dataset."""
-    return (counts / counts.sum() / np.bincount(codes, minlength=len(counts)))[codes]
-
-
-def covariance_factor(rows: np.ndarray) -> np.ndarray:
-    """F (r, d) with F^T F the unbiased covariance of `rows` (n, d), and r = min(n, d)."""
-    n, d = rows.shape
-    deviations = (rows - rows.mean(axis=0)) / math.sqrt(max(n - 1, 1))
-    # A QR decomposition, unlike a root of the covariance, does not square the condition number.
-    return np.linalg.qr(deviations, mode="r") if n > d else deviations
-
-
-# ----------------------------------------------------------------------------------- two datasets
 
 
 def transport(
@@ -555,7 +360,7 @@ def _entropic(
             f"The entropic transport problem did not converge at reg={reg:g}: a marginal is off by "
             f"{error:.1e}. Use a larger reg, or reg=None for the exact problem.",
             ConvergenceWarning,
-            stacklevel=2,
+            stacklevel=4,
         )
     # The dual value: its error is of second order in that of the marginals.
     alpha, beta = potentials

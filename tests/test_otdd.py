@@ -11,15 +11,14 @@ from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
 from supernetnas import otdd as room
-from supernetnas.otdd import (
+from supernetnas.measures import (
     class_weights,
     covariance_factor,
     grouped_by_class,
-    label_distances,
     measure,
-    otdd,
     stratified_sample,
 )
+from supernetnas.otdd import label_distances, otdd
 
 
 def blobs(n_classes=3, per_class=6, d=5, shift=0.0, seed=0):

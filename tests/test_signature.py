@@ -268,6 +268,7 @@ def test_malformed_tensors_are_refused(form, changes, basis):
         {"format": "model"},
         {"version": "2"},
         {"embedder": None},
+        {"embedder": ""},
         {"normalize": "l1"},
         {"nonnegative": "2"},
         {"class_names": "[1, 2, 3, 4]"},
@@ -275,6 +276,7 @@ def test_malformed_tensors_are_refused(form, changes, basis):
         {"class_names": '["a", "b", "c"]'},
         {"class_names": "[]"},
         {"class_names": None},
+        {"class_names": "[" * 100_000},
     ],
 )
 def test_malformed_metadata_is_refused(changes):

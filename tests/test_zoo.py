@@ -832,10 +832,8 @@ def test_the_card_is_read_by_the_hub(original):
     assert data["pipeline_tag"] == "image-classification"
     assert {"supernetnas", "search-space-s1"} <= set(data["tags"])
     assert data["datasets"] == ["Four things | <b>", "Four things | <b>"]
-    assert (
-        "| birds | Four things \\| &lt;b> | Kaggle things | github a/b @ 0123abc | CC0 1.0 | 40 | 4 | 0.875 |"
-        in (card.text)
-    )
+    assert "| birds | Four things \\| &lt;b> | Kaggle things | github a/b @ 0123abc |" in card.text
+    assert "| CC0 1.0 | 40 | 4 | 0.875 |" in card.text
     assert 'zoo["all-of-them"].state_dict()' in card.text
 
 

@@ -181,8 +181,7 @@ class BilevelSearch:
                 self._alpha_step(next(validation))
             for group in self.weight_optimizer.param_groups:
                 group["lr"] = cosine_schedule(
-                    step,
-                    settings.epochs * len(batches),
+                    step / (settings.epochs * len(batches)),
                     settings.learning_rate,
                     settings.final_learning_rate,
                     settings.warmup,

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from ..augmentation import Augmentation, ImageTensors, channel_statistics
@@ -29,6 +28,7 @@ from ..training import (
     load_checkpoint,
     save_checkpoint,
     seeded_modules,
+    stratified_split,
 )
 
 __all__ = [
@@ -172,16 +172,12 @@ def _labelled(
     classes, labels = np.unique(np.asarray(dataset.labels), return_inverse=True)
     pixels = image_set.tensor(side, side, channels=3)
     mean, std = channel_statistics(pixels)
-    native = image_set.native_shape or (64, 64, 3)
-    augmentation = Augmentation.choose(native[0], native[1], image_set.colour)
-    parts = train_test_split(
-        np.arange(len(labels)), test_size=fraction, stratify=labels, random_state=seed
-    )
+    augmentation = Augmentation.choose(*image_set.typical_size, image_set.colour)
+    labels = torch.from_numpy(labels)
+    parts = stratified_split(labels, fraction, torch.Generator().manual_seed(seed))
     train, validation = (
-        LabelledImages(
-            ImageTensors(pixels[index], mean, std, augmentation), torch.from_numpy(labels[index])
-        )
-        for index in (np.sort(part) for part in parts)
+        LabelledImages(ImageTensors(pixels[part], mean, std, augmentation), labels[part])
+        for part in parts
     )
     return train, validation, len(classes)
 

@@ -1,0 +1,129 @@
+"""Finetuning of the derived network: step 14 of algorithm 2 of the supernet transfer paper."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .training import LabelledImages, Stopwatch, balanced_batches, cosine_schedule
+
+__all__ = ["RetrainSettings", "retrain"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """Numbers of the retraining.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training images.
+    batch_size : int
+    learning_rate : float
+        Peak of the SGD's cosine, which ends at zero.
+    warmup : float
+        Share of the steps over which the learning rate rises to its peak.
+    momentum, weight_decay, clip_norm : float
+        Biases and the scales of batch norms do not decay.
+    label_smoothing : float
+    """
+
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    warmup: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_norm: float = 5.0
+    label_smoothing: float = 0.1
+
+
+def retrain(
+    network: nn.Module,
+    train: LabelledImages,
+    settings: RetrainSettings,
+    generator: torch.Generator,
+    *,
+    class_weight: Tensor | None = None,
+    time_limit: float | None = None,
+    on_epoch: Callable[[dict], bool | None] | None = None,
+) -> list[dict]:
+    """Train a network on all of the target's images.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Changed in place; left in evaluation mode.
+    train : LabelledImages
+    settings : RetrainSettings
+    generator : torch.Generator
+        On the CPU; the source of every random draw.
+    class_weight : torch.Tensor of shape (n_classes,), optional
+    time_limit : float, optional
+        Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
+        learning rate still falls to zero; at least one epoch runs.
+    on_epoch : callable, optional
+        Called with the row of each epoch; True ends the training.
+
+    Returns
+    -------
+    list of dict
+        The history: one row per epoch.
+    """
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.SGD(
+        [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        foreach=True,
+    )
+    watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
+    while epoch < epochs:
+        epoch_watch = Stopwatch()
+        network.train()
+        total_loss = correct = torch.zeros((), device=train.labels.device)
+        batches = balanced_batches(len(train), settings.batch_size, generator)
+        share = (1.0 - progress) / ((epochs - epoch) * len(batches))
+        for index in batches:
+            rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
+            progress += share
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            scores = network(train.images.augmented(index, generator)).float()
+            labels = train.labels[index]
+            loss = F.cross_entropy(
+                scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm, foreach=True)
+            optimizer.step()
+            total_loss = total_loss + loss.detach() * len(index)
+            correct = correct + (scores.detach().argmax(1) == labels).sum()
+        epoch += 1
+        row = {
+            "stage": "retrain",
+            "epoch": epoch,
+            "train_loss": float(total_loss) / len(train),
+            "train_accuracy": float(correct) / len(train),
+            "seconds": epoch_watch.seconds,
+        }
+        history.append(row)
+        logger.info("retrain epoch %d: train accuracy %.3f", epoch, row["train_accuracy"])
+        if time_limit is not None:
+            left = time_limit - watch.seconds
+            epochs = min(epochs, epoch + max(0, int(left / (watch.seconds / epoch))))
+        if on_epoch and on_epoch(row):
+            break
+    network.eval()
+    return history
