@@ -2,77 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import numbers
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    check_scalar,
-    column_or_1d,
-    validate_data,
-)
-from torch import Tensor
+from sklearn.utils.validation import check_is_fitted
 
-from .augmentation import Augmentation, ImageTensors, channel_statistics
+from .augmentation import Augmentation
 from .cost import count_macs, count_parameters
-from .embedding import get_embedder
-from .images import ImageSet, as_image_set, looks_like_rows
+from .devices import resolve_device
+from .embedding import Embedder, get_embedder
+from .fitting import Candidate, Run, Target, search_best
+from .images import ImageSet
 from .network import Network, NetworkConfig, inherit_weights
-from .persistence import PretrainedMixin, available_device, build_network, resolve_device
+from .persistence import PersistenceMixin
+from .preprocessing import Preprocessing
 from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
-from .selection import Selection, check_strategy, select_sources
-from .signature import DatasetSignature
-from .spaces.cells import available_spaces
+from .selection import Selection, open_zoo, select_sources, sign_target
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
-from .training import (
-    LabelledImages,
-    Stopwatch,
-    class_weights,
-    recalibrate_batch_norm,
-    seeded_modules,
-    stratified_split,
-)
-from .zoo import Source, Zoo
+from .training import Stopwatch, class_weights, recalibrate_batch_norm, seeded_modules
+from .validation import TrainingData, check_parameters, read_new_images, read_training_data
+from .zoo import Zoo
 
 __all__ = ["SupernetTransferClassifier"]
-
-logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 
 
-@dataclass(frozen=True)
-class _Target:
-    """The target as the stages of a fit see it."""
-
-    images: ImageSet
-    pixels: Tensor
-    labels: Tensor
-    mean: Tensor
-    std: Tensor
-    augmentation: Augmentation
-    device: torch.device
-
-    def part(self, index: Tensor | slice = slice(None)) -> LabelledImages:
-        images = ImageTensors(
-            self.pixels[index], self.mean, self.std, self.augmentation, self.device
-        )
-        return LabelledImages(images, self.labels[index].to(self.device))
-
-
-class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator):
+class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
     ``fit`` takes a supernet from a zoo, goes on searching it on the given images with SmoothDARTS,
@@ -255,6 +215,8 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
     def fit(self, X, y):
         """Search, derive and train a network for the images X of the classes y.
 
+        A fit that fails or is interrupted leaves the classifier as it was.
+
         Parameters
         ----------
         X : array-like or sequence of images
@@ -269,50 +231,52 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If parameters or data are wrong; before any long work.
+        OSError
+            If images cannot be read; names the first and counts them.
         ZooError
             If the zoo is missing or damaged.
+        FloatingPointError
+            If the search diverges.
         """
         watch = Stopwatch(self.time_limit)
-        device = self._check_parameters()
-        images, y = self._check_training_data(X, y)
-        classes, labels = np.unique(y, return_inverse=True)
-        self._check_classes(classes, labels)
-        zoo = self._open_zoo()
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
-        generator = torch.Generator().manual_seed(int(seed))
-        progress = Progress(self.verbose)
+        check_parameters(self)
+        device = resolve_device(self.device)
+        data = read_training_data(self, X, y)
+        embedder = get_embedder(self.embedder) if self.strategy == "ot" else None
+        zoo = open_zoo(self.strategy, self.zoo, embedder)
+        seed = self._draw_seed()
+        run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose))
 
-        target = self._prepare(images, labels, device)
-        selection = self._select(zoo, target, classes, int(seed), progress)
-        search, source = self._search(selection, target, len(classes), generator, watch, progress)
-        network, inherited = self._derive(search.supernet, target, len(classes), generator)
-        retraining = self._retrain(network, target, len(classes), generator, watch, progress)
+        target = self._prepare(data, device)
+        selection = self._select(zoo, data, embedder, device, seed)
+        start, search = self._search(selection, target, run)
+        network, inherited = self._derive(search.supernet, target, run)
+        retraining = self._retrain(network, target, run)
 
-        self.classes_ = classes
-        self.image_shape_ = images.native_shape
-        self.image_size_ = tuple(target.pixels.shape[-2:])
-        self._read = {
-            "channels": int(target.pixels.shape[1]),
-            "dtype": "uint8" if target.pixels.dtype == torch.uint8 else "float32",
-            "mean": target.mean.numpy(),
-            "std": target.std.numpy(),
+        supernet_state = {
+            name: value.detach().cpu().numpy().copy()
+            for name, value in search.supernet.state_dict().items()
+            if not name.startswith("classifier.")
         }
-        self.source_ = "scratch" if source is None else source.name
+        n_macs = count_macs(network, tuple(target.pixels.shape[1:]))
+
+        self._set_input_features(data.n_features_in, data.feature_names_in)
+        self.classes_ = data.classes
+        self.image_shape_ = data.images.native_shape
+        self.image_size_ = target.preprocessing.image_size
+        self.preprocessing_ = target.preprocessing
+        self.source_ = start.name
         self.distances_ = selection.distances
         self.genotype_ = network.config.genotype
         self.network_ = network
         self.inherited_ = inherited
         self.supernet_config_ = search.supernet.config
-        self.supernet_state_ = {
-            name: value.detach().cpu().numpy().copy()
-            for name, value in search.supernet.state_dict().items()
-            if not name.startswith("classifier.")
-        }
+        self.supernet_state_ = supernet_state
         self.history_ = search.history + retraining
         self.n_parameters_ = count_parameters(network)
-        self.n_macs_ = count_macs(network, tuple(target.pixels.shape[1:]))
+        self.n_macs_ = n_macs
         self.device_ = str(device)
         return self
 
@@ -322,7 +286,7 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
         Parameters
         ----------
         X : array-like or sequence of images
-            As in `fit`; arrays of the same shape.
+            As in `predict_proba`.
 
         Returns
         -------
@@ -337,186 +301,53 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
         Parameters
         ----------
         X : array-like or sequence of images
-            As in `fit`; arrays of the same shape.
+            Of the kinds that `fit` takes. Arrays have the shape of those in ``fit``, or are their
+            rows; files and PIL images are resized. Pixel values are on the scale of those in
+            ``fit``, whatever their dtype.
 
         Returns
         -------
         ndarray of shape (n, n_classes), float32
             Columns in the order of ``classes_``.
+
+        Raises
+        ------
+        ValueError
+            If the images have another shape or another scale than those in ``fit``.
+        OSError
+            If images cannot be read; names the first and counts them.
         """
         check_is_fitted(self)
-        images = self._check_new_data(X)
-        parts = []
-        mean, std = torch.from_numpy(self._read["mean"]), torch.from_numpy(self._read["std"])
-        for start in range(0, len(images), 1024):
-            part = images.take(slice(start, start + 1024))
-            pixels = part.tensor(*self.image_size_, channels=self._read["channels"])
-            pixels = _on_scale(pixels, self._read["dtype"])
-            batch = ImageTensors(pixels, mean, std, device=self.device_)
-            with torch.inference_mode():
-                for index in torch.arange(len(part)).split(256):
-                    scores = self.network_(batch.clean(index))
-                    parts.append(scores.float().softmax(dim=1).cpu().numpy())
-        return np.concatenate(parts)
+        images = read_new_images(self, X)
+        with torch.inference_mode():
+            scores = [
+                self.network_(batch).float().softmax(dim=1).cpu()
+                for batch in self.preprocessing_.batches(images, self.device_)
+            ]
+        return torch.cat(scores).numpy()
 
-    # ------------------------------------------------------------------ checks
+    # Stages of a fit
 
-    def _check_parameters(self) -> torch.device:
-        """Refuse bad parameters; returns the device."""
-        name = type(self).__name__
-        positive = ("init_channels", "n_cells", "retrain_epochs")
-        for parameter in positive:
-            check_scalar(getattr(self, parameter), parameter, numbers.Integral, min_val=1)
-        check_scalar(self.search_epochs, "search_epochs", numbers.Integral, min_val=0)
-        for parameter in ("search_patience", "retrain_cells", "retrain_channels"):
-            if getattr(self, parameter) is not None:
-                check_scalar(getattr(self, parameter), parameter, numbers.Integral, min_val=1)
-        for parameter in ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate"):
-            value = getattr(self, parameter)
-            check_scalar(value, parameter, numbers.Real, min_val=0, include_boundaries="neither")
-        if self.time_limit is not None:
-            check_scalar(
-                self.time_limit, "time_limit", numbers.Real, min_val=0, include_boundaries="neither"
-            )
-        bounds = {"min_val": 0, "max_val": 1, "include_boundaries": "neither"}
-        check_scalar(self.validation_fraction, "validation_fraction", numbers.Real, **bounds)
-        bounds["include_boundaries"] = "left"
-        check_scalar(self.label_smoothing, "label_smoothing", numbers.Real, **bounds)
-        check_scalar(self.dropout, "dropout", numbers.Real, **bounds)
-        choices = {
-            "search_perturbation": ("random", "adversarial", "none"),
-            "space": tuple(available_spaces()),
-        }
-        for parameter, allowed in choices.items():
-            if getattr(self, parameter) not in allowed:
-                raise ValueError(
-                    f"The {parameter!r} parameter of {name} must be one of {allowed}. "
-                    f"Got {getattr(self, parameter)!r} instead."
-                )
-        radius = np.asarray(self.search_perturbation_radius, dtype=float)
-        if radius.shape != (2,) or not (0 <= radius).all():
-            raise ValueError(
-                "search_perturbation_radius must be two non-negative numbers, the first and the "
-                f"limiting radius. Got {self.search_perturbation_radius!r}."
-            )
-        if self.batch_size != "auto":
-            check_scalar(self.batch_size, "batch_size", numbers.Integral, min_val=2)
-        if not isinstance(self.augmentation, Augmentation) and self.augmentation not in (
-            "auto",
-            "none",
-        ):
-            raise ValueError(
-                f"The 'augmentation' parameter of {name} must be 'auto', 'none' or an "
-                f"Augmentation. Got {self.augmentation!r} instead."
-            )
-        if self.image_size != "auto":
-            size = np.ravel(self.image_size)
-            if len(size) not in (1, 2) or not all(
-                isinstance(n, numbers.Integral) and 8 <= n <= 224 for n in size.tolist()
-            ):
-                raise ValueError(
-                    "image_size must be 'auto', or one or two integers of 8 to 224 pixels. "
-                    f"Got {self.image_size!r}."
-                )
-        return resolve_device(self.device)
+    def _draw_seed(self) -> int:
+        """Draw the one seed that everything random follows from."""
+        if self.random_state is None:
+            return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _check_training_data(self, X, y) -> tuple[ImageSet, np.ndarray]:
-        """Read X as images and y as labels."""
-        if looks_like_rows(X):
-            X, y = validate_data(self, X, y)
-            images = as_image_set(X, image_shape=self.image_shape)
-        else:
-            images = as_image_set(X, image_shape=self.image_shape)
-            if images.is_array:
-                _, y = validate_data(self, images.rows(), y)
-            else:
-                if y is None:
-                    raise ValueError(
-                        f"{type(self).__name__} requires y to be passed, but the target y is None."
-                    )
-                images.check()
-                y = column_or_1d(y, warn=True)
-                if y.dtype.kind == "f":
-                    assert_all_finite(y, input_name="y")
-                check_consistent_length(images, y)
-                if hasattr(self, "n_features_in_"):
-                    del self.n_features_in_
-        check_classification_targets(y)
-        return images, np.asarray(y)
-
-    def _check_classes(self, classes: np.ndarray, labels: np.ndarray) -> None:
-        if len(classes) < 2:
-            raise ValueError(
-                f"{type(self).__name__} needs images of at least two classes; y holds one class "
-                f"only: {classes[0]!r}."
-            )
-        counts = np.bincount(labels)
-        if counts.min() < 2:
-            rare = [str(c) for c in classes[counts < 2]]
-            shown = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
-            raise ValueError(
-                "Each class needs at least 2 images, one to train the weights and one to train "
-                f"the architecture; {len(rare)} class(es) have 1: {shown}. Add images or leave "
-                "these classes out."
-            )
-        if isinstance(self.class_weight, dict):
-            unknown = [key for key in self.class_weight if key not in classes]
-            if unknown:
-                raise ValueError(f"class_weight names classes that y does not hold: {unknown}.")
-        elif self.class_weight not in (None, "balanced"):
-            raise ValueError(
-                f"class_weight must be a dict, 'balanced' or None. Got {self.class_weight!r}."
-            )
-        self._label_weights = self.class_weight
-        if isinstance(self.class_weight, dict):
-            index = {label: i for i, label in enumerate(classes.tolist())}
-            self._label_weights = {
-                index[getattr(k, "item", lambda k=k: k)()]: v for k, v in self.class_weight.items()
-            }
-
-    def _check_new_data(self, X) -> ImageSet:
-        """Read X as images like those of ``fit``."""
-        shape = self.image_shape_
-        if looks_like_rows(X) and shape is not None:
-            images = as_image_set(validate_data(self, X, reset=False), image_shape=shape)
-        else:
-            images = as_image_set(X)
-            if images.is_array and shape is not None and images.native_shape != shape:
-                raise ValueError(
-                    f"X holds images of shape {images.native_shape}, but "
-                    f"{type(self).__name__} was fitted on {shape}."
-                )
-        return images
-
-    def _open_zoo(self) -> Zoo | None:
-        if self.strategy == "scratch":
-            return None
-        zoo = self.zoo if isinstance(self.zoo, Zoo) else Zoo.open(self.zoo)
-        check_strategy(self.strategy, zoo)
-        if self.strategy == "ot":
-            embedder = get_embedder(self.embedder)
-            if embedder.identity != zoo.embedder_id:
-                raise ValueError(
-                    f"The zoo was embedded with {zoo.embedder_id!r}, but embedder="
-                    f"{self.embedder!r} is {embedder.identity!r}; distances between features of "
-                    "different embedders mean nothing. Pass the zoo's embedder, or use strategy "
-                    "'multi'."
-                )
-        return zoo
-
-    # ------------------------------------------------------------------ stages
-
-    def _prepare(self, images: ImageSet, labels: np.ndarray, device: torch.device) -> _Target:
-        height, width = self._network_size(images)
-        pixels = images.tensor(height, width)
-        mean, std = channel_statistics(pixels)
-        if isinstance(self.augmentation, Augmentation):
-            augmentation = self.augmentation
-        elif self.augmentation == "none":
-            augmentation = Augmentation.NONE
-        else:
-            augmentation = Augmentation.choose(*images.typical_size, images.colour)
-        return _Target(images, pixels, torch.from_numpy(labels), mean, std, augmentation, device)
+    def _prepare(self, data: TrainingData, device: torch.device) -> Target:
+        """Decode and resize the images, and choose what they go through."""
+        pixels = data.images.tensor(*self._network_size(data.images))
+        labels, n_classes = torch.from_numpy(data.labels), len(data.classes)
+        weights = class_weights(labels, n_classes, data.class_weight)
+        return Target(
+            pixels=pixels,
+            labels=labels,
+            n_classes=n_classes,
+            class_weight=None if weights is None else weights.to(device),
+            preprocessing=Preprocessing.of(pixels),
+            augmentation=self._augmentation(data.images),
+            device=device,
+        )
 
     def _network_size(self, images: ImageSet) -> tuple[int, int]:
         if self.image_size == "auto":
@@ -525,121 +356,106 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
         height, width = np.broadcast_to(self.image_size, 2).tolist()
         return height, width
 
-    def _select(
-        self, zoo: Zoo | None, target: _Target, classes: np.ndarray, seed: int, progress: Progress
-    ) -> Selection:
-        def signature() -> DatasetSignature:
-            embedder = get_embedder(self.embedder)
-            sample = np.arange(len(target.labels))
-            features = embedder.embed(
-                target.images.take(sample), device=target.device, verbose=progress.enabled
-            )
-            return DatasetSignature.from_features(
-                features,
-                target.labels.numpy(),
-                embedder_id=embedder.identity,
-                class_names=[str(c) for c in classes],
-                random_state=seed,
-            )
+    def _augmentation(self, images: ImageSet) -> Augmentation:
+        if isinstance(self.augmentation, Augmentation):
+            return self.augmentation
+        if self.augmentation == "none":
+            return Augmentation.NONE
+        return Augmentation.choose(*images.typical_size, images.colour)
 
+    def _select(
+        self,
+        zoo: Zoo | None,
+        data: TrainingData,
+        embedder: Embedder | None,
+        device: torch.device,
+        seed: int,
+    ) -> Selection:
+        """Choose the sources to start from; embeds the images if the strategy asks for it."""
         return select_sources(
-            self.strategy, zoo, signature=signature, random_state=np.random.RandomState(seed)
+            self.strategy,
+            zoo,
+            signature=lambda: sign_target(
+                data.images,
+                data.labels,
+                data.classes,
+                embedder,
+                device=device,
+                random_state=seed,
+                verbose=bool(self.verbose),
+            ),
+            random_state=np.random.RandomState(seed),
         )
 
-    def _supernet(
-        self, source: Source | None, target: _Target, n_classes: int, seed: int
-    ) -> CellSupernet:
+    def _candidates(self, selection: Selection, target: Target, run: Run) -> list[Candidate]:
+        """Build the supernets to search, all before the first search, so bad files show early."""
         _, channels, height, width = target.pixels.shape
-        if source is not None:
+        candidates = []
+        for source in selection.candidates:
             supernet = warm_started_supernet(
                 source.config,
                 source.state_dict(),
                 image_size=(height, width),
                 input_channels=channels,
-                n_classes=n_classes,
-                seed=seed,
+                n_classes=target.n_classes,
+                seed=run.draw_seed(),
             )
-        else:
+            candidates.append(Candidate(source.name, supernet, pretrained=True))
+        if not candidates:
             config = SupernetConfig(
-                self.space, self.init_channels, self.n_cells, (height, width), channels, n_classes
+                self.space,
+                int(self.init_channels),
+                int(self.n_cells),
+                (height, width),
+                channels,
+                target.n_classes,
             )
-            with seeded_modules(seed):
-                supernet = CellSupernet(config)
-        return supernet.to(target.device, memory_format=torch.channels_last)
+            with seeded_modules(run.draw_seed()):
+                candidates.append(Candidate("scratch", CellSupernet(config), pretrained=False))
+        for candidate in candidates:
+            candidate.supernet.to(target.device, memory_format=torch.channels_last)
+        return candidates
 
     def _search(
-        self,
-        selection: Selection,
-        target: _Target,
-        n_classes: int,
-        generator: torch.Generator,
-        watch: Stopwatch,
-        progress: Progress,
-    ) -> tuple[BilevelSearch, Source | None]:
-        """Search from every candidate; returns the best search and its source."""
-        first, second = stratified_split(target.labels, self.validation_fraction, generator)
-        train, validation = target.part(first), target.part(second)
+        self, selection: Selection, target: Target, run: Run
+    ) -> tuple[Candidate, BilevelSearch]:
+        """Search from every source of the selection; returns the best search and its start."""
+        n_train = round(len(target.labels) * (1 - self.validation_fraction))
         settings = SearchSettings(
             epochs=self.search_epochs,
-            batch_size=self._batch_size(len(train)),
+            batch_size=self._batch_size(n_train),
             learning_rate=self.search_learning_rate,
             alpha_learning_rate=self.alpha_learning_rate,
             perturbation=self.search_perturbation,
             perturbation_radius=tuple(self.search_perturbation_radius),
             patience=self.search_patience,
         )
-        weights = class_weights(target.labels, n_classes, self._label_weights)
-        weights = None if weights is None else weights.to(target.device)
-        best: tuple[BilevelSearch, Source | None] | None = None
-        for source in selection.candidates or (None,):
-            seed = int(torch.randint(2**31 - 1, (), generator=generator))
-            supernet = self._supernet(source, target, n_classes, seed)
-            if source is not None:
-                recalibrate_batch_norm(
-                    supernet, train.images, batch_size=settings.batch_size, generator=generator
-                )
-            search = BilevelSearch(supernet, train, validation, settings, generator, weights)
-            name = "scratch" if source is None else source.name
-            with progress.stage(f"search from {name}", settings.epochs) as advance:
-                search.run(
-                    on_epoch=lambda search, advance=advance: (
-                        advance(search.history[-1]) or watch.expired(_SEARCH_SHARE)
-                    )
-                )
-            if best is None or search.plateau.best > best[0].plateau.best:
-                best = search, source
-        return best
+        return search_best(
+            self._candidates(selection, target, run),
+            target,
+            settings,
+            self.validation_fraction,
+            run,
+            None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
+        )
 
-    def _derive(
-        self,
-        supernet: CellSupernet,
-        target: _Target,
-        n_classes: int,
-        generator: torch.Generator,
-    ) -> tuple[Network, float]:
+    def _derive(self, supernet: CellSupernet, target: Target, run: Run) -> tuple[Network, float]:
         """Build the network of the supernet's genotype with the supernet's weights."""
         config = NetworkConfig(
             supernet.genotype(),
-            self.retrain_channels or supernet.config.init_channels,
-            self.retrain_cells or supernet.config.n_cells,
+            int(self.retrain_channels or supernet.config.init_channels),
+            int(self.retrain_cells or supernet.config.n_cells),
             supernet.config.input_channels,
-            n_classes,
-            self.dropout,
+            target.n_classes,
+            float(self.dropout),
         )
-        with seeded_modules(int(torch.randint(2**31 - 1, (), generator=generator))):
+        with seeded_modules(run.draw_seed()):
             network = Network(config)
         network.to(target.device, memory_format=torch.channels_last)
         return network, inherit_weights(network, supernet)
 
-    def _retrain(
-        self,
-        network: Network,
-        target: _Target,
-        n_classes: int,
-        generator: torch.Generator,
-        watch: Stopwatch,
-        progress: Progress,
-    ) -> list[dict]:
+    def _retrain(self, network: Network, target: Target, run: Run) -> list[dict]:
+        """Finetune the network on all images; returns its history."""
         train = target.part()
         settings = RetrainSettings(
             epochs=self.retrain_epochs,
@@ -647,23 +463,24 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
             learning_rate=self.retrain_learning_rate,
             label_smoothing=self.label_smoothing,
         )
-        recalibrate_batch_norm(
-            network, train.images, batch_size=settings.batch_size, generator=generator
-        )
-        weights = class_weights(target.labels, n_classes, self._label_weights)
-        with progress.stage("retrain", settings.epochs) as advance:
+
+        def recalibrate() -> None:
+            recalibrate_batch_norm(
+                network, train.images, batch_size=settings.batch_size, generator=run.generator
+            )
+
+        recalibrate()
+        with run.progress.stage("retrain", settings.epochs) as advance:
             history = retrain(
                 network,
                 train,
                 settings,
-                generator,
-                class_weight=None if weights is None else weights.to(target.device),
-                time_limit=None if self.time_limit is None else self.time_limit - watch.seconds,
+                run.generator,
+                class_weight=target.class_weight,
+                time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
                 on_epoch=advance,
             )
-        recalibrate_batch_norm(
-            network, train.images, batch_size=settings.batch_size, generator=generator
-        )
+        recalibrate()
         return history
 
     def _batch_size(self, n_images: int) -> int:
@@ -671,34 +488,10 @@ class SupernetTransferClassifier(PretrainedMixin, ClassifierMixin, BaseEstimator
             return int(self.batch_size)
         return min(max(n_images // 16, 16), 64)
 
-    # ------------------------------------------------------------------ pickling
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        network = state.get("network_")
-        if isinstance(network, Network):
-            state["network_"] = {
-                "config": network.config.to_dict(),
-                "state": {k: v.cpu().numpy() for k, v in network.state_dict().items()},
-            }
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        packed = state.get("network_")
-        super().__setstate__(state)
-        if isinstance(packed, dict):
-            self.device_ = available_device(state["device_"])
-            self.network_ = build_network(packed["config"], packed["state"], self.device_)
-
-
-def _on_scale(pixels: Tensor, dtype: str) -> Tensor:
-    """Bring pixels to the scale of the images that were fitted: 0 to 255, or their own."""
-    fitted = torch.uint8 if dtype == "uint8" else torch.float32
-    if pixels.dtype == fitted:
-        return pixels
-    if fitted == torch.uint8:
-        raise ValueError(
-            "X holds float images, but the classifier was fitted on 8-bit images or files. Pass "
-            "uint8 values of 0 to 255."
-        )
-    return pixels.float()
+    def _set_input_features(self, n_features: int | None, names: np.ndarray | None) -> None:
+        """Set what scikit-learn compares later arrays with; images of any size have neither."""
+        for name, value in (("n_features_in_", n_features), ("feature_names_in_", names)):
+            if value is not None:
+                setattr(self, name, value)
+            elif hasattr(self, name):
+                delattr(self, name)

@@ -39,11 +39,16 @@ def count_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(add) for layer in layers]
     training, parameter = module.training, next(module.parameters())
+    fused = getattr(module, "fused", None)
     try:
         module.eval()
+        if fused:
+            module.fused = False  # the fused cells of a supernet do not call their layers
         module(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
     finally:
         module.train(training)
+        if fused:
+            module.fused = fused
         for hook in hooks:
             hook.remove()
     return total

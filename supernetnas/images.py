@@ -17,7 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from supernetnas.image_sets import ArrayImages, ImageSet, PictureImages, UnequalImages
 
-__all__ = ["ImageFiles", "ImageSet", "as_image_set", "load_images", "looks_like_rows"]
+__all__ = [
+    "ImageFiles",
+    "ImageSet",
+    "as_image_set",
+    "image_paths",
+    "load_images",
+    "looks_like_rows",
+]
 
 IMAGE_EXTENSIONS = (
     *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm"),
@@ -217,7 +224,7 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
     paths: list[str] = []
     labels: list[str] = []
     for path in classes:
-        found = _image_paths(path)
+        found = image_paths(path)
         if not found:
             raise ValueError(
                 f"The class folder {str(path)!r} has no images "
@@ -419,7 +426,7 @@ def _value_range(arrays: list[np.ndarray], name: str) -> tuple[float, float]:
     return low, high
 
 
-def _image_paths(folder: Path) -> list[str]:
+def image_paths(folder: Path) -> list[str]:
     """Sorted paths of the images below a folder."""
     paths: list[str] = []
     visited: set[str] = set()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Measure", "measure"]
+__all__ = ["Measure", "checked", "measure"]
 
 NORMALIZATIONS = ("l2", "none")
 
@@ -75,7 +75,10 @@ def measure(
     random_state: int = 0,
     suffix: str = "",
 ) -> Measure:
-    """Check one dataset and reduce it to a :class:`Measure`; arguments as in :func:`~supernetnas.otdd.otdd`."""
+    """Check one dataset and reduce it to a :class:`Measure`.
+
+    Arguments, errors and warnings as in :func:`supernetnas.otdd.otdd`.
+    """
     features, classes, codes, index = checked(
         features,
         labels,
@@ -115,8 +118,20 @@ def checked(
     zero_rows: str = "raise",
     suffix: str = "",
 ) -> tuple[np.ndarray, tuple[Hashable, ...], np.ndarray, np.ndarray]:
-    """Normalised float64 features (n, d), class names, codes (n,) and positions (n,) of the rows
-    that are kept. Arguments and errors as in :func:`~supernetnas.otdd.otdd`; `suffix` completes argument names."""
+    """One dataset, checked and normalised.
+
+    Arguments, errors and warnings as in :func:`supernetnas.otdd.otdd`; `suffix` completes the names
+    of the two inputs in messages.
+
+    Returns
+    -------
+    features : float64 (n, d)
+    classes : tuple
+    codes : int (n,)
+        Class index of each row.
+    index : int (n,)
+        Position of each row in the input, of which small classes may have been dropped.
+    """
     x_name, y_name = f"features{suffix}", f"labels{suffix}"
     if normalize not in NORMALIZATIONS:
         raise ValueError(f"normalize must be one of {NORMALIZATIONS}; got {normalize!r}.")

@@ -17,6 +17,7 @@ from .spaces.cells import N_NODES
 from .spaces.genotype import Genotype
 from .spaces.operations import make_operation
 from .supernets.cell import CellSupernet, cell_inputs, cell_layout
+from .supernets.fused import State, fused_network_cell
 
 __all__ = ["Network", "NetworkConfig", "inherit_weights"]
 
@@ -82,6 +83,24 @@ class NetworkCell(nn.Module):
         return torch.cat(states[2:], dim=1)
 
 
+class Dropout(nn.Module):
+    """Dropout that draws from ``generator``, like `supernetnas.spaces.operations.Noise`."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.share == 0:
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
+        return x * kept / (1 - self.share)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "generator": None}
+
+
 class Network(nn.Module):
     """A discrete network.
 
@@ -89,7 +108,14 @@ class Network(nn.Module):
     ----------
     config : NetworkConfig
         What to build.
+
+    Attributes
+    ----------
+    fused : bool
+        As in `supernetnas.supernets.CellSupernet`: the faster form of the same function.
     """
+
+    fused = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -102,15 +128,20 @@ class Network(nn.Module):
         layout = list(cell_layout(config.init_channels, config.n_cells))
         self.cells = nn.ModuleList(NetworkCell(config.genotype, *row) for row in layout)
         self.reductions = [reduction for *_, reduction, _ in layout]
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(N_NODES * layout[-1][2], config.n_classes)
 
     def features(self, x: Tensor) -> Tensor:
         """Pooled features before the classifier, of shape (n, features)."""
-        before_last = last = self.stem(x)
+        if not self.fused:
+            before_last = last = self.stem(x)
+            for cell in self.cells:
+                before_last, last = last, cell(before_last, last)
+            return last.mean(dim=(2, 3))
+        before_last = last = State(self.stem(x))
         for cell in self.cells:
-            before_last, last = last, cell(before_last, last)
-        return last.mean(dim=(2, 3))
+            before_last, last = last, fused_network_cell(cell, before_last, last)
+        return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores of standardised images of shape (n, input_channels, h, w)."""

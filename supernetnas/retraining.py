@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .network import Dropout
+from .spaces.operations import Noise
 from .training import LabelledImages, Stopwatch, balanced_batches, cosine_schedule
 
 __all__ = ["RetrainSettings", "retrain"]
@@ -77,6 +79,7 @@ def retrain(
     list of dict
         The history: one row per epoch.
     """
+    _seed_draws(network, train.labels.device, generator)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD(
@@ -127,3 +130,17 @@ def retrain(
             break
     network.eval()
     return history
+
+
+def _seed_draws(network: nn.Module, device: torch.device, generator: torch.Generator) -> None:
+    """Let dropout and ``noise`` operations draw from a generator of their own."""
+    drawing = [
+        module
+        for module in network.modules()
+        if isinstance(module, Noise) or (isinstance(module, Dropout) and module.share > 0)
+    ]
+    if drawing:
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        draws = torch.Generator(device=device).manual_seed(seed)
+        for module in drawing:
+            module.generator = draws

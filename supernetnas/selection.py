@@ -7,17 +7,32 @@ section 5.1, which tries every source.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .measures import grouped_by_class, stratified_sample
+from .signature import DatasetSignature
+
 if TYPE_CHECKING:
-    from .signature import DatasetSignature
+    import torch
+
+    from .embedding import Embedder
+    from .images import ImageSet
     from .zoo import Source, Zoo
 
-__all__ = ["STRATEGIES", "Selection", "check_strategy", "rank_sources", "select_sources"]
+__all__ = [
+    "STRATEGIES",
+    "Selection",
+    "check_strategy",
+    "open_zoo",
+    "rank_sources",
+    "select_sources",
+    "sign_target",
+]
 
 STRATEGIES = {
     "multi": "start from the supernet that was pretrained on all sources together",
@@ -26,6 +41,9 @@ STRATEGIES = {
     "random": "start from a source drawn at random",
     "scratch": "start from random weights",
 }
+
+_MAX_EMBEDDED = 2000  # images of a target; more hardly move its distances, and each costs 10 ms
+_MAX_KEPT = 1000  # rows of its signature
 
 
 @dataclass(frozen=True)
@@ -44,22 +62,46 @@ class Selection:
     distances: dict[str, float] | None = None
 
 
-def rank_sources(target: DatasetSignature, sources: Iterable[Source]) -> dict[str, float]:
-    """Measure the distance of a target to sources.
+def open_zoo(
+    strategy: str, zoo: str | os.PathLike | Zoo, embedder: Embedder | None = None
+) -> Zoo | None:
+    """Open the zoo that a strategy needs, and check that it can serve it.
 
     Parameters
     ----------
-    target : DatasetSignature
-    sources : iterable of Source
-        Of kind "single".
+    strategy : str
+        A key of `STRATEGIES` or the name of a source.
+    zoo : path, "builtin" or Zoo
+        Not looked at for "scratch".
+    embedder : Embedder, optional
+        What the target will be embedded with, if it will.
 
     Returns
     -------
-    dict of str to float
-        OTDD by name of the source, nearest first; see `supernetnas.otdd`.
+    Zoo or None
+        None for "scratch".
+
+    Raises
+    ------
+    ValueError
+        If there is no such strategy, the zoo lacks what it needs, or the zoo was made with another
+        embedder.
+    ZooError
+        If the zoo is missing or damaged.
     """
-    distances = {s.name: target.distance(s.signature()).distance for s in sources}
-    return dict(sorted(distances.items(), key=lambda item: item[1]))
+    from .zoo import Zoo
+
+    if isinstance(strategy, str) and strategy == "scratch":
+        return None
+    zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
+    check_strategy(strategy, zoo)
+    if embedder is not None and embedder.identity != zoo.embedder_id:
+        raise ValueError(
+            f"The zoo was embedded with {zoo.embedder_id!r}, but the given embedder is "
+            f"{embedder.identity!r}; distances between features of different embedders mean "
+            "nothing. Pass the zoo's embedder, or use strategy 'multi'."
+        )
+    return zoo
 
 
 def check_strategy(strategy: str, zoo: Zoo | None) -> None:
@@ -70,17 +112,88 @@ def check_strategy(strategy: str, zoo: Zoo | None) -> None:
     ValueError
         Naming the strategies and sources that there are.
     """
+    if strategy == "scratch":
+        return
     names = [] if zoo is None else zoo.names
-    if strategy not in STRATEGIES and strategy not in names:
+    if not isinstance(strategy, str) or strategy not in (*STRATEGIES, *names):
         raise ValueError(
             f"The 'strategy' parameter of SupernetTransferClassifier must be one of "
             f"{tuple(STRATEGIES)} or the name of a source of the zoo ({', '.join(names)}). "
             f"Got {strategy!r} instead."
         )
-    if strategy == "multi" and zoo.multi() is None:
+    if strategy == "multi" and (zoo is None or zoo.multi() is None):
         raise ValueError(f"strategy='multi' needs a source of kind 'multi'; {zoo!r} has none.")
-    if strategy in ("ot", "random", "oracle") and not zoo.singles():
+    if strategy in ("ot", "random", "oracle") and (zoo is None or not zoo.singles()):
         raise ValueError(f"strategy={strategy!r} needs single sources; {zoo!r} has none.")
+
+
+def sign_target(
+    images: ImageSet,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    embedder: Embedder,
+    *,
+    device: str | torch.device = "cpu",
+    random_state: int = 0,
+    verbose: bool = False,
+) -> DatasetSignature:
+    """Embed a dataset and keep what distances need.
+
+    Parameters
+    ----------
+    images : ImageSet
+        n images. Of many, a stratified sample of 2000 is embedded, or one image per class if there
+        are more classes.
+    labels : ndarray of shape (n,), int
+        Positions in ``classes``; none without images.
+    classes : ndarray of shape (n_classes,)
+    embedder : Embedder
+    device : str or torch.device
+    random_state : int
+        Seed of the samples.
+    verbose : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    DatasetSignature
+    """
+    counts = np.bincount(labels)
+    sample = grouped_by_class(labels, random_state)
+    sample = np.sort(sample[stratified_sample(counts, max(_MAX_EMBEDDED, len(counts)))])
+    features = embedder.embed(images.take(sample), device=device, verbose=verbose)
+    return DatasetSignature.from_features(
+        features,
+        labels[sample],
+        embedder_id=embedder.identity,
+        n_samples=max(_MAX_KEPT, len(counts)),
+        class_names=[str(c) for c in classes],
+        random_state=random_state,
+    )
+
+
+def rank_sources(
+    target: DatasetSignature | Callable[[], DatasetSignature], sources: Iterable[Source]
+) -> dict[str, float]:
+    """Measure the distance of a target to sources.
+
+    Parameters
+    ----------
+    target : DatasetSignature or callable
+        A callable returns it; called when the sources' signatures have been read, so that a
+        damaged zoo is noticed before the target is embedded.
+    sources : iterable of Source
+        Of kind "single".
+
+    Returns
+    -------
+    dict of str to float
+        OTDD by name of the source, nearest first; see `supernetnas.otdd`.
+    """
+    signatures = {source.name: source.signature() for source in sources}
+    target = target() if callable(target) else target
+    distances = {name: float(target.distance(s).distance) for name, s in signatures.items()}
+    return dict(sorted(distances.items(), key=lambda item: item[1]))
 
 
 def select_sources(
@@ -118,6 +231,6 @@ def select_sources(
         sources = zoo.singles()
         return Selection((sources[random_state.randint(len(sources))],))
     if strategy == "ot":
-        distances = rank_sources(signature(), zoo.singles())
+        distances = rank_sources(signature, zoo.singles())
         return Selection((zoo[next(iter(distances))],), distances)
     return Selection((zoo[strategy],))

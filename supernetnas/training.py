@@ -75,7 +75,7 @@ def balanced_batches(n: int, batch_size: int, generator: torch.Generator) -> lis
     No batch holds a single image unless ``n`` is one, so batch norm always has statistics.
     """
     order = torch.randperm(n, generator=generator)
-    return list(order.tensor_split(max(1, round(n / batch_size))))
+    return list(order.tensor_split(max(1, min(round(n / batch_size), n // 2))))
 
 
 def endless_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -166,7 +166,10 @@ def evaluate(
     ``own_scores`` maps scores and labels to the scores that count for these labels.
     """
     loss = correct = torch.zeros((), device=data.labels.device)
-    for index in torch.arange(len(data)).split(batch_size):
+    # Mixed, though in the same way every time: under the statistics of its batch, an image's score
+    # depends on the company it is in, and data are often sorted by class.
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    for index in order.tensor_split(-(-len(data) // batch_size)):
         output = scores(data.images.clean(index)).float()
         labels = data.labels[index]
         output = own_scores(output, labels) if own_scores else output

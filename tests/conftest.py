@@ -6,3 +6,25 @@ import os
 # without it.
 os.environ["SCIPY_ARRAY_API"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The networks of the tests are so small that threads cost more than they give; and results do not
+# depend on the machine. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_zoo(tmp_path_factory):
+    """The zoo of `tiny.make_zoo`, not to be written to."""
+    from tiny import make_zoo
+
+    return make_zoo(tmp_path_factory.mktemp("zoo") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def fitted(tiny_zoo):
+    """A classifier fitted on `tiny.patterns`; not to be changed."""
+    from tiny import patterns, tiny_classifier
+
+    return tiny_classifier(tiny_zoo, "ot").fit(*patterns())

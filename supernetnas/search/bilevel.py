@@ -135,8 +135,8 @@ class BilevelSearch:
         self.epoch = 0
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
-        noise = torch.Generator(device=supernet.alphas_normal.device)
-        supernet.seed_noise(noise.manual_seed(self._draw_seed()))
+        self._noise = torch.Generator(device=supernet.alphas_normal.device)
+        supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
 
     def run(
         self,
@@ -228,7 +228,9 @@ class BilevelSearch:
         images = self.validation.images.augmented(index, self.generator)
         alphas = self.supernet.alpha_parameters()
         loss = self._loss(self.supernet(images), self.validation.labels[index])
-        for alpha, gradient in zip(alphas, torch.autograd.grad(loss, alphas), strict=True):
+        # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
+        gradients = torch.autograd.grad(loss, alphas, allow_unused=True)
+        for alpha, gradient in zip(alphas, gradients, strict=True):
             alpha.grad = gradient
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()
@@ -280,6 +282,7 @@ class BilevelSearch:
         tensors |= optimizer_tensors(self.alpha_optimizer, "alpha_optimizer")
         tensors |= optimizer_tensors(self.weight_optimizer, "weight_optimizer")
         tensors["generator"] = self.generator.get_state()
+        tensors["noise"] = self._noise.get_state()
         state = {
             "epoch": self.epoch,
             "history": self.history,
@@ -297,5 +300,7 @@ class BilevelSearch:
         restore_optimizer(self.alpha_optimizer, "alpha_optimizer", tensors)
         restore_optimizer(self.weight_optimizer, "weight_optimizer", tensors)
         self.generator.set_state(tensors["generator"])
+        if "noise" in tensors:
+            self._noise.set_state(tensors["noise"])
         self.epoch, self.history = state["epoch"], state["history"]
         self.plateau.best, self.plateau.stale = state["best"], state["stale"]

@@ -108,7 +108,7 @@ def adversarial_perturbation(
     attacked = random_perturbation(weights, masks, radius, generator)
     for _ in range(n_steps):
         attacked = tuple(weight.detach().requires_grad_() for weight in attacked)
-        gradients = torch.autograd.grad(loss(attacked), attacked)
+        gradients = torch.autograd.grad(loss(attacked), attacked, materialize_grads=True)
         with torch.no_grad():
             attacked = tuple(
                 to_simplex(weight + (x + step * g.sign() - weight).clamp(-radius, radius), mask)

@@ -38,7 +38,7 @@ class SupernetConfig:
     init_channels : int
         Channels of the first cells; each reduction doubles them.
     n_cells : int
-        Number of cells, two of which reduce (one where there are fewer than three).
+        Number of cells, two of which reduce; a single cell reduces, too.
     image_size : tuple of int
         Height and width in pixels that the supernet was or will be trained at. It runs at any
         other size.

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
 
 if TYPE_CHECKING:
+    from ..network import NetworkCell
     from .cell import SupernetCell
 
-__all__ = ["depthwise_conv", "fused_cell", "fused_sum"]
+__all__ = ["State", "depthwise_conv", "fused_cell", "fused_network_cell", "fused_sum"]
 
 
 class State:
@@ -92,6 +93,16 @@ def fused_cell(cell: SupernetCell, before_last: State, last: State, weights: Ten
     return State(_DenseCat.apply(*(state.value for state in states[2:])))
 
 
+def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> State:
+    """Compute ``cell(before_last.value, last.value)`` for a cell of a discrete network."""
+    states = [State(_input(cell.input0, before_last)), State(_input(cell.input1, last))]
+    edges = iter(cell.edges)
+    for node in cell.nodes:
+        terms = [_weighted(next(edges), states[state]) for _, state in node]
+        states.append(State(sum(terms[1:], start=terms[0])))
+    return State(_DenseCat.apply(*(state.value for state in states[2:])))
+
+
 def fused_sum(operations: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of ``operations`` on ``x``, as one edge of `fused_cell` computes it."""
     state = State(x)
@@ -110,10 +121,14 @@ def _input(module: nn.Module, state: State) -> Tensor:
     return _batch_norm(bn, conv(state.relu))
 
 
-def _weighted(operation: nn.Module, state: State, weight: Tensor) -> Tensor:
-    """Return ``weight * operation(state.value)`` as a new tensor."""
+def _times(weight: Tensor | None, x: Tensor) -> Tensor:
+    return x if weight is None else weight * x
+
+
+def _weighted(operation: nn.Module, state: State, weight: Tensor | None = None) -> Tensor:
+    """Return ``weight * operation(state.value)``; with a weight, a new tensor."""
     if isinstance(operation, Pool):
-        return weight * state.pooled(operation)
+        return _times(weight, state.pooled(operation))
     if isinstance(operation, FactorizedReduce):
         return _batch_norm(operation.bn, _factorized(operation, state.relu), weight)
     if isinstance(operation, SeparableConv):
@@ -125,7 +140,7 @@ def _weighted(operation: nn.Module, state: State, weight: Tensor) -> Tensor:
         x = state.relu[:, :, ::2, ::2] if operation.stride == 2 else state.relu
         hidden = operation.pointwise(depthwise_conv(operation.depthwise, x))
         return _batch_norm(operation.bn, hidden, weight)
-    return weight * operation(state.value)
+    return _times(weight, operation(state.value))
 
 
 def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
@@ -136,14 +151,15 @@ def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
 
 
 def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return ``weight * bn(x)`` for a batch norm without scale, with the weight as its scale."""
+    """Return ``bn(x)``, or ``weight * bn(x)`` for a batch norm without a scale of its own."""
     if bn.training:
         bn.num_batches_tracked.add_(1)
+    scale, offset = bn.weight, bn.bias
     if weight is not None:
         # Dense on purpose: an expanded scale gives wrong gradients for channels-last input.
-        weight = weight.to(x.dtype).repeat(x.shape[1])
+        scale = weight.to(x.dtype).repeat(x.shape[1])
     return F.batch_norm(
-        x, bn.running_mean, bn.running_var, weight, None, bn.training, bn.momentum, bn.eps
+        x, bn.running_mean, bn.running_var, scale, offset, bn.training, bn.momentum, bn.eps
     )
 
 
@@ -153,13 +169,13 @@ class _DenseCat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *tensors: Tensor) -> Tensor:
         ctx.channels = [tensor.shape[1] for tensor in tensors]
+        ctx.layout = _layout(tensors[0])
         return torch.cat(tensors, dim=1)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, ...]:
-        layout = _layout(gradient)
         chunks = gradient.split(ctx.channels, dim=1)
-        return tuple(chunk.contiguous(memory_format=layout) for chunk in chunks)
+        return tuple(chunk.contiguous(memory_format=ctx.layout) for chunk in chunks)
 
 
 class _DiagonalPhases(torch.autograd.Function):

@@ -6,22 +6,31 @@ latter is one supernet with a classifier head per dataset on batches that mix th
 paper does not say how it joins the label sets. Heads are dropped afterwards.
 
 Every task writes a checkpoint after each epoch and continues from it when it is started again.
+`pretrain_zoo` runs them all, and writes a zoo of what they give.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..augmentation import Augmentation, ImageTensors, channel_statistics
+from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
+from ..files import dump_json, plain, read_json, write_atomic
 from ..images import as_image_set
 from ..search.bilevel import BilevelSearch, SearchSettings
+from ..signature import Basis, DatasetSignature, fit_basis
 from ..supernets.cell import CellSupernet, SupernetConfig
 from ..training import (
     LabelledImages,
@@ -30,6 +39,8 @@ from ..training import (
     seeded_modules,
     stratified_split,
 )
+from .index import INDEX, ZooError, check_name
+from .zoo import Zoo
 
 __all__ = [
     "MixedImages",
@@ -38,9 +49,25 @@ __all__ = [
     "SourceDataset",
     "pretrain_multi",
     "pretrain_single",
+    "pretrain_zoo",
 ]
 
 logger = logging.getLogger(__name__)
+
+OnEpoch = Callable[[BilevelSearch], bool | None]
+
+MULTI = "multi"
+"""Name of the source on all datasets, and of its checkpoint."""
+
+_WORK, _RECORD = ".pretraining", "pretraining.json"
+_RECORD_LIMIT = 64 * 2**20
+_BASIS_SIZE = 64
+
+_SETTINGS = SearchSettings(
+    learning_rate=0.1,
+    alpha_learning_rate=1e-2,
+    weight_steps_per_alpha_step=2,
+)
 
 
 @dataclass(frozen=True)
@@ -94,11 +121,7 @@ class Pretraining:
     min_epochs: int = 10
     multi_epochs: int = 20
     validation_fraction: float = 1 / 3
-    settings: SearchSettings = SearchSettings(
-        learning_rate=0.1,
-        alpha_learning_rate=1e-2,
-        weight_steps_per_alpha_step=2,
-    )
+    settings: SearchSettings = _SETTINGS
     random_state: int = 0
 
 
@@ -157,6 +180,11 @@ class MultiDatasetSearch(BilevelSearch):
     def __init__(self, dataset_of_class: Tensor, *args, **kwargs) -> None:
         self.dataset_of_class = dataset_of_class
         super().__init__(*args, **kwargs)
+        if self.settings.label_smoothing:
+            raise ValueError(
+                "Label smoothing would spread over the classes of all datasets; "
+                "a search over several datasets takes label_smoothing=0."
+            )
 
     def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Scores with those of other datasets' classes at minus infinity."""
@@ -285,3 +313,284 @@ def _new_supernet(pretraining: Pretraining, n_classes: int, seed: int) -> CellSu
     )
     with seeded_modules(seed):
         return CellSupernet(config).to(memory_format=torch.channels_last)
+
+
+def pretrain_zoo(
+    datasets: Iterable[SourceDataset],
+    out: str | os.PathLike,
+    *,
+    pretraining: Pretraining | None = None,
+    embedder: str | Callable[[Tensor], Tensor] | Embedder = DEFAULT_EMBEDDER,
+    multi: bool = True,
+    dtype: Literal["float32", "float16"] = "float32",
+    compact: bool = False,
+    work: str | os.PathLike | None = None,
+    on_epoch: OnEpoch | None = None,
+    verbose: int = 0,
+) -> Zoo:
+    """Pretrain a supernet on each dataset and one on all together, and write them to a zoo.
+
+    A source is added to the zoo as soon as it is finished. After an interruption the same call
+    goes on where it was: sources in the zoo are kept as they are, others continue from their
+    checkpoints. Datasets can be added to a zoo in the same way.
+
+    Parameters
+    ----------
+    datasets : iterable of SourceDataset
+        Each of at least two classes, of at least two images each.
+    out : path
+        Folder of the zoo; made, or a zoo with the same embedder.
+    pretraining : Pretraining, optional
+        How to pretrain; by default ``Pretraining()``.
+    embedder : str, callable or Embedder, default="efficientnet_lite0"
+        What the signatures are made with; see `supernetnas.get_embedder`.
+    multi : bool, default=True
+        Whether to add the source "multi", pretrained on all datasets together.
+    dtype : {"float32", "float16"}, default="float32"
+        Precision that weights are stored in.
+    compact : bool, default=False
+        Whether signatures are compact, which needs a twentieth of the room. Their basis is that
+        of the zoo or, for a new zoo, is fitted to all datasets.
+    work : path, optional
+        Where checkpoints are kept. By default in the hidden folder ``.pretraining`` of the zoo,
+        which is deleted at the end.
+    on_epoch : callable, optional
+        Called with the search after each epoch; True ends that search, and its source is added
+        as it is.
+    verbose : int, default=0
+        1 shows progress bars.
+
+    Returns
+    -------
+    Zoo
+        Its sources have the metrics ``validation_accuracy`` and ``train_accuracy`` of the last
+        epoch, ``chance_accuracy`` (share of the largest class; for "multi" the largest class of
+        the image's own dataset), ``epochs`` and ``seconds``.
+
+    Raises
+    ------
+    ValueError
+        If the datasets do not suit, or the checkpoints are of other datasets or settings.
+    ZooError
+        If the zoo cannot be made, has another embedder or kind of signature, or has a source
+        "multi" of other datasets. All this is found before any training.
+    """
+    datasets, folder = list(datasets), Path(out)
+    pretraining = Pretraining() if pretraining is None else pretraining
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
+    _check_datasets(datasets)
+    embedder = get_embedder(embedder)
+    zoo = _existing_zoo(folder, embedder.identity, compact)
+    _check_multi(zoo, datasets if multi else [])
+    checkpoints = folder / _WORK if work is None else Path(work)
+    _claim_checkpoints(checkpoints, pretraining, datasets, multi)
+
+    new = [dataset for dataset in datasets if zoo is None or dataset.name not in zoo]
+    basis = None if zoo is None else zoo.basis()
+    signatures, basis = _signatures(
+        new, embedder, basis, compact=compact, seed=pretraining.random_state, verbose=verbose
+    )
+    if zoo is None:
+        zoo = Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
+
+    for dataset in new:
+        with _bar(dataset.name, verbose, on_epoch) as advance:
+            search = pretrain_single(
+                dataset, pretraining, checkpoints / f"{dataset.name}.ckpt", on_epoch=advance
+            )
+        zoo.add(
+            dataset.name,
+            signature=signatures[dataset.name],
+            dtype=dtype,
+            **_contents(search, [dataset], dataset.provenance),
+        )
+    if multi and zoo.multi() is None:
+        with _bar(MULTI, verbose, on_epoch) as advance:
+            search = pretrain_multi(
+                datasets, pretraining, checkpoints / f"{MULTI}.ckpt", on_epoch=advance
+            )
+        provenance = {
+            "dataset": f"all {len(datasets)} datasets together",
+            "licence": "see the single sources",
+            "datasets": [dataset.name for dataset in datasets],
+        }
+        zoo.add(MULTI, kind="multi", dtype=dtype, **_contents(search, datasets, provenance))
+    if work is None:
+        shutil.rmtree(checkpoints)
+    return zoo
+
+
+def _signatures(
+    datasets: Sequence[SourceDataset],
+    embedder: Embedder,
+    basis: Basis | None,
+    *,
+    compact: bool,
+    seed: int,
+    verbose: int,
+) -> tuple[dict[str, DatasetSignature], Basis | None]:
+    """Embed datasets; returns their signatures, and the basis of compact ones."""
+    signatures, labelled = {}, []
+    for dataset in datasets:
+        logger.info("embedding %s", dataset.name)
+        images = as_image_set(dataset.images, name=dataset.name)
+        features = embedder.embed(images, verbose=bool(verbose))
+        signatures[dataset.name] = DatasetSignature.from_features(
+            features,
+            dataset.labels,
+            embedder_id=embedder.identity,
+            class_names=dataset.class_names,
+            random_state=seed,
+        )
+        if compact and basis is None:
+            labelled.append((features, dataset.labels))
+    if labelled:
+        basis = fit_basis(labelled, min(_BASIS_SIZE, embedder.dimension))
+    if compact:
+        signatures = {name: full.compress(basis) for name, full in signatures.items()}
+    return signatures, basis
+
+
+def _check_datasets(datasets: Sequence[SourceDataset]) -> None:
+    if not datasets:
+        raise ValueError("There is no dataset to pretrain on.")
+    names = [dataset.name for dataset in datasets]
+    for dataset in datasets:
+        check_name(dataset.name)
+        if dataset.name.lower() == MULTI:
+            raise ValueError(f"{MULTI!r} is the source on all datasets: rename this dataset.")
+        if names.count(dataset.name) > 1:
+            raise ValueError(f"Two datasets have the name {dataset.name!r}.")
+        classes, counts = np.unique(np.asarray(dataset.labels), return_counts=True)
+        if len(classes) < 2 or counts.min() < 2:
+            raise ValueError(
+                f"Dataset {dataset.name!r} must have at least two classes of at least two images "
+                f"each; class {str(classes[counts.argmin()])!r} of {len(classes)} has "
+                f"{counts.min()}."
+            )
+        if dataset.class_names is not None and len(dataset.class_names) != len(classes):
+            raise ValueError(
+                f"Dataset {dataset.name!r} has {len(dataset.class_names)} class names for "
+                f"{len(classes)} classes."
+            )
+
+
+def _existing_zoo(folder: Path, embedder_id: str, compact: bool) -> Zoo | None:
+    """Open the zoo to be continued; None if a new one can be made there."""
+    if not (folder / INDEX).exists():
+        if folder.exists() and not folder.is_dir():
+            raise ZooError(f"{folder} is a file, not a folder.")
+        strangers = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
+        if strangers:
+            raise ZooError(
+                f"{folder} is neither empty nor a zoo: it holds {min(strangers)!r}. Choose another "
+                "folder."
+            )
+        return None
+    zoo = Zoo.open(folder)
+    if zoo.embedder_id != embedder_id:
+        raise ZooError(
+            f"The zoo in {folder} was embedded with {zoo.embedder_id!r}, not {embedder_id!r}."
+        )
+    if compact != (zoo.basis() is not None):
+        raise ZooError(
+            f"The signatures of the zoo in {folder} are {'full' if compact else 'compact'}: go on "
+            f"with compact={not compact}."
+        )
+    return zoo
+
+
+def _check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
+    """Refuse to leave a source "multi" that the datasets have outgrown."""
+    existing = None if zoo is None else zoo.multi()
+    if not datasets or existing is None:
+        return
+    if existing.provenance.get("datasets") != [dataset.name for dataset in datasets]:
+        raise ZooError(
+            f"The source {existing.name!r} of the zoo in {zoo.folder} was pretrained on other "
+            "datasets. Keep it with multi=False (--no-multi), or remove it first: "
+            f"Zoo.open(folder).remove({existing.name!r})."
+        )
+
+
+def _claim_checkpoints(
+    folder: Path, pretraining: Pretraining, datasets: Sequence[SourceDataset], multi: bool
+) -> None:
+    """Write down what the checkpoints in a folder are of; refuse those of something else."""
+    sizes = {
+        dataset.name: {
+            "n_images": len(dataset.labels),
+            "classes": np.unique(np.asarray(dataset.labels)).tolist(),
+        }
+        for dataset in datasets
+    }
+    record = {
+        "pretraining": plain(asdict(pretraining)),
+        "datasets": sizes,
+        MULTI: sizes if multi else {},
+    }
+    path, names = folder / _RECORD, {file.stem for file in folder.glob("*.ckpt")}
+    if path.exists() and names:
+        old = read_json(path, limit=_RECORD_LIMIT)
+        if old["pretraining"] != record["pretraining"]:
+            changed = "the pretraining's settings"
+        elif any(
+            old["datasets"].get(name, sizes[name]) != sizes[name] for name in names & {*sizes}
+        ):
+            changed = "the datasets"
+        elif multi and MULTI in names and list(old[MULTI].items()) != list(sizes.items()):
+            changed = f"the datasets of {MULTI!r}"
+        else:
+            changed = None
+        if changed:
+            raise ValueError(
+                f"The checkpoints in {folder} were made before {changed} changed. Go on with what "
+                "they were made with, or delete them."
+            )
+        record["datasets"] = {**old["datasets"], **sizes}
+        record[MULTI] = record[MULTI] or old[MULTI]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, dump_json(record))
+
+
+@contextlib.contextmanager
+def _bar(name: str, verbose: int, on_epoch: OnEpoch | None) -> Iterator[OnEpoch]:
+    """Draw a bar over the epochs of one source; yields the callback that moves it."""
+    with tqdm(desc=f"pretrain {name}", unit="epoch", disable=not verbose) as bar:
+
+        def advance(search: BilevelSearch) -> bool | None:
+            row = search.history[-1]
+            bar.total, bar.n = search.settings.epochs, search.epoch
+            bar.set_postfix(
+                loss=f"{row['train_loss']:.3f}", accuracy=f"{row['validation_accuracy']:.3f}"
+            )
+            return on_epoch(search) if on_epoch else None
+
+        yield advance
+
+
+def _contents(
+    search: BilevelSearch, datasets: Sequence[SourceDataset], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `Zoo.add` takes of a finished pretraining."""
+    counts = [np.unique(np.asarray(d.labels), return_counts=True)[1] for d in datasets]
+    n_images = sum(int(count.sum()) for count in counts)
+    last = search.history[-1]
+    return {
+        "config": search.supernet.config,
+        "state_dict": search.supernet.state_dict(),
+        "provenance": {
+            **provenance,
+            "n_images": n_images,
+            "n_classes": sum(len(count) for count in counts),
+        },
+        "metrics": {
+            "validation_accuracy": last["validation_accuracy"],
+            "train_accuracy": last["train_accuracy"],
+            "chance_accuracy": sum(int(count.max()) for count in counts) / n_images,
+            "epochs": search.epoch,
+            "seconds": round(sum(row["seconds"] for row in search.history), 1),
+        },
+        "history": search.history,
+    }

@@ -1,0 +1,96 @@
+"""Time and test accuracy on scikit-learn's digits, next to simpler classifiers.
+
+    python benchmarks/digits.py --seeds 3
+
+For every seed a new stratified split of 1,347 training and 450 test images. "random architecture"
+is a genotype drawn uniformly from the space, with new weights and the same retraining as the
+searched ones: what the search and the transfer have to beat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from common import mean_and_std, plain_cnn, random_genotype, train_network, write_results
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from supernetnas import SupernetTransferClassifier
+from supernetnas.network import Network, NetworkConfig
+from supernetnas.training import seeded_modules
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--strategies", default="multi,ot,scratch")
+    parser.add_argument("--out", default="digits.json")
+    arguments = parser.parse_args()
+
+    X, y = load_digits(return_X_y=True)
+    rows = []
+    for seed in range(arguments.seeds):
+        split = train_test_split(X, y, stratify=y, random_state=seed)
+        for name, fit in methods(arguments.strategies.split(","), seed).items():
+            started = time.perf_counter()
+            score = fit(*split)
+            seconds = time.perf_counter() - started
+            rows.append({"method": name, "seed": seed, "seconds": seconds, "accuracy": score})
+            print(f"seed {seed}  {name:20s} {score:.4f}  {seconds:6.1f} s", flush=True)
+
+    print("\n| method | accuracy | seconds |\n|---|---|---|")
+    for name in dict.fromkeys(row["method"] for row in rows):
+        chosen = [row for row in rows if row["method"] == name]
+        accuracy = mean_and_std([row["accuracy"] for row in chosen])
+        seconds = np.mean([row["seconds"] for row in chosen])
+        print(f"| {name} | {accuracy} | {seconds:.1f} |")
+    write_results(arguments.out, rows)
+
+
+def methods(strategies: list[str], seed: int) -> dict:
+    """Functions from a split to a test accuracy, by name."""
+
+    def estimator(clf):
+        return lambda X, X_test, y, y_test: clf.fit(X, y).score(X_test, y_test)
+
+    found = {
+        strategy: estimator(SupernetTransferClassifier(strategy, random_state=seed))
+        for strategy in strategies
+    }
+    found["random architecture"] = lambda *split: random_architecture(*split, seed=seed)
+    found["plain CNN"] = lambda *split: cnn(*split, seed=seed)
+    found["SVC"] = estimator(SVC(C=10))
+    found["logistic regression"] = estimator(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    )
+    return found
+
+
+def random_architecture(X, X_test, y, y_test, *, seed: int) -> float:
+    genotype = random_genotype("s1", np.random.RandomState(seed))
+    with seeded_modules(seed):
+        network = Network(NetworkConfig(genotype, 16, 5, 1, 10))
+    return train_network(network, images(X), y, images(X_test), y_test, seed=seed)
+
+
+def cnn(X, X_test, y, y_test, *, seed: int) -> float:
+    with seeded_modules(seed):
+        network = plain_cnn(1, 10)
+    return train_network(network, images(X), y, images(X_test), y_test, seed=seed)
+
+
+def images(X) -> torch.Tensor:
+    """Rows as the (n, 1, 16, 16) images that the estimator makes of them."""
+    small = torch.from_numpy(X).float().reshape(-1, 1, 8, 8)
+    return torch.nn.functional.interpolate(small, (16, 16), mode="bilinear", antialias=True)
+
+
+if __name__ == "__main__":
+    main()

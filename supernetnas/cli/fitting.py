@@ -1,0 +1,166 @@
+"""``supernetnas fit`` and ``supernetnas predict``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..classifier import SupernetTransferClassifier
+from ..files import FileError, dump_csv, write_atomic
+from ..images import ImageFiles, image_paths
+from ..persistence import CARD, CONFIG, MODEL, SUPERNET
+from ..training import stratified_split
+from ..zoo.datasets import load_dataset
+from .printing import fields, progress_shown, table
+
+__all__ = ["fit", "predict"]
+
+_BATCH = 256
+
+
+def fit(args: argparse.Namespace) -> None:
+    """Fit a classifier, print what was found, and save it."""
+    _check_model_folder(Path(args.out))
+    dataset = load_dataset(args.data)
+    names = np.asarray(dataset.class_names)
+    classes, codes = np.unique(dataset.labels, return_inverse=True)
+    train, test = _split(codes, names, args.test_fraction, args.seed)
+    classifier = SupernetTransferClassifier(
+        args.strategy,
+        zoo=args.zoo,
+        embedder=args.embedder,
+        image_size=args.image_size,
+        search_epochs=args.search_epochs,
+        retrain_epochs=args.retrain_epochs,
+        time_limit=args.time_limit,
+        class_weight=None if args.class_weight == "none" else args.class_weight,
+        device=args.device,
+        random_state=args.seed,
+        verbose=int(progress_shown(args.quiet)),
+    )
+    start = time.monotonic()
+    classifier.fit(dataset.images[train], names[codes[train]])
+    seconds = time.monotonic() - start
+    accuracy = None
+    if len(test):
+        share = classifier.score(dataset.images[test], names[codes[test]])
+        accuracy = f"{share:.3f} on {len(test)} images held out"
+    folder = classifier.save_pretrained(args.out)
+    print(
+        fields(
+            [
+                ("data", f"{len(train)} images of {len(classes)} classes"),
+                ("source", classifier.source_),
+                ("distances", _nearest(classifier.distances_)),
+                ("genotype", classifier.genotype_),
+                ("parameters", f"{classifier.n_parameters_:,}"),
+                ("MACs", f"{classifier.n_macs_:,} per image"),
+                ("accuracy", accuracy),
+                ("time", f"{seconds:.1f} s"),
+                ("model", folder),
+            ]
+        )
+    )
+
+
+def _check_model_folder(folder: Path) -> None:
+    """Refuse now what `save_pretrained` would refuse after the fit."""
+    for existing in (folder, *folder.absolute().parents):
+        if existing.exists():
+            break
+    if not existing.is_dir():
+        raise FileError(f"{existing} is a file: choose another folder for the model.")
+    if existing == folder:
+        strangers = {path.name for path in folder.iterdir()} - {CONFIG, MODEL, SUPERNET, CARD}
+        if strangers:
+            raise FileError(
+                f"{folder} is not a saved classifier (it holds {min(strangers)!r}); choose another "
+                "folder."
+            )
+    elif not os.access(existing, os.W_OK):
+        raise PermissionError(f"The folder {existing} cannot be written to.")
+
+
+def _split(
+    codes: np.ndarray, names: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices to train on, and to hold out of each class."""
+    if fraction == 0:
+        return np.arange(len(codes)), np.arange(0)
+    counts = np.bincount(codes)
+    if counts.min() < 3:
+        raise ValueError(
+            f"Class {str(names[counts.argmin()])!r} has {counts.min()} image(s); at least 3 are "
+            "needed to hold one out. Use all images with --test-fraction 0, which needs 2."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    train, test = stratified_split(torch.from_numpy(codes), fraction, generator)
+    return train.numpy(), test.numpy()
+
+
+def _nearest(distances: dict[str, float] | None) -> str | None:
+    if not distances:
+        return None
+    nearest = [f"{name} {distance:.3g}" for name, distance in list(distances.items())[:3]]
+    return ", ".join(nearest) + (", ..." if len(distances) > 3 else "")
+
+
+def predict(args: argparse.Namespace) -> None:
+    """Predict images and print or write a row for each."""
+    classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
+    paths = _image_files(args.images)
+    starts = range(0, len(paths), _BATCH)
+    hidden = len(starts) == 1 or not progress_shown(args.quiet)
+    probabilities = np.concatenate(
+        [
+            classifier.predict_proba(ImageFiles(paths[start : start + _BATCH]))
+            for start in tqdm(starts, desc="predict", unit="batch", disable=hidden)
+        ]
+    )
+    classes = classifier.classes_.tolist()
+    best = probabilities.argmax(axis=1)
+    rows: list[dict[str, Any]] = [
+        {"path": path, "class": classes[index], "probability": round(float(row[index]), 6)}
+        for path, index, row in zip(paths, best, probabilities, strict=True)
+    ]
+    if args.json:
+        if args.proba:
+            for row, values in zip(rows, probabilities, strict=True):
+                row["probabilities"] = _by_class(classes, values)
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    if args.proba:
+        for row, values in zip(rows, probabilities, strict=True):
+            row |= {f"p({name})": value for name, value in _by_class(classes, values).items()}
+    if args.csv:
+        write_atomic(args.csv, dump_csv(rows))
+    else:
+        print(table(list(rows[0]), (row.values() for row in rows)))
+
+
+def _by_class(classes: list[Any], values: np.ndarray) -> dict[str, float]:
+    return {str(name): round(float(value), 6) for name, value in zip(classes, values, strict=True)}
+
+
+def _image_files(arguments: Iterable[str]) -> list[str]:
+    """Paths of the images that are named, or are in folders that are named."""
+    paths: list[str] = []
+    for argument in arguments:
+        if not os.path.isdir(argument):
+            if not os.path.exists(argument):
+                raise FileNotFoundError(f"There is no file or folder {argument!r}.")
+            paths.append(argument)
+        elif found := image_paths(Path(argument)):
+            paths += found
+        else:
+            raise ValueError(f"The folder {argument!r} has no images.")
+    return paths

@@ -1,0 +1,443 @@
+"""The arguments of the command, and its help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import __version__
+
+__all__ = ["build_parser"]
+
+_DESCRIPTION = """\
+Find a small convolutional network for your images: the search for its
+architecture starts from a supernet that was pretrained on other images.
+"""
+
+_EPILOG = """\
+Begin with a folder that holds one folder of images per class
+(flowers/rose/1.jpg, flowers/tulip/1.jpg, ...):
+
+  supernetnas fit flowers --out flower-model
+  supernetnas predict flower-model unknown.jpg
+
+What the search can start from, and how near your images are to each of it:
+
+  supernetnas zoo list
+  supernetnas distance flowers
+
+`supernetnas COMMAND --help` explains a command and shows examples.
+Exit status: 0 success, 2 wrong usage or input, 130 interrupted, 1 other errors.
+"""
+
+_FIT = """\
+Search an architecture for the images of a folder, train it, and save it.
+
+DATA is a folder of class folders, or an .npz file with the arrays X (uint8;
+n, height, width, channels), y (integers) and classes (names). A fifth of the
+images is held out to measure the accuracy; --test-fraction 0 uses all.
+"""
+
+_FIT_EPILOG = """\
+strategies (what the search starts from):
+  multi    the supernet pretrained on all datasets of the zoo together
+  ot       the supernet of the dataset nearest to yours (optimal transport)
+  oracle   every supernet in turn, the best is kept; as many searches
+  random   a supernet of the zoo drawn at random
+  scratch  random weights
+  NAME     the supernet of this dataset, see `supernetnas zoo list`
+
+examples:
+  supernetnas fit flowers --out flower-model
+  supernetnas fit flowers --out flower-model --strategy ot --time-limit 120
+  supernetnas fit flowers --out flower-model --zoo my-zoo --image-size 64
+  supernetnas fit flowers --out quick --search-epochs 3 --retrain-epochs 5
+"""
+
+_PREDICT = """\
+Predict the classes of images with a model that `supernetnas fit` saved.
+
+Prints the path, the class and its probability for each image.
+"""
+
+_PREDICT_EPILOG = """\
+examples:
+  supernetnas predict flower-model a.jpg b.jpg
+  supernetnas predict flower-model new-photos/
+  supernetnas predict flower-model new-photos/ --proba --csv predictions.csv
+  supernetnas predict flower-model new-photos/ --json | jq '.[].class'
+"""
+
+_ZOO = """\
+Look at zoos, check them, and make your own.
+
+A zoo is a folder of pretrained supernets; "builtin" is the one that comes with
+the package.
+"""
+
+_LIST_EPILOG = """\
+examples:
+  supernetnas zoo list
+  supernetnas zoo list my-zoo
+"""
+
+_SHOW_EPILOG = """\
+One name alone is a zoo if it is "builtin" or a folder, and else a source of the
+builtin zoo.
+
+examples:
+  supernetnas zoo show cifar10
+  supernetnas zoo show builtin
+  supernetnas zoo show my-zoo my-flowers
+"""
+
+_VERIFY_EPILOG = """\
+Exit status: 0 if every file is as the zoo's index says, else 1.
+
+examples:
+  supernetnas zoo verify
+  supernetnas zoo verify my-zoo
+"""
+
+_PRETRAIN = """\
+Pretrain a supernet on each dataset and one on all together, and write a zoo.
+
+DATA is a folder of class folders; an .npz file with the arrays X (uint8; n,
+height, width, channels), y (integers) and classes (names); or a folder of such
+files. An album.json beside .npz files says where their images come from:
+
+  {"datasets": [{"file": "flowers.npz", "upstream": "name of the collection",
+                 "licence": "as its source states it", "source": "URL"}]}
+
+Interrupt it whenever you like: the same command goes on where it stopped, and
+every finished source is in the zoo already.
+"""
+
+_PRETRAIN_EPILOG = """\
+examples:
+  supernetnas zoo pretrain flowers butterflies --out my-zoo
+  supernetnas zoo pretrain album/ --out my-zoo --dtype float16 --compact
+  supernetnas zoo pretrain album/ --out quick-zoo --steps 50 --no-multi
+  supernetnas fit mushrooms --out model --zoo my-zoo --strategy ot
+"""
+
+_DISTANCE = """\
+Measure how far datasets are from each other, labels included (optimal transport
+dataset distance of the features of a frozen network), and rank them.
+
+A and B are folders of class folders, .npz files, or names of sources of the
+zoo. Without B, A is compared with every source of the zoo.
+"""
+
+_DISTANCE_EPILOG = """\
+examples:
+  supernetnas distance flowers                      # which source is nearest?
+  supernetnas distance flowers --plot distances.png
+  supernetnas distance flowers butterflies birds    # your own datasets
+  supernetnas distance flowers cifar10              # a source of the builtin zoo
+"""
+
+_EMBEDDER_HELP = "frozen network whose features are compared; the zoo's must be the same"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser.
+
+    What it parses has ``handler``, "module:function" of what runs the command, or None where a
+    command is missing.
+    """
+    common = _common()
+    parser = _Parser(prog="supernetnas", description=_DESCRIPTION, epilog=_EPILOG, parents=[common])
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.set_defaults(
+        handler=None,
+        parser=parser,
+        debug=False,
+        quiet=False,
+        verbose=0,
+        interrupted="nothing was written.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def add(to: Any, name: str, summary: str, handler: str | None, **kwargs: Any) -> _Parser:
+        kwargs = {"description": f"{summary[0].upper()}{summary[1:]}.", **kwargs}
+        command = to.add_parser(name, help=summary, parents=[_common()], **kwargs)
+        command.set_defaults(handler=handler, parser=command)
+        return command
+
+    _add_fit(
+        add(
+            commands,
+            "fit",
+            "search and train a network for the images of a folder",
+            "fitting:fit",
+            description=_FIT,
+            epilog=_FIT_EPILOG,
+        )
+    )
+    _add_predict(
+        add(
+            commands,
+            "predict",
+            "predict the classes of images",
+            "fitting:predict",
+            description=_PREDICT,
+            epilog=_PREDICT_EPILOG,
+        )
+    )
+    zoo = add(
+        commands, "zoo", "list, show, verify and make pretrained supernets", None, description=_ZOO
+    ).add_subparsers(title="commands", metavar="COMMAND")
+    command = add(zoo, "list", "list the sources of a zoo", "zoos:list_", epilog=_LIST_EPILOG)
+    _add_zoo(command)
+    command = add(
+        zoo, "show", "show what is known about a source", "zoos:show", epilog=_SHOW_EPILOG
+    )
+    command.add_argument("zoo", metavar="ZOO", help='folder of a zoo, "builtin", or SOURCE alone')
+    command.add_argument("source", metavar="SOURCE", nargs="?", help="name of a source of the zoo")
+    command = add(zoo, "verify", "check every file of a zoo", "zoos:verify", epilog=_VERIFY_EPILOG)
+    _add_zoo(command)
+    _add_pretrain(
+        add(
+            zoo,
+            "pretrain",
+            "pretrain supernets on your own datasets",
+            "zoos:pretrain",
+            description=_PRETRAIN,
+            epilog=_PRETRAIN_EPILOG,
+        )
+    )
+    _add_distance(
+        add(
+            commands,
+            "distance",
+            "rank datasets by their distance",
+            "distances:distance",
+            description=_DISTANCE,
+            epilog=_DISTANCE_EPILOG,
+        )
+    )
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that keeps the line breaks of its texts and takes no abbreviations."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs = {"formatter_class": argparse.RawDescriptionHelpFormatter, **kwargs}
+        super().__init__(allow_abbrev=False, **kwargs)
+
+
+def _common() -> argparse.ArgumentParser:
+    """Options of every command, before or after its name; a new parser for each that takes them.
+
+    Without defaults, for those of the inner parser would replace what the outer one has read.
+    """
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    group = common.add_argument_group("messages")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
+    group.add_argument("-v", "--verbose", action="count", help="log what is done; -vv logs more")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return common
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="folder of class folders, or an .npz file")
+    parser.add_argument(
+        "--out",
+        metavar="MODEL",
+        required=True,
+        help="folder to save the model in; replaced if it holds a saved model",
+    )
+    parser.add_argument(
+        "--strategy",
+        default="multi",
+        help="what the search starts from, see below (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--zoo", default="builtin", help="where supernets come from (default: %(default)s)"
+    )
+    _add_embedder(parser)
+    parser.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        type=_image_size,
+        default="auto",
+        help="N or HxW pixels that the network sees (default: that of the images in 16 to 32)",
+    )
+    parser.add_argument(
+        "--search-epochs",
+        metavar="N",
+        type=_count,
+        default=15,
+        help="most epochs of the search; 0 takes the supernet as it is (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--retrain-epochs",
+        metavar="N",
+        type=_positive,
+        default=30,
+        help="epochs of the final training (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--time-limit", metavar="SECONDS", type=float, help="most seconds that the fit may take"
+    )
+    parser.add_argument(
+        "--class-weight",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: rare classes count as much as frequent ones (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test-fraction",
+        metavar="SHARE",
+        type=_share,
+        default=0.2,
+        help="share of each class that is held out to measure accuracy (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+    parser.add_argument(
+        "--seed", type=_count, default=0, help="of everything random (default: %(default)s)"
+    )
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder that `supernetnas fit` wrote")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="image files, and folders searched for images"
+    )
+    parser.add_argument("--proba", action="store_true", help="the probabilities of all classes")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--csv", metavar="FILE", help="write a CSV file instead of printing")
+    output.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_zoo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "zoo",
+        metavar="ZOO",
+        nargs="?",
+        default="builtin",
+        help='folder of a zoo (default: "%(default)s")',
+    )
+
+
+def _add_embedder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--embedder",
+        metavar="NAME",
+        default="efficientnet_lite0",
+        help=f"{_EMBEDDER_HELP} (default: %(default)s)",
+    )
+
+
+def _add_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", nargs="+", help="datasets, see above")
+    parser.add_argument("--out", metavar="ZOO", required=True, help="folder of the zoo")
+    parser.add_argument(
+        "--work",
+        metavar="FOLDER",
+        help="where checkpoints are kept (default: ZOO/.pretraining, deleted at the end)",
+    )
+    training = parser.add_argument_group("pretraining")
+    for option, default, text in (
+        ("--steps", 400, "weight steps on a single dataset"),
+        ("--min-epochs", 10, "least epochs on a single dataset"),
+        ("--multi-epochs", 20, "epochs on all datasets together"),
+        ("--batch-size", 64, "images in a step"),
+    ):
+        text += " (default: %(default)s)"
+        training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
+    training.add_argument(
+        "--no-multi",
+        dest="multi",
+        action="store_false",
+        help='leave out "multi", the supernet on all datasets together',
+    )
+    training.add_argument(
+        "--seed", type=_count, default=0, help="of everything random (default: %(default)s)"
+    )
+    supernet = parser.add_argument_group("supernet")
+    supernet.add_argument(
+        "--space", default="s1", help="search space: s1 to s4, darts, ... (default: %(default)s)"
+    )
+    for option, default, text in (
+        ("--channels", 16, "initial channels"),
+        ("--cells", 5, "cells"),
+        ("--image-size", 32, "side of the images in pixels"),
+    ):
+        text += " (default: %(default)s)"
+        supernet.add_argument(option, metavar="N", type=_positive, default=default, help=text)
+    storage = parser.add_argument_group("storage")
+    _add_embedder(storage)
+    storage.add_argument(
+        "--dtype",
+        choices=("float32", "float16"),
+        default="float32",
+        help="precision that weights are stored in (default: %(default)s)",
+    )
+    storage.add_argument(
+        "--compact",
+        action="store_true",
+        help="compact signatures, a twentieth of the size, with a basis that they share",
+    )
+    parser.set_defaults(interrupted="run the same command again to go on.")
+
+
+def _add_distance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="dataset or source")
+    parser.add_argument("b", metavar="B", nargs="*", help="what to compare it with")
+    parser.add_argument(
+        "--zoo", default="builtin", help="whose sources are meant (default: %(default)s)"
+    )
+    _add_embedder(parser)
+    parser.add_argument("--plot", metavar="FILE", help="draw the ranking (.png, .svg, .pdf, ...)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 0 and less than 1")
+    return value
+
+
+def _image_size(text: str) -> str | int | tuple[int, int]:
+    if text == "auto":
+        return text
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, N or HxW")
+    return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+# What argparse calls a type in "invalid ... value: 'x'".
+_count.__name__ = _positive.__name__ = "int"
+_share.__name__ = "float"

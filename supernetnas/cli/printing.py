@@ -1,0 +1,51 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["fields", "progress_shown", "table"]
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Align rows in columns under a head; numbers to the right."""
+    rows = [list(row) for row in rows]
+    lines = [[_text(value) for value in row] for row in [head, *rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    right = [any(_is_number(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def fields(pairs: Iterable[tuple[str, Any]]) -> str:
+    """Align names and values, a line each; what is None is left out."""
+    pairs = [(_text(name), _text(value)) for name, value in pairs if value is not None]
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
+
+
+def progress_shown(quiet: bool) -> bool:
+    """Whether to draw progress bars: on a terminal, unless it is to be quiet."""
+    return not quiet and sys.stderr.isatty()
+
+
+def _text(value: Any) -> str:
+    """What is shown of a value; a stranger's text cannot steer the terminal."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

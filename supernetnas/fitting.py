@@ -1,0 +1,133 @@
+"""What the stages of a fit share, and the search among several sources."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .augmentation import Augmentation
+from .preprocessing import Preprocessing
+from .progress import Progress
+from .search.bilevel import BilevelSearch, SearchSettings
+from .supernets.cell import CellSupernet
+from .training import LabelledImages, Stopwatch, recalibrate_batch_norm, stratified_split
+
+__all__ = ["Candidate", "Run", "Target", "search_best"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The images that a network is searched for, decoded and resized.
+
+    Attributes
+    ----------
+    pixels : torch.Tensor of shape (n, c, h, w), uint8 or float32
+    labels : torch.Tensor of shape (n,), int64
+        Class indices.
+    n_classes : int
+    class_weight : torch.Tensor of shape (n_classes,) or None
+        On the device.
+    preprocessing : Preprocessing
+    augmentation : Augmentation
+    device : torch.device
+        Where networks are trained.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    n_classes: int
+    class_weight: Tensor | None
+    preprocessing: Preprocessing
+    augmentation: Augmentation
+    device: torch.device
+
+    def part(self, index: Tensor | slice = slice(None)) -> LabelledImages:
+        """Put the images at ``index``, by default all, on the device."""
+        images = self.preprocessing.on_device(self.pixels[index], self.device, self.augmentation)
+        return LabelledImages(images, self.labels[index].to(self.device))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Randomness, clock and display of a fit."""
+
+    generator: torch.Generator
+    watch: Stopwatch
+    progress: Progress
+
+    def draw_seed(self) -> int:
+        """Draw the seed of something that has its own source of randomness."""
+        return int(torch.randint(2**31 - 1, (), generator=self.generator))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A supernet to search from, the name of its source, and whether it is pretrained."""
+
+    name: str
+    supernet: CellSupernet
+    pretrained: bool
+
+
+def search_best(
+    candidates: Sequence[Candidate],
+    target: Target,
+    settings: SearchSettings,
+    validation_fraction: float,
+    run: Run,
+    time_limit: float | None = None,
+) -> tuple[Candidate, BilevelSearch]:
+    """Search from every candidate and return the best on validation data.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        At least one; the supernets are changed in place.
+    target : Target
+        Split class by class, once for all candidates.
+    settings : SearchSettings
+    validation_fraction : float
+        Share of each class that trains the alphas.
+    run : Run
+    time_limit : float, optional
+        Seconds of the run's clock at which searching ends. What is left is shared equally by the
+        candidates to come; the first is searched for an epoch at least, and those that no time is
+        left for are passed over.
+
+    Returns
+    -------
+    candidate : Candidate
+    search : BilevelSearch
+    """
+    first, second = stratified_split(target.labels, validation_fraction, run.generator)
+    train, validation = target.part(first), target.part(second)
+    best: tuple[Candidate, BilevelSearch] | None = None
+    for position, candidate in enumerate(candidates):
+        watch = Stopwatch()
+        if time_limit is not None:
+            left = time_limit - run.watch.seconds
+            if best is not None and left <= 0:
+                logger.warning("No time for %d of the sources.", len(candidates) - position)
+                break
+            watch = Stopwatch(max(left, 0.0) / (len(candidates) - position))
+        if candidate.pretrained:
+            recalibrate_batch_norm(
+                candidate.supernet,
+                train.images,
+                batch_size=settings.batch_size,
+                generator=run.generator,
+            )
+        search = BilevelSearch(
+            candidate.supernet, train, validation, settings, run.generator, target.class_weight
+        )
+        with run.progress.stage(f"search from {candidate.name}", settings.epochs) as advance:
+            search.run(stopwatch=watch, on_epoch=lambda s, advance=advance: advance(s.history[-1]))
+        if best is None or search.plateau.best > best[1].plateau.best:
+            best = candidate, search
+    return best

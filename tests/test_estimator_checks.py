@@ -1,0 +1,28 @@
+"""Every check that scikit-learn has for a classifier, for three ways to start a search."""
+
+from unittest import SkipTest
+
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+from sklearn.utils.fixes import parse_version
+from tiny import tiny_classifier
+
+STRATEGIES = ("scratch", "ot", "multi")
+
+
+@parametrize_with_checks([tiny_classifier(strategy=strategy) for strategy in STRATEGIES])
+def test_check(estimator, check, tiny_zoo):
+    try:
+        check(clone(estimator).set_params(zoo=str(tiny_zoo.folder)))
+    except SkipTest as reason:
+        pytest.fail(f"skipped: {reason}")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_none_is_left_out(strategy):
+    found = list(estimator_checks_generator(tiny_classifier(strategy=strategy)))
+    if parse_version("1.9") <= parse_version(sklearn.__version__) < parse_version("1.10"):
+        assert len(found) == 56
+    assert len(found) >= 50

@@ -1,0 +1,303 @@
+"""A zoo is pretrained from datasets on the disk, and goes on where it was interrupted."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from supernetnas.files import FileError
+from supernetnas.zoo import Zoo, ZooError
+from supernetnas.zoo.datasets import load_dataset, load_datasets, load_npz_dataset
+from supernetnas.zoo.pretraining import Pretraining, SourceDataset, pretrain_zoo
+
+TINY = Pretraining(init_channels=4, n_cells=3, image_side=8, steps=2, min_epochs=2, multi_epochs=2)
+
+
+def blocks(batch):
+    """Embed images (b, 3, h, w) as 12 mean values."""
+    pooled = torch.nn.functional.adaptive_avg_pool2d(batch.float(), 2)
+    return pooled.flatten(1) + 1
+
+
+def make(name, seed, n_classes=3, **changes):
+    random = np.random.default_rng(seed)
+    labels = np.arange(n_classes * 6) % n_classes
+    pixels = random.integers(0, 255, (len(labels), 10, 10, 3), dtype=np.uint8)
+    names = [f"{name} {number}" for number in range(n_classes)]
+    fields = {"class_names": names, "provenance": {"dataset": name, "licence": "CC0"}, **changes}
+    return SourceDataset(name, pixels, labels, **fields)
+
+
+DATASETS = [make("b", 1), make("a", 2, n_classes=2)]
+
+
+def pretrain(out, datasets=DATASETS, **changes):
+    return pretrain_zoo(datasets, out, **{"pretraining": TINY, "embedder": blocks, **changes})
+
+
+def interrupted_after(epochs):
+    """Return a callback that interrupts when it has been called so often."""
+    left = iter(range(epochs - 1))
+
+    def on_epoch(_):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return on_epoch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A zoo that was pretrained without an interruption."""
+    return pretrain(tmp_path_factory.mktemp("zoos") / "zoo")
+
+
+def assert_same_zoo(first, second):
+    assert first.names == second.names
+    for name in first:
+        one, other = first[name], second[name]
+        assert one.provenance == other.provenance
+        assert one.config == other.config
+        timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in one.history()]
+        assert timeless == [
+            {k: v for k, v in row.items() if k != "seconds"} for row in other.history()
+        ]
+        state = other.state_dict()
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, state[key]), key
+        if one.kind == "single":
+            tensors = other.signature().to_tensors()
+            for key, array in one.signature().to_tensors().items():
+                assert np.array_equal(array, tensors[key])
+
+
+def test_zoo_holds_what_was_pretrained(whole):
+    assert whole.names == ["a", "b", "multi"]
+    assert whole.verify() == []
+    source = whole["a"]
+    assert source.provenance == {"dataset": "a", "licence": "CC0", "n_images": 12, "n_classes": 2}
+    assert source.classes == ["a 0", "a 1"]
+    assert len(source.history()) == source.metrics["epochs"] == 2
+    assert source.metrics.keys() == {
+        *("validation_accuracy", "train_accuracy", "chance_accuracy", "epochs", "seconds"),
+    }
+    assert source.metrics["chance_accuracy"] == 0.5
+    assert source.metrics["validation_accuracy"] == source.history()[-1]["validation_accuracy"]
+    multi = whole.multi()
+    assert (multi.n_images, multi.n_classes) == (30, 5)
+    assert multi.provenance["datasets"] == ["b", "a"]
+    assert multi.metrics["chance_accuracy"] == pytest.approx((6 + 6) / 30)
+    assert not (whole.folder / ".pretraining").exists()
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+def test_interrupted_pretraining_goes_on_and_ends_the_same(whole, tmp_path, epochs):
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(tmp_path / "zoo", on_epoch=interrupted_after(epochs))
+    assert len(Zoo.open(tmp_path / "zoo")) == (epochs - 1) // 2
+    rows = []
+    zoo = pretrain(tmp_path / "zoo", on_epoch=lambda search: rows.append(search.epoch))
+    assert len(rows) == 6 - epochs
+    assert_same_zoo(whole, zoo)
+
+
+def test_finished_zoo_is_left_as_it_is(whole):
+    def never(_):
+        raise AssertionError("trained again")
+
+    before = {p: p.read_bytes() for p in whole.folder.rglob("*") if p.is_file()}
+    pretrain(whole.folder, on_epoch=never)
+    assert {p: p.read_bytes() for p in whole.folder.rglob("*") if p.is_file()} == before
+
+
+def test_datasets_are_added_to_a_zoo(tmp_path):
+    pretrain(tmp_path / "zoo", DATASETS[:1], multi=False, compact=True)
+    basis = Zoo.open(tmp_path / "zoo").basis().id
+    zoo = pretrain(tmp_path / "zoo", multi=False, compact=True)
+    assert zoo.names == ["a", "b"]
+    assert {source.signature().basis.id for source in zoo.values()} == {basis}
+
+
+def test_compact_zoo_with_float16_weights(whole, tmp_path):
+    zoo = pretrain(tmp_path / "zoo", compact=True, dtype="float16", multi=False)
+    assert zoo.verify() == []
+    assert all(source.signature().form == "compact" for source in zoo.values())
+    for name in zoo:
+        assert zoo[name].n_bytes < whole[name].n_bytes
+        state = whole[name].state_dict()
+        for key, value in zoo[name].state_dict().items():
+            torch.testing.assert_close(value, state[key], rtol=1e-3, atol=1e-3)
+
+
+def test_work_folder_of_ones_own_is_kept_and_adopted(whole, tmp_path):
+    pretrain(tmp_path / "zoo", work=tmp_path / "work")
+    names = ["a.ckpt", "b.ckpt", "multi.ckpt", "pretraining.json"]
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == names
+    (tmp_path / "work" / "pretraining.json").unlink()  # as `pretrain_single` alone leaves it
+    trained = []
+    zoo = pretrain(tmp_path / "other", work=tmp_path / "work", on_epoch=trained.append)
+    assert trained == []
+    assert_same_zoo(whole, zoo)
+
+
+def test_checkpoints_of_something_else_are_refused(tmp_path):
+    work = tmp_path / "work"
+    pretrain(tmp_path / "zoo", work=work)
+    from dataclasses import replace
+
+    for changed, what in (
+        ({"pretraining": replace(TINY, random_state=1)}, "settings"),
+        ({"datasets": [make("b", 1, n_classes=4), DATASETS[1]]}, "the datasets changed"),
+        ({"datasets": DATASETS[::-1]}, "datasets of 'multi'"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            pretrain(tmp_path / "other", work=work, **changed)
+    assert not (tmp_path / "other").exists()
+    pretrain(tmp_path / "other", DATASETS[::-1], work=work, multi=False)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ([], "no dataset"),
+        ([make("my flowers", 0)], "cannot name a source"),
+        ([make("multi", 0)], "'multi' is the source on all"),
+        ([make("a", 0), make("a", 1)], "Two datasets have the name 'a'"),
+        ([make("a", 0, n_classes=1)], "at least two classes"),
+        ([make("a", 0, class_names=["x"])], "1 class names for 3 classes"),
+    ],
+)
+def test_unfit_datasets_are_refused(tmp_path, datasets, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(tmp_path / "zoo", datasets)
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_unfit_zoos_are_refused(whole, tmp_path):
+    (tmp_path / "diary.txt").write_text("dear diary")
+    with pytest.raises(ZooError, match=r"diary\.txt"):
+        pretrain(tmp_path)
+    with pytest.raises(ZooError, match="is a file"):
+        pretrain(tmp_path / "diary.txt")
+    with pytest.raises(ZooError, match="was embedded with"):
+        pretrain(whole.folder, embedder="efficientnet_lite0")
+    with pytest.raises(ZooError, match="go on with compact=False"):
+        pretrain(whole.folder, compact=True)
+    with pytest.raises(ZooError, match="pretrained on other datasets"):
+        pretrain(whole.folder, [*DATASETS, make("c", 3)])
+    with pytest.raises(ValueError, match="float8"):
+        pretrain(tmp_path / "zoo", dtype="float8")
+
+
+# --------------------------------------------------------------------------------------- datasets
+
+
+def save(path, **changes):
+    arrays = {
+        "X": np.zeros((4, 5, 5, 3), np.uint8),
+        "y": np.array([0, 2, 0, 2]),
+        "classes": np.array(["x", "y", "z"]),
+        **changes,
+    }
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_npz(tmp_path):
+    dataset = load_npz_dataset(save(tmp_path / "some.npz"))
+    assert (dataset.name, dataset.class_names) == ("some", ["x", "z"])
+    assert dataset.labels.tolist() == [0, 2, 0, 2]
+    assert dataset.provenance == {"dataset": "some"}
+    assert load_npz_dataset(save(tmp_path / "n.npz", classes=None)).class_names == ["0", "2"]
+    assert (
+        load_npz_dataset(save(tmp_path / "n.npz", X=np.ones((4, 5, 5), np.uint8))).images.ndim == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"X": None}, "must hold the arrays X, y and classes; it holds y, classes"),
+        ({"X": np.zeros((4, 5, 5, 3))}, "X .* must be uint8 .* it is float64"),
+        ({"X": np.zeros((4, 5), np.uint8)}, "X .* must be uint8"),
+        ({"X": np.zeros((4, 3, 5, 5), np.uint8)}, "1 or 3 channels, last"),
+        ({"y": np.zeros(3, int)}, "one integer for each of the 4 images"),
+        ({"y": np.zeros(4)}, "one integer for each"),
+        ({"y": np.array([0, 1, 2, 3])}, "must index its 3 classes"),
+        ({"y": np.array([0, 1, 2, -1])}, "must index its 3 classes"),
+        ({"classes": np.arange(3)}, "list of names"),
+        ({"y": np.array([0, 1, {}, 2], dtype=object)}, "allow_pickle=False"),
+    ],
+)
+def test_bad_npz(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_npz_dataset(save(tmp_path / "bad.npz", **changes))
+
+
+def test_files_that_are_no_datasets(tmp_path):
+    (tmp_path / "text.npz").write_text("no zip")
+    with pytest.raises(ValueError, match=r"not an \.npz file"):
+        load_npz_dataset(tmp_path / "text.npz")
+    data = save(tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(data.replace(b"NUMPY", b"NIMPY"))
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_npz_dataset(tmp_path / "cut.npz")
+    with pytest.raises(FileNotFoundError, match="missing"):
+        load_dataset(tmp_path / "missing")
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(ValueError, match="not a dataset"):
+        load_dataset(tmp_path / "a.txt")
+
+
+def test_class_folders(tmp_path):
+    for name in ("tulip", "rose"):
+        (tmp_path / "flowers" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "flowers" / name / "1.png")
+    (dataset,) = load_datasets([tmp_path / "flowers" / "."])
+    assert (dataset.name, dataset.class_names) == ("flowers", ["rose", "tulip"])
+    assert dataset.labels.tolist() == ["rose", "tulip"]
+
+
+def test_album(tmp_path):
+    for name in ("c", "b", "a"):
+        save(tmp_path / f"{name}.npz")
+    (tmp_path / "reserved.bin").write_bytes(b"something else")
+    entry = {
+        "slug": "b",
+        "file": "b.npz",
+        "title": "The Bees",
+        "upstream": "Bees of the World",
+        "licence": "not stated",
+        "sha256": hashlib.sha256((tmp_path / "b.npz").read_bytes()).hexdigest(),
+        "source": [
+            {"kind": "github", "repo": "x/y", "commit": "0123abc", "path": "bees/"},
+            {"kind": "pypi", "package": "bees", "version": "1.0"},
+        ],
+        "n_images": 4,
+    }
+    album = {"datasets": [entry, {"file": "a.npz", "source": "https://example.org"}]}
+    (tmp_path / "album.json").write_text(json.dumps(album))
+    datasets = load_datasets([tmp_path])
+    assert [dataset.name for dataset in datasets] == ["b", "a", "c"]
+    assert datasets[0].provenance == {
+        "dataset": "The Bees",
+        "upstream": "Bees of the World",
+        "licence": "not stated",
+        "source": "github x/y @ 0123abc: bees/; pypi bees @ 1.0",
+    }
+    assert datasets[1].provenance == {"dataset": "a", "source": "https://example.org"}
+    assert datasets[2].provenance == {"dataset": "c"}
+    save(tmp_path / "b.npz", y=np.array([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match=r"not the file that .*album\.json describes"):
+        load_datasets([tmp_path])
+
+
+@pytest.mark.parametrize("text", ["[]", '{"datasets": [{}]}', "{"])
+def test_bad_album(tmp_path, text):
+    save(tmp_path / "a.npz")
+    (tmp_path / "album.json").write_text(text)
+    with pytest.raises((ValueError, FileError), match=r"album\.json"):
+        load_datasets([tmp_path])
