@@ -93,7 +93,9 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         value = getattr(clf, name)
         if name == "time_limit" and value is None:
             continue
-        check_scalar(value, name, numbers.Real, min_val=0, include_boundaries="neither")
+        check_scalar(value, name, numbers.Real)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number; got {value!r}.")
     for name, ends in _SHARES.items():
         value = getattr(clf, name)
         check_scalar(value, name, numbers.Real, min_val=0, max_val=1, include_boundaries=ends)

@@ -11,7 +11,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # depend on the machine. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope="session")

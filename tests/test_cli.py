@@ -242,6 +242,14 @@ def test_fit_refuses_a_place_for_the_model_before_the_fit(run, folder, tmp_path,
     assert (tmp_path / "diary.txt").read_text() == "dear diary"
 
 
+def test_fit_refuses_a_folder_with_the_files_of_another_library_before_the_fit(
+    run, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "fit", None)
+    (tmp_path / "config.json").write_text('{"library_name": "another"}')
+    assert refused(run("fit", folder, "--out", tmp_path), "config.json", "another folder")
+
+
 def test_fit_replaces_a_saved_model(run, folder, zoo, model, tmp_path):
     import shutil
 

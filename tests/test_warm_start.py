@@ -60,7 +60,9 @@ def test_one_channel_equals_a_grey_image_of_three(training):
     assert target.stem[0].weight.shape == (12, 1, 3, 3)
     grey = torch.randn(4, 1, 8, 8, dtype=torch.float64)
     expected = source.train(training).features(grey.repeat(1, 3, 1, 1))
-    torch.testing.assert_close(target.train(training).features(grey), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        target.train(training).features(grey), expected, rtol=1e-5, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize(("of_source", "of_target"), [(1, 3), (3, 4), (4, 3)])

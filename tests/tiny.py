@@ -19,7 +19,7 @@ SETTINGS = {
     "search_perturbation": "none",
     "retrain_epochs": 8,
     "retrain_learning_rate": 0.1,
-    "batch_size": 32,
+    "batch_size": 64,
     "device": "cpu",
     "random_state": 0,
 }
@@ -74,8 +74,8 @@ def make_zoo(folder):
 
 
 def tiny_classifier(zoo=None, strategy="scratch", **parameters):
-    """Return an unfitted classifier with `SETTINGS`."""
-    zoo = "no zoo" if zoo is None else str(zoo.folder)
-    return SupernetTransferClassifier(
-        strategy, **{"zoo": zoo, "embedder": EMBEDDER, **SETTINGS, **parameters}
-    )
+    """Return an unfitted classifier with `SETTINGS`; "ot" gets the zoo's embedder."""
+    defaults = {**SETTINGS, "zoo": "no zoo" if zoo is None else str(zoo.folder)}
+    if strategy == "ot":
+        defaults["embedder"] = EMBEDDER
+    return SupernetTransferClassifier(strategy, **{**defaults, **parameters})

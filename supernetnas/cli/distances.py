@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..devices import resolve_device
 from ..embedding import Embedder, get_embedder
 from ..images import as_image_set
-from ..devices import resolve_device
 from ..signature import DatasetSignature
 from ..zoo import Zoo
 from ..zoo.datasets import load_dataset

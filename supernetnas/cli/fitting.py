@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..classifier import SupernetTransferClassifier
 from ..files import FileError, dump_csv, write_atomic
 from ..images import ImageFiles, image_paths
-from ..persistence import CARD, CONFIG, MODEL, SUPERNET
+from ..persistence import _refuse_foreign
 from ..training import stratified_split
 from ..zoo.datasets import load_dataset
 from .printing import fields, progress_shown, table
@@ -79,15 +79,9 @@ def _check_model_folder(folder: Path) -> None:
             break
     if not existing.is_dir():
         raise FileError(f"{existing} is a file: choose another folder for the model.")
-    if existing == folder:
-        strangers = {path.name for path in folder.iterdir()} - {CONFIG, MODEL, SUPERNET, CARD}
-        if strangers:
-            raise FileError(
-                f"{folder} is not a saved classifier (it holds {min(strangers)!r}); choose another "
-                "folder."
-            )
-    elif not os.access(existing, os.W_OK):
+    if not os.access(existing, os.W_OK):
         raise PermissionError(f"The folder {existing} cannot be written to.")
+    _refuse_foreign(folder)
 
 
 def _split(

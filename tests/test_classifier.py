@@ -1,0 +1,629 @@
+"""The estimator from images to predictions, and all that can be wrong before it starts."""
+
+import copy
+import logging
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from tiny import EMBEDDER, coarse_pixels, patterns, tiny_classifier
+
+from supernetnas import (
+    ImageFiles,
+    SupernetTransferClassifier,
+    Zoo,
+    ZooError,
+    get_embedder,
+    load_images,
+)
+from supernetnas.network import Network
+
+IMAGES, LABELS = patterns()
+NEW, _ = patterns(seed=1)
+
+
+def quick(zoo=None, strategy="scratch", **parameters):
+    """A classifier that does a little of everything."""
+    return tiny_classifier(zoo, strategy, **{"retrain_epochs": 2, **parameters})
+
+
+@pytest.fixture
+def spoiled_zoo(tiny_zoo, tmp_path):
+    """A zoo whose weights and signatures cannot be read: whoever gets that far fails otherwise."""
+    shutil.copytree(tiny_zoo.folder, tmp_path / "zoo")
+    for path in (tmp_path / "zoo").rglob("*.safetensors"):
+        path.unlink()
+    return Zoo.open(tmp_path / "zoo")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A folder of class folders with the images of `IMAGES`."""
+    for position, (image, label) in enumerate(zip(IMAGES, LABELS, strict=True)):
+        folder = tmp_path / "bilder" / f"Größe {label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{position:02}_日本.png")
+    return tmp_path / "bilder"
+
+
+def assert_equal(one, other, X=NEW):
+    assert one.genotype_ == other.genotype_
+    assert one.source_ == other.source_
+    assert one.predict_proba(X).tobytes() == other.predict_proba(X).tobytes()
+
+
+# What a fit gives
+
+
+def test_fitted_attributes(fitted):
+    assert fitted.classes_.tolist() == [0, 1, 2, 3]
+    assert fitted.n_features_in_ == 64
+    assert fitted.image_shape_ == (8, 8, 1)
+    assert fitted.image_size_ == (8, 8)
+    assert fitted.source_ == "bars"
+    assert list(fitted.distances_) == ["bars", "spots"]
+    assert isinstance(fitted.network_, Network) and not fitted.network_.training
+    assert fitted.genotype_ == fitted.network_.config.genotype
+    assert 0.5 < fitted.inherited_ <= 1
+    assert [row["stage"] for row in fitted.history_] == ["search"] + 8 * ["retrain"]
+    assert fitted.n_parameters_ == sum(p.numel() for p in fitted.network_.parameters())
+    assert fitted.n_macs_ > 0 and fitted.device_ == "cpu"
+    assert fitted.supernet_config_.input_channels == 1
+    assert "alphas_normal" in fitted.supernet_state_
+    assert not any(name.startswith("classifier") for name in fitted.supernet_state_)
+
+
+def test_it_learns(fitted):
+    images, labels = patterns(seed=1)
+    assert fitted.score(images, labels) > 0.9
+    np.testing.assert_allclose(fitted.predict_proba(images).sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sources"),
+    [
+        ("multi", {"both"}),
+        ("random", {"bars", "spots"}),
+        ("oracle", {"bars", "spots"}),
+        ("spots", {"spots"}),
+    ],
+)
+def test_strategies(tiny_zoo, strategy, sources):
+    clf = quick(tiny_zoo, strategy).fit(IMAGES, LABELS)
+    assert clf.source_ in sources and clf.distances_ is None
+    assert_equal(clf, clone(clf).fit(IMAGES, LABELS))
+
+
+def test_the_oracle_keeps_the_best_search(tiny_zoo):
+    best = quick(tiny_zoo, "oracle", search_epochs=2).fit(IMAGES, LABELS)
+    assert len([row for row in best.history_ if row["stage"] == "search"]) == 2
+
+
+def test_without_search_the_architecture_is_the_sources(tiny_zoo):
+    clf = quick(tiny_zoo, "multi", search_epochs=0).fit(IMAGES, LABELS)
+    alphas = tiny_zoo["both"].state_dict()["alphas_normal"].numpy()
+    np.testing.assert_array_equal(clf.supernet_state_["alphas_normal"], alphas)
+    assert [row["stage"] for row in clf.history_] == 2 * ["retrain"]
+
+
+def test_a_deeper_and_wider_network():
+    clf = quick(retrain_cells=5, retrain_channels=4).fit(IMAGES, LABELS)
+    assert (clf.network_.config.n_cells, clf.network_.config.init_channels) == (5, 4)
+    assert clf.supernet_config_.n_cells == 3
+    assert clf.inherited_ < 0.5
+
+
+@pytest.mark.parametrize("perturbation", ["random", "adversarial"])
+def test_perturbations(perturbation):
+    clf = quick(search_perturbation=perturbation).fit(IMAGES, LABELS)
+    assert_equal(clf, clone(clf).fit(IMAGES, LABELS))
+
+
+def test_more_channels_than_a_source_has(tiny_zoo):
+    images = np.random.default_rng(0).random((40, 8, 8, 5))
+    clf = quick(tiny_zoo, "ot").fit(images, LABELS)
+    assert clf.network_.config.input_channels == 5
+    assert clf.predict_proba(images).shape == (40, 4)
+
+
+def test_tiny_images():
+    values = np.repeat([[0.0], [1.0]], 10, axis=0)
+    clf = tiny_classifier().fit(values, values[:, 0] > 0)
+    assert clf.image_shape_ == (1, 1, 1)
+    assert clf.predict(values).dtype == bool
+
+
+def test_class_weight():
+    images, labels = patterns(n_classes=2, noise=90)
+    names = np.array(["many", "few"])[labels]
+
+    def share_of_few(class_weight):
+        clf = tiny_classifier(class_weight=class_weight).fit(images, names)
+        return clf.predict_proba(images)[:, 0].mean()
+
+    assert share_of_few({"few": 50}) > share_of_few(None) + 0.1
+    assert share_of_few({"many": 50.0, "few": 1}) < share_of_few(None) - 0.1
+    assert share_of_few("balanced") == share_of_few(None)
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "oracle"])
+def test_time_limit(tiny_zoo, strategy):
+    clf = quick(tiny_zoo, strategy, time_limit=0.01, search_epochs=500, retrain_epochs=500)
+    start = time.monotonic()
+    clf.fit(IMAGES, LABELS)
+    assert time.monotonic() - start < 30
+    assert [row["stage"] for row in clf.history_] == ["search", "retrain"]
+
+
+def test_verbose(tiny_zoo, capsys):
+    quick(tiny_zoo, "ot").fit(IMAGES, LABELS)
+    assert capsys.readouterr() == ("", "")
+    quick(tiny_zoo, "ot", verbose=1).fit(IMAGES, LABELS)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "epoch 1 of" not in shown.err
+    for stage in ("embedding", "search from bars", "retrain"):
+        assert stage in shown.err
+    quick(tiny_zoo, "scratch", verbose=2).fit(IMAGES, LABELS)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        "search from scratch: epoch 1 of at most 1",
+        "retrain: epoch 1 of at most 2",
+        "retrain: epoch 2 of at most 2",
+    ]
+
+
+def test_repr_names_what_differs_from_the_defaults(tiny_zoo):
+    clf = tiny_classifier(strategy="ot", class_weight="balanced")
+    text = " ".join(repr(clf).split())
+    assert "SupernetTransferClassifier(" in text and "strategy='ot'" in text
+    assert "<Embedder tiny.coarse_pixels @ 8x8 uint8>" in text
+
+
+# Randomness
+
+
+def test_the_same_seed_gives_the_same_network(fitted):
+    assert_equal(fitted, clone(fitted).fit(IMAGES, LABELS))
+    other = clone(fitted).set_params(random_state=1).fit(IMAGES, LABELS)
+    assert fitted.predict_proba(NEW).tobytes() != other.predict_proba(NEW).tobytes()
+
+
+def test_a_generator_goes_on():
+    clf = quick(random_state=np.random.RandomState(0))
+    first = clf.fit(IMAGES, LABELS).predict_proba(NEW)
+    assert clf.fit(IMAGES, LABELS).predict_proba(NEW).tobytes() != first.tobytes()
+
+
+@pytest.mark.parametrize("random_state", [0, None])
+def test_global_random_states_are_left_alone(tiny_zoo, random_state):
+    torch_state = torch.random.get_rng_state()
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    quick(tiny_zoo, "ot", random_state=random_state, dropout=0.1).fit(IMAGES, LABELS).predict(NEW)
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+    numpy_state_after = np.random.get_state()  # noqa: NPY002
+    for old, new in zip(numpy_state, numpy_state_after, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_threads_do_not_mix(tiny_zoo):
+    clf = quick(tiny_zoo, "ot", dropout=0.2)
+    alone = cross_val_predict(clf, IMAGES, LABELS, cv=2, method="predict_proba")
+    with joblib.parallel_config(backend="threading"):
+        beside = cross_val_predict(clf, IMAGES, LABELS, cv=2, method="predict_proba", n_jobs=2)
+    assert alone.tobytes() == beside.tobytes()
+
+
+def test_grid_search_in_processes(tiny_zoo):
+    grid = {"strategy": ["ot", "multi", "scratch"]}
+    clf = quick(tiny_zoo, embedder=EMBEDDER)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as the workers have: see `random_state`
+    try:
+        one = GridSearchCV(clf, grid, cv=2, scoring="neg_log_loss").fit(IMAGES, LABELS)
+    finally:
+        torch.set_num_threads(threads)
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        two = GridSearchCV(clf, grid, cv=2, scoring="neg_log_loss", refit=False, n_jobs=2)
+        two.fit(IMAGES, LABELS)
+    for key in ("split0_test_score", "split1_test_score"):
+        assert one.cv_results_[key].tolist() == two.cv_results_[key].tolist()
+    assert one.best_params_ == two.best_params_
+
+
+# Copies
+
+
+def test_clone_keeps_parameters_only(fitted):
+    twin = clone(fitted)
+    with pytest.raises(NotFittedError):
+        twin.predict(NEW)
+    parameters = fitted.get_params()
+    assert {k: v for k, v in twin.get_params().items() if k != "embedder"} == {
+        k: v for k, v in parameters.items() if k != "embedder"
+    }
+
+
+@pytest.mark.parametrize("mmap_mode", ["r", None])
+def test_joblib(fitted, tmp_path, mmap_mode):
+    joblib.dump(fitted, tmp_path / "clf.joblib")
+    loaded = joblib.load(tmp_path / "clf.joblib", mmap_mode=mmap_mode)
+    assert_equal(fitted, loaded)
+    assert_equal(fitted, clone(loaded).fit(IMAGES, LABELS))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_pickle_and_deepcopy(fitted, duplicate):
+    twin = duplicate(fitted)
+    assert_equal(fitted, twin)
+    assert twin.network_ is not fitted.network_
+    assert isinstance(fitted.network_, Network)
+
+
+def test_a_pickle_holds_no_module(fitted):
+    assert b"torch" not in pickle.dumps(fitted.__getstate__() | {"embedder": None})
+
+
+def test_a_pickle_from_a_gpu_predicts_on_the_cpu(fitted):
+    state = fitted.__getstate__() | {"device_": "cuda:77"}
+    twin = clone(fitted)
+    with pytest.warns(UserWarning, match="fitted on 'cuda:77'"):
+        twin.__setstate__(state)
+    assert twin.device_ == "cpu"
+    assert_equal(fitted, twin)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array(["z", "a", "mm", "ü"]),
+        np.array(["z", "a", "mm", "ü"], dtype=object),
+        np.array([40, -3, 7, 12]),
+        np.array([0.0, 3.0, 2.0, 9.0]),
+    ],
+)
+def test_labels(classes):
+    clf = tiny_classifier().fit(IMAGES, classes[LABELS])
+    np.testing.assert_array_equal(clf.classes_, np.unique(classes))
+    assert clf.classes_.dtype == classes.dtype and clf.predict(IMAGES).dtype == classes.dtype
+    assert (clf.predict(IMAGES) == classes[LABELS]).mean() > 0.8
+
+
+# Images
+
+
+def test_arrays_of_any_shape_give_the_same():
+    clf = quick().fit(IMAGES, LABELS)
+    for X in (
+        IMAGES.reshape(40, 64),
+        IMAGES[..., None],
+        IMAGES[:, None],
+        torch.from_numpy(IMAGES),
+        list(IMAGES),
+        IMAGES.astype(np.int64),
+        IMAGES.astype(np.float32),
+        np.asfortranarray(IMAGES),
+    ):
+        assert clf.predict_proba(X).tobytes() == clf.predict_proba(IMAGES).tobytes()
+    for X in (IMAGES.reshape(40, 64), torch.from_numpy(IMAGES)[:, None], list(IMAGES)):
+        assert_equal(clf, clone(clf).fit(X, LABELS))
+
+
+def test_channels_first_and_last():
+    images, labels = patterns(colour=True)
+    first = np.moveaxis(images, -1, 1)
+    clf = quick().fit(images, labels)
+    assert clf.image_shape_ == (8, 8, 3)
+    assert_equal(clf, clone(clf).fit(first, labels), first)
+    assert_equal(
+        clf,
+        clone(clf).set_params(image_shape=(8, 8, 3)).fit(images.reshape(40, -1), labels),
+        images,
+    )
+    rows = images.reshape(40, -1)
+    assert clf.predict_proba(rows).tobytes() == clf.predict_proba(first).tobytes()
+
+
+def test_the_channels_of_the_fit_settle_where_they_are():
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 6, 3), dtype=np.uint8)
+    clf = quick(image_shape=(6, 3, 3)).fit(images, LABELS)
+    assert clf.image_shape_ == (6, 3, 3)
+    last = np.moveaxis(images, 1, 3)
+    assert clf.predict_proba(images).tobytes() == clf.predict_proba(last).tobytes()
+
+
+def test_files_pictures_and_arrays_agree(files):
+    X, y = load_images(files)
+    pictures = [Image.open(path) for path in X]
+    arrays = np.stack([np.asarray(picture) for picture in pictures])
+    clf = quick().fit(X, y)
+    assert not hasattr(clf, "n_features_in_")
+    assert clf.image_shape_ is None and clf.classes_[0] == "Größe 0"
+    expected = clf.predict_proba(X)
+    for other in (list(X), np.array(X), pictures, arrays, list(arrays), arrays[..., None]):
+        assert clf.predict_proba(other).tobytes() == expected.tobytes()
+    assert_equal(clf, clone(clf).fit(pictures, y), X)
+    assert clf.predict_proba([np.kron(a, np.ones((2, 2), np.uint8)) for a in arrays]).shape == (
+        40,
+        4,
+    )
+    on_arrays = clone(clf).fit(arrays, y)
+    assert on_arrays.predict_proba(X).tobytes() == expected.tobytes()
+
+
+def test_frames_and_series_of_paths(files):
+    pandas = pytest.importorskip("pandas")
+    X, y = load_images(files)
+    clf = quick().fit(pandas.Series(list(X)), pandas.Series(y))
+    frame = pandas.DataFrame({"path": list(X)})
+    assert clf.predict_proba(frame).tobytes() == clf.predict_proba(X).tobytes()
+
+
+def test_files_in_cross_validation(files):
+    X, y = load_images(files)
+    assert isinstance(X, ImageFiles)
+    scores = cross_val_score(quick(), X, y, cv=2)
+    arrays = np.stack([np.asarray(Image.open(path)) for path in X])
+    np.testing.assert_array_equal(scores, cross_val_score(quick(), arrays, y, cv=2))
+
+
+def test_features_are_forgotten_with_their_fit(files):
+    clf = quick().fit(IMAGES, LABELS)
+    clf.fit(*load_images(files))
+    assert not hasattr(clf, "n_features_in_")
+
+
+def test_the_scale_is_that_of_the_fit():
+    eight_bit = quick().fit(IMAGES, LABELS)
+    for X in (IMAGES / 255, IMAGES - 128.0, IMAGES.astype(int) * 4):
+        with pytest.raises(ValueError, match=r"fitted on 8-bit images. Pass values of 0 to 255"):
+            eight_bit.predict(X)
+    assert eight_bit.predict(np.zeros((2, 8, 8))).shape == (2,)
+    scaled = quick().fit(IMAGES / 255, LABELS)
+    with pytest.raises(ValueError, match=r"8-bit images with values up to 2.. but .* from 0"):
+        scaled.predict(IMAGES)
+    numbers = quick().fit(IMAGES.astype(int), LABELS)
+    np.testing.assert_array_equal(
+        numbers.predict_proba(IMAGES), numbers.predict_proba(IMAGES.astype(float))
+    )
+
+
+# What is refused, before any work
+
+
+def refuse(error, text, X=IMAGES, y=LABELS, zoo=None, strategy="scratch", **parameters):
+    clf = tiny_classifier(zoo, strategy, **parameters)
+    with pytest.raises(error, match=text):
+        clf.fit(X, y)
+    assert not [name for name in vars(clf) if name.endswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"search_perturbation": "rand"}, "'search_perturbation' parameter .* 'random'"),
+        ({"search_perturbation": None}, "'search_perturbation' parameter"),
+        ({"space": "s9"}, "'space' parameter"),
+        ({"augmentation": "mixup"}, "'augmentation' parameter .* or an Augmentation"),
+        ({"class_weight": "equal"}, "'class_weight' parameter .* a dict or None"),
+        ({"class_weight": {9: 1}}, r"classes that y does not hold: \[9\]"),
+        ({"class_weight": {0: -1}}, r"class_weight\[0\] must be a positive number"),
+        ({"retrain_epochs": 0}, "retrain_epochs"),
+        ({"search_epochs": -1}, "search_epochs"),
+        ({"n_cells": 0}, "n_cells"),
+        ({"init_channels": 3}, "init_channels must be even"),
+        ({"search_patience": 0}, "search_patience"),
+        ({"retrain_learning_rate": float("nan")}, "retrain_learning_rate must be a positive"),
+        ({"time_limit": 0}, "time_limit must be a positive number"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"dropout": -0.1}, "dropout"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"image_size": 4}, "image_size must be 'auto', or"),
+        ({"image_size": (8, 8, 3)}, "image_size must be 'auto', or"),
+        ({"image_size": "big"}, "image_size must be 'auto', or"),
+        ({"search_perturbation_radius": 0.3}, "must be two non-negative numbers"),
+        ({"search_perturbation_radius": "wide"}, "must be two non-negative numbers"),
+        ({"image_shape": (4, 4)}, r"image_shape=\(4, 4"),
+        ({"device": "tpu"}, "device must be 'auto'"),
+        ({"random_state": "seed"}, "seed"),
+        ({"strategy": "oracle", "search_epochs": 0}, "oracle.* at least 1"),
+        ({"strategy": "best"}, "'strategy' parameter .* bars, both, spots"),
+        ({"strategy": None}, "'strategy' parameter"),
+    ],
+)
+def test_parameters_are_checked(spoiled_zoo, parameters, text):
+    strategy = parameters.pop("strategy", "multi")
+    refuse(ValueError, text, zoo=spoiled_zoo, strategy=strategy, **parameters)
+
+
+@pytest.mark.parametrize("parameter", ["n_cells", "retrain_epochs", "batch_size", "dropout"])
+def test_types_are_checked(spoiled_zoo, parameter):
+    refuse(TypeError, parameter, zoo=spoiled_zoo, strategy="multi", **{parameter: "1"})
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "text"),
+    [
+        (IMAGES, np.zeros(40), "one class only"),
+        (IMAGES, np.arange(40) // 39, r"1 class\(es\) have 1: 1"),
+        (IMAGES, LABELS[:-1], "inconsistent numbers of samples"),
+        (IMAGES, None, "requires y to be passed"),
+        (IMAGES, np.where(LABELS == 0, np.nan, LABELS), "NaN"),
+        (IMAGES, LABELS + 0.5, "Unknown label type"),
+        (IMAGES, np.stack([LABELS, LABELS], axis=1), "shape"),
+        (IMAGES[:0], LABELS[:0], "0|empty|minimum"),
+        (np.where(IMAGES > 200, np.nan, IMAGES), LABELS, "NaN"),
+        (np.where(IMAGES > 200, np.inf, IMAGES), LABELS, "infinity"),
+        (IMAGES[..., None, None], LABELS, "dim 5"),
+        ([[1, 2], [3]], [0, 1], "inhomogeneous"),
+        ([[[1, 2]], [[3]]], [0, 1], "unequal lengths"),
+        ([np.ones((4, 4)), np.full((5, 5), np.nan)], [0, 1], "NaN"),
+        ([np.ones((4, 4)), np.ones(3)], [0, 1], "is not an image"),
+    ],
+)
+def test_data_are_checked(spoiled_zoo, X, y, text):
+    refuse(ValueError, text, X, y, zoo=spoiled_zoo, strategy="multi")
+
+
+def test_labels_of_files_are_checked_as_those_of_arrays(files, spoiled_zoo):
+    X, y = load_images(files)
+    for labels, text in [
+        (None, "requires y"),
+        (y[:-1], "inconsistent"),
+        (np.where(LABELS == 0, np.nan, LABELS), "NaN"),
+        (LABELS + 0.5, "Unknown label type"),
+        (np.zeros(40), "one class only"),
+    ]:
+        refuse(ValueError, text, X, labels, zoo=spoiled_zoo, strategy="multi")
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_an_unreadable_file_is_named(files, spoiled_zoo, content):
+    X, y = load_images(files)
+    with open(X[7], "wb") as file:
+        file.write(content)
+    text = r"1 of 40 images cannot be read. The first is X\[7\] = .*日本"
+    refuse(OSError, text, X, y, zoo=spoiled_zoo, strategy="multi")
+
+
+def test_a_truncated_file_is_named(files, spoiled_zoo):
+    X, y = load_images(files)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(picture).save(X[7])
+    with open(X[7], "r+b") as file:
+        file.truncate(1000)
+    refuse(OSError, r"X\[7\] = .*日本", X, y, zoo=spoiled_zoo, strategy="multi")
+
+
+def test_one_path_is_not_images(files, spoiled_zoo):
+    refuse(TypeError, "load_images", str(files), LABELS, zoo=spoiled_zoo, strategy="multi")
+
+
+def test_no_zoo():
+    refuse(ZooError, "no zoo", strategy="multi")
+
+
+@pytest.mark.parametrize("strategy", ["ot", "multi", "oracle", "random", "bars"])
+def test_a_damaged_zoo(spoiled_zoo, strategy):
+    refuse(ZooError, "missing", zoo=spoiled_zoo, strategy=strategy)
+
+
+def test_one_damaged_source_stops_the_oracle_before_it_searches(tiny_zoo, tmp_path, caplog):
+    shutil.copytree(tiny_zoo.folder, tmp_path / "zoo")
+    (tmp_path / "zoo" / "spots" / "supernet.safetensors").write_bytes(b"changed")
+    with caplog.at_level(logging.INFO, logger="supernetnas"):
+        refuse(ZooError, "spots", zoo=Zoo.open(tmp_path / "zoo"), strategy="oracle")
+    assert not caplog.records
+
+
+def test_another_embedder_than_the_zoos(spoiled_zoo):
+    embedder = get_embedder(coarse_pixels, input_size=16)
+    refuse(ValueError, "embedded with", zoo=spoiled_zoo, strategy="ot", embedder=embedder)
+
+
+def test_no_gpu():
+    if torch.cuda.is_available():
+        refuse(ValueError, "does not exist", device="cuda:77")
+    else:
+        refuse(ValueError, "no CUDA GPU", device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("X", "text"),
+    [
+        (np.zeros((2, 8, 9)), r"shape \(8, 9, 1\), but .* fitted on \(8, 8, 1\)"),
+        (np.zeros((2, 8, 8, 3)), r"shape \(8, 8, 3\)"),
+        (np.zeros((2, 63)), "63 features"),
+        ([np.zeros((8, 8)), np.zeros((9, 9))], "different sizes"),
+        (np.full((2, 8, 8), np.nan), "NaN"),
+        (np.zeros((0, 8, 8)), "at least one image"),
+    ],
+)
+def test_new_images_are_checked(fitted, X, text):
+    with pytest.raises(ValueError, match=text):
+        fitted.predict(X)
+
+
+def test_rows_are_no_images_of_any_size(files):
+    clf = quick().fit(*load_images(files))
+    with pytest.raises(ValueError, match="rows of numbers"):
+        clf.predict(IMAGES.reshape(40, 64))
+
+
+# Interruptions
+
+
+class Interrupting(logging.Handler):
+    """Ctrl-C in the first epoch of a stage."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage = stage
+
+    def emit(self, record):
+        if record.getMessage().startswith(f"{self.stage} epoch 1"):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("stage", ["search", "retrain"])
+def test_an_interrupted_fit_leaves_the_last_one(stage):
+    clf = quick().fit(IMAGES, LABELS)
+    before = dict(vars(clf))
+    expected = clf.predict_proba(NEW)
+    logger, handler = logging.getLogger("supernetnas"), Interrupting(stage)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(np.zeros((40, 6, 7, 3)) + LABELS[:, None, None, None], LABELS > 1)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert vars(clf).keys() == before.keys()
+    assert all(vars(clf)[name] is value for name, value in before.items())
+    assert clf.predict_proba(NEW).tobytes() == expected.tobytes()
+
+
+def test_an_interrupted_process_leaves_no_half_written_file(tmp_path):
+    """A fit and a save in a loop, interrupted from outside."""
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(sys.path[0])!r})
+        from tiny import patterns, tiny_classifier
+        X, y = patterns(n_per_class=3)
+        clf = tiny_classifier(retrain_epochs=1).fit(X, y)
+        while True:
+            clf.save_pretrained("model")
+            print("saved", flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for _ in range(5):
+            assert process.stdout.readline() == "saved\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    clf = SupernetTransferClassifier.from_pretrained(tmp_path / "model")
+    assert clf.predict(IMAGES).shape == (40,)
