@@ -23,7 +23,7 @@ from .search.bilevel import BilevelSearch, SearchSettings
 from .selection import Selection, open_zoo, select_sources, sign_target
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
-from .training import Stopwatch, class_weights, recalibrate_batch_norm, seeded_modules
+from .training import Stopwatch, class_weights, seeded_modules
 from .validation import TrainingData, check_parameters, read_new_images, read_training_data
 from .zoo import Zoo
 
@@ -56,12 +56,12 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Height, width and, unless grey, channels of one image where X holds rows of pixels.
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network. "auto" keeps the size of the
-        images within 16 to 32 pixels a side.
+        images within 8 to 32 pixels a side.
     space : str, default="s1"
         Search space of strategy "scratch"; a source brings its own.
     init_channels, n_cells : int, default=16 and 5
         Size of the supernet of strategy "scratch"; a source brings its own.
-    search_epochs : int, default=15
+    search_epochs : int, default=8
         Most passes over the images during the search. 0 derives the architecture from the source
         as it is.
     search_learning_rate : float, default=0.05
@@ -70,15 +70,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         SDARTS-RS, SDARTS-ADV (some three times slower) or DARTS.
     search_perturbation_radius : tuple of float, default=(0.03, 0.3)
         First and limiting radius of the perturbation.
-    search_patience : int or None, default=5
+    search_patience : int or None, default=3
         Epochs without a better validation accuracy after which the search ends.
     alpha_learning_rate : float, default=0.003
         Learning rate of the alphas.
     validation_fraction : float, default=0.4
         Share of each class that trains the alphas in the search. Retraining uses all images.
-    retrain_epochs : int, default=30
+    retrain_epochs : int, default=20
         Passes over the images during the retraining.
-    retrain_learning_rate : float, default=0.05
+    retrain_learning_rate : float, default=0.03
         Peak learning rate of the retraining.
     retrain_cells, retrain_channels : int or None, default=None
         Cells and initial channels of the final network; None for those of the supernet. More
@@ -93,16 +93,22 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     dropout : float, default=0.0
         Before the classifier of the final network.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in every loss.
+        Weight of each class in every loss, by label; classes that a dict leaves out weigh 1.
+        "balanced" weighs a class by the inverse of its share of the images.
     time_limit : float or None, default=None
-        Seconds that ``fit`` may take, of which the search gets half. An epoch that has begun is
-        finished.
+        Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
+        share; the retraining gets what is left. An epoch that has begun is finished.
     device : str, default="auto"
         "auto" is a GPU where there is one.
     random_state : int, RandomState instance or None, default=None
-        Seed of everything. The same int gives the same network on a CPU.
+        Seed of everything; None is a fresh seed for each fit. The same int gives the same network
+        on the same CPU with the same number of threads: another number adds in another order, and
+        training amplifies the rounding. joblib gives its worker processes fewer threads, so set
+        ``OMP_NUM_THREADS=1``, or use ``joblib.parallel_config(backend="loky",
+        inner_max_num_threads=...)``, where results must not depend on ``n_jobs``. Global random
+        states are neither read nor changed.
     verbose : int, default=0
-        1 shows progress bars.
+        1 shows progress bars, 2 a line per epoch, both on the standard error.
 
     Attributes
     ----------
@@ -113,6 +119,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Of the images in ``fit``; None where sizes may vary.
     image_size_ : tuple of int
         Height and width that the network sees.
+    preprocessing_ : Preprocessing
+        What images go through before the network sees them.
     source_ : str
         Name of the source that the search started from, or "scratch".
     distances_ : dict of str to float, or None
@@ -157,15 +165,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         space="s1",
         init_channels=16,
         n_cells=5,
-        search_epochs=15,
+        search_epochs=8,
         search_learning_rate=0.05,
         search_perturbation="random",
         search_perturbation_radius=(0.03, 0.3),
-        search_patience=5,
+        search_patience=3,
         alpha_learning_rate=0.003,
         validation_fraction=0.4,
-        retrain_epochs=30,
-        retrain_learning_rate=0.05,
+        retrain_epochs=20,
+        retrain_learning_rate=0.03,
         retrain_cells=None,
         retrain_channels=None,
         batch_size="auto",
@@ -351,7 +359,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     def _network_size(self, images: ImageSet) -> tuple[int, int]:
         if self.image_size == "auto":
-            sides = [min(max(side, 16), 32) for side in images.typical_size]
+            sides = [min(max(side, 8), 32) for side in images.typical_size]
             return tuple(-(-side // 4) * 4 for side in sides)
         height, width = np.broadcast_to(self.image_size, 2).tolist()
         return height, width
@@ -463,13 +471,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             learning_rate=self.retrain_learning_rate,
             label_smoothing=self.label_smoothing,
         )
-
-        def recalibrate() -> None:
-            recalibrate_batch_norm(
-                network, train.images, batch_size=settings.batch_size, generator=run.generator
-            )
-
-        recalibrate()
+        run.recalibrate(network, train, settings.batch_size)
         with run.progress.stage("retrain", settings.epochs) as advance:
             history = retrain(
                 network,
@@ -480,7 +482,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
                 on_epoch=advance,
             )
-        recalibrate()
+        run.recalibrate(network, train, settings.batch_size)
         return history
 
     def _batch_size(self, n_images: int) -> int:

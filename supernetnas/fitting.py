@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .augmentation import Augmentation
 from .preprocessing import Preprocessing
 from .progress import Progress
 from .search.bilevel import BilevelSearch, SearchSettings
 from .supernets.cell import CellSupernet
-from .training import LabelledImages, Stopwatch, recalibrate_batch_norm, stratified_split
+from .training import (
+    LabelledImages,
+    Stopwatch,
+    recalibrate_batch_norm,
+    seeded_modules,
+    stratified_split,
+)
 
 __all__ = ["Candidate", "Run", "Target", "search_best"]
 
@@ -64,6 +70,14 @@ class Run:
     def draw_seed(self) -> int:
         """Draw the seed of something that has its own source of randomness."""
         return int(torch.randint(2**31 - 1, (), generator=self.generator))
+
+    def recalibrate(self, module: nn.Module, train: LabelledImages, batch_size: int) -> None:
+        """Give a module the batch-norm statistics of the images."""
+        # Dropout and ``noise`` operations have no generator of their own yet.
+        with seeded_modules(self.draw_seed()):
+            recalibrate_batch_norm(
+                module, train.images, batch_size=batch_size, generator=self.generator
+            )
 
 
 @dataclass(frozen=True)
@@ -117,12 +131,7 @@ def search_best(
                 break
             watch = Stopwatch(max(left, 0.0) / (len(candidates) - position))
         if candidate.pretrained:
-            recalibrate_batch_norm(
-                candidate.supernet,
-                train.images,
-                batch_size=settings.batch_size,
-                generator=run.generator,
-            )
+            run.recalibrate(candidate.supernet, train, settings.batch_size)
         search = BilevelSearch(
             candidate.supernet, train, validation, settings, run.generator, target.class_weight
         )

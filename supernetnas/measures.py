@@ -40,9 +40,7 @@ class Measure:
     factors : tuple of C arrays (r, d)
         F with S = F^T F for each class.
     traces : (C,)
-        Of S, including what `factors` lack where they are compressed.
-    energy : float
-        Mean squared length of what `rows` lack where they are compressed.
+        Of S.
     unit_rows : bool
         Whether the rows were scaled to length 1.
     nonnegative : bool
@@ -58,7 +56,6 @@ class Measure:
     means: np.ndarray
     factors: tuple[np.ndarray, ...]
     traces: np.ndarray
-    energy: float
     unit_rows: bool
     nonnegative: bool
     index: np.ndarray | None = None
@@ -102,7 +99,6 @@ def measure(
         means=means,
         factors=factors,
         traces=np.array([np.square(factor).sum() for factor in factors]),
-        energy=0.0,
         unit_rows=normalize == "l2",
         nonnegative=bool((features >= 0).all()),
         index=index[sample],

@@ -239,7 +239,6 @@ def transport(
             for p in (a, b):
                 self_costs = cost(p, p, label_distances(p, p, label_distance))
                 distance -= _entropic(p.weights, p.weights, self_costs, reg)[0] / 2
-    distance += lambda_x / 2 * (a.energy + b.energy)
 
     similarity = None
     if a.unit_rows and b.unit_rows and (reg is None or debiased) and lambda_x + lambda_y > 0:

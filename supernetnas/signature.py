@@ -9,9 +9,10 @@ rows of each class, how they deviate from them. It has two forms:
   zoo keeps once for all its sources. This is a twentieth of the size, small enough for a wheel.
 
 With tens of images in a thousand dimensions, transport cannot match within-class noise: what a
-basis leaves out of a deviation adds its energy to every distance, and differs between datasets. A
-compact signature therefore remembers that energy for each class, and distances add it as a part
-that nothing matches. Without it the order of sources changes.
+basis leaves out of a deviation adds its energy to every distance, differently for each dataset, and
+deleting it changes the order of sources. A compact signature therefore remembers that energy for
+each class, and distances put noise of the same energy in its place. The noise is a function of the
+signature, so that distances are reproducible.
 
 Features are not anonymous: class means and deviations say something about the images.
 """
@@ -20,6 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -285,8 +288,7 @@ class DatasetSignature:
         """OTDD between two datasets; arguments and result as in :func:`supernetnas.otdd.otdd`.
 
         At most 1000 rows of each signature enter the transport problem, and `rows_a` and `rows_b`
-        of the result count within them. The distance of a compact signature to its own dataset is
-        not 0, since what it left out is matched by nothing.
+        of the result count among the kept rows.
 
         Raises
         ------
@@ -318,36 +320,50 @@ class DatasetSignature:
     @cached_property
     def _measure(self) -> Measure:
         codes = self._codes
-        sample = stratified_sample(self.kept, _TRANSPORT_ROWS)
         rows = self.rows.astype(np.float64)
         means = self.means.astype(np.float64)
-        weights = self.counts / self.counts.sum()
-        unmatched, energy = np.zeros(len(self.kept)), 0.0
         if self.basis is not None:
-            rows *= self.row_scales
             means *= self.mean_scales[:, np.newaxis]
-            energy = float(weights @ self.residuals)
-            # From mean squares to traces of unbiased covariances; a single row has none.
-            unmatched = self.residuals * self.kept / np.maximum(self.kept - 1, 1) * (self.kept > 1)
-        factors = [covariance_factor(r) for r in np.split(rows, np.cumsum(self.kept)[:-1])]
-        rows = rows[sample]
-        if self.basis is not None:
-            components = self.basis.components.astype(np.float64)
-            factors = [factor @ components for factor in factors]
-            rows = means[codes[sample]] + rows @ components
+            rows = (rows * self.row_scales) @ self.basis.components.astype(np.float64)
+            rows += means[codes]
+            rows += self._noise(means)
+        factors = tuple(covariance_factor(block) for block in self._by_class(rows))
+        sample = stratified_sample(self.kept, _TRANSPORT_ROWS)
         return Measure(
             classes=self.class_names,
-            rows=rows,
+            rows=rows[sample],
             codes=codes[sample],
             weights=class_weights(self.counts, codes[sample]),
             means=means,
-            factors=tuple(factors),
-            traces=unmatched + [np.square(factor).sum() for factor in factors],
-            energy=energy,
+            factors=factors,
+            traces=np.array([np.square(factor).sum() for factor in factors]),
             unit_rows=self.normalize == "l2",
             nonnegative=self.nonnegative,
             index=sample,
         )
+
+    def _by_class(self, rows: np.ndarray) -> list[np.ndarray]:
+        return np.split(rows, np.cumsum(self.kept)[:-1])
+
+    def _noise(self, means: np.ndarray) -> np.ndarray:
+        """Stand-in (m, d) for what basis and rounding leave out, of the same energy in each class.
+
+        Like that, it is orthogonal to the basis, and 0 on average over a class. Non-negative
+        features vary the more the larger they are; the noise does as well.
+        """
+        # Seeded by content: equal noise in two signatures would be matched by the transport.
+        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(self.rows)))
+        noise = rng.normal(size=(len(self.rows), self.dimension))
+        if self.nonnegative:
+            noise *= np.sqrt(means.clip(0))[self._codes]
+        components = self.basis.components.astype(np.float64)
+        noise -= (noise @ components.T) @ components
+        for block, residual in zip(self._by_class(noise), self.residuals, strict=True):
+            if len(block) > 1:
+                block -= block.mean(axis=0)
+            if (energy := np.square(block).sum() / len(block)) > 0:
+                block *= math.sqrt(residual / energy)
+        return noise
 
     # ------------------------------------------------------------------------------------ storage
 

@@ -54,11 +54,13 @@ def gradients(supernet, x, labels):
 class TestSupernet:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("size", [(8, 8), (9, 11)])
-    @pytest.mark.parametrize("space", SPACES)
+    @pytest.mark.parametrize(
+        "space", [*SPACES[:-1], pytest.param("darts_no_none", marks=pytest.mark.slow)]
+    )
     def test_scores_gradients_and_statistics(self, space, size, layout):
         x, labels = images(4, 3, *size), torch.tensor([0, 1, 2, 1])
         plain, fused = (
-            net.to(memory_format=layout) for net in pair(space, cells=3 if "darts" in space else 5)
+            net.to(memory_format=layout) for net in pair(space, cells=5 if space == "s1" else 3)
         )
         x = x.contiguous(memory_format=layout)
         expected, plain_gradients = gradients(plain, x, labels)
@@ -102,14 +104,14 @@ class TestSupernet:
     def test_statistics_of_twin_pools_over_several_steps(self):
         """One pooling serves several edges; each keeps the statistics that it would have had."""
         plain, fused = pair("darts")
-        for step in range(4):
+        for step in range(3):
             x = images(4, 3, 8, 8, seed=step)
             with torch.no_grad():
                 plain(x), fused(x)
         compared = 0
         for name, buffer in plain.named_buffers():
             if name.endswith("num_batches_tracked"):
-                assert int(fused.get_buffer(name)) == int(buffer) == 4
+                assert int(fused.get_buffer(name)) == int(buffer) == 3
                 compared += 1
             assert_near(fused.get_buffer(name).double(), buffer.double())
         assert compared == len([m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)])
@@ -290,5 +292,5 @@ class TestTrajectories:
         for old, alpha in zip(start, plain.alpha_parameters(), strict=True):
             assert (alpha - old).abs().max() > 1e-3
         for name, value in plain.state_dict().items():
-            assert_near(fused.state_dict()[name].double(), value.double(), 1e-8), name
+            assert_near(fused.state_dict()[name].double(), value.double(), 1e-8)
         assert search_rows[0]["train_loss"] == pytest.approx(search_rows[1]["train_loss"], rel=1e-9)

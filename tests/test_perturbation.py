@@ -228,7 +228,7 @@ class TestAdversarial:
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_result_is_a_constant(self, problem):
-        supernet, loss, weights, masks = problem
+        _, loss, weights, masks = problem
         attacked = adversarial_perturbation(loss, weights, masks, 0.2, seeded())
         assert not any(weight.requires_grad for weight in attacked)
 

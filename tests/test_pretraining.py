@@ -138,8 +138,7 @@ def assert_same(first, second):
 
 
 class TestPretraining:
-    @pytest.mark.parametrize("multi", [False, True])
-    @pytest.mark.parametrize("space", ["s1", "s4"])
+    @pytest.mark.parametrize(("space", "multi"), [("s1", False), ("s4", True)])
     def test_resumed_equals_uninterrupted(self, space, multi, tmp_path):
         pretraining = dataclasses.replace(TINY, space=space)
         if multi:

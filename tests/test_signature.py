@@ -1,5 +1,6 @@
 """Dataset signatures: both forms against the exact distance, and what a stranger's file may do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -142,18 +143,43 @@ def test_a_complete_basis_loses_only_rounding():
     assert full.compress(basis).residuals.max() < 1e-4
 
 
-def test_what_a_basis_leaves_out_is_added():
-    """The six directions that the classes share are matched; the noise around them is not."""
+def test_noise_replaces_what_a_basis_leaves_out():
+    """The six directions that the classes share are in the basis, the noise around them is not."""
     narrow = fit_basis([features(seed) for seed in range(6)], q=6)
     full, target = signature(0), signature(10)
     compact = full.compress(narrow)
+    stand_in, original = compact._measure, full._measure
+    # Basis and noise together hold the energy of every class ...
+    np.testing.assert_allclose(stand_in.traces, original.traces, rtol=0.01)
+    # ... and what is lost by the basis is lost along the noise only.
+    components = narrow.components.astype(float)
+    difference = (stand_in.rows - original.rows) @ components.T
+    assert np.square(difference).sum() < 1e-3 * np.square(original.rows @ components.T).sum()
     exact, found = target.distance(full).distance, target.distance(compact).distance
-    assert found == pytest.approx(exact, rel=0.1)
-    measure = compact._measure
-    assert measure.energy == pytest.approx(compact.residuals.mean())  # of classes of equal size
-    assert found - compact.residuals.mean() < exact  # energy of rows and traces, half of each
-    # Of a class, basis and residual together hold the whole trace.
-    np.testing.assert_allclose(measure.traces, full._measure.traces, rtol=0.02)
+    assert found == pytest.approx(exact, rel=0.03)
+    without = replace(compact, residuals=np.zeros_like(compact.residuals))
+    assert abs(target.distance(without).distance - exact) > 2 * abs(found - exact)
+
+
+def test_compact_signatures_among_themselves(basis):
+    a, b = signature(0).compress(basis), signature(1).compress(basis)
+    exact = signature(0).distance(signature(1)).distance
+    assert a.distance(b).distance == pytest.approx(exact, rel=0.05)
+    assert a.distance(b).distance == pytest.approx(b.distance(a).distance, rel=1e-10)
+    again = DatasetSignature.from_tensors(a.to_tensors(), a.metadata(), basis)
+    assert a.distance(again).distance == pytest.approx(0, abs=1e-12)
+
+
+def test_signed_features_are_compressed():
+    def signed(seed):
+        x, y = features(seed)
+        return x - 0.5, y
+
+    basis = fit_basis([signed(seed) for seed in range(6)], q=10)
+    a, b = (DatasetSignature.from_features(*signed(s), embedder_id=EMBEDDER) for s in (0, 1))
+    assert not a.nonnegative
+    found = a.distance(b.compress(basis)).distance
+    assert found == pytest.approx(a.distance(b).distance, rel=0.05)
 
 
 def test_single_rows_are_compressed(basis):
