@@ -24,7 +24,9 @@ def random_genotype(space_name: str, rng: np.random.RandomState) -> Genotype:
         for node in range(4):
             states = sorted(rng.choice(node + 2, 2, replace=False).tolist())
             offers = [[n for n in edges[first + s] if n != "none"] for s in states]
-            nodes.append(tuple((str(rng.choice(o)), s) for o, s in zip(offers, states, strict=True)))
+            nodes.append(
+                tuple((str(rng.choice(o)), s) for o, s in zip(offers, states, strict=True))
+            )
             first += node + 2
         cells.append(tuple(nodes))
     return Genotype(space_name, *cells)

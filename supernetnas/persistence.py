@@ -79,7 +79,7 @@ class PersistenceMixin:
         """
         check_is_fitted(self)
         folder = Path(folder).expanduser().resolve()
-        _refuse_foreign(folder)
+        check_destination(folder)
         network = {k: v.detach().cpu().numpy() for k, v in self.network_.state_dict().items()}
         contents = {
             MODEL: dump_safetensors(network, {"format": "pt"}),
@@ -179,7 +179,7 @@ def _build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], devic
 # Files
 
 
-def _refuse_foreign(folder: Path) -> None:
+def check_destination(folder: Path) -> None:
     """Raise FileError unless the folder is free for a classifier."""
     if not folder.exists():
         return

@@ -84,9 +84,7 @@ def endless_batches(n: int, batch_size: int, generator: torch.Generator) -> Iter
         yield from balanced_batches(n, batch_size, generator)
 
 
-def cosine_schedule(
-    progress: float, peak: float, final: float = 0.0, warmup: float = 0.0
-) -> float:
+def cosine_schedule(progress: float, peak: float, final: float = 0.0, warmup: float = 0.0) -> float:
     """Learning rate: linear warm-up from a tenth of the peak, then half a cosine to the end.
 
     Parameters

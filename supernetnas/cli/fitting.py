@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..classifier import SupernetTransferClassifier
 from ..files import FileError, dump_csv, write_atomic
 from ..images import ImageFiles, image_paths
-from ..persistence import _refuse_foreign
+from ..persistence import check_destination
 from ..training import stratified_split
 from ..zoo.datasets import load_dataset
 from .printing import fields, progress_shown, table
@@ -81,7 +81,7 @@ def _check_model_folder(folder: Path) -> None:
         raise FileError(f"{existing} is a file: choose another folder for the model.")
     if not os.access(existing, os.W_OK):
         raise PermissionError(f"The folder {existing} cannot be written to.")
-    _refuse_foreign(folder)
+    check_destination(folder)
 
 
 def _split(

@@ -263,7 +263,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         type=_image_size,
         default="auto",
-        help="N or HxW pixels that the network sees (default: that of the images in 16 to 32)",
+        help="N or HxW pixels that the network sees (default: that of the images in 8 to 32)",
     )
     parser.add_argument(
         "--search-epochs",

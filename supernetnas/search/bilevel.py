@@ -236,7 +236,10 @@ class BilevelSearch:
         self.alpha_optimizer.zero_grad()
 
     def _weight_step(self, index: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-        images, labels = self.train.images.augmented(index, self.generator), self.train.labels[index]
+        images, labels = (
+            self.train.images.augmented(index, self.generator),
+            self.train.labels[index],
+        )
         operation_weights = self._operation_weights(images, labels, radius)
         scores = self.supernet(images, operation_weights)
         loss = self._loss(scores, labels)

@@ -56,9 +56,7 @@ class Genotype:
 
     def count(self, operation: str) -> int:
         """How many edges of the two cells carry ``operation``."""
-        return sum(
-            name == operation for node in self.normal + self.reduce for name, _ in node
-        )
+        return sum(name == operation for node in self.normal + self.reduce for name, _ in node)
 
     def to_dict(self) -> dict:
         """Return lists and strings only, for JSON."""

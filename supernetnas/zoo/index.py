@@ -60,6 +60,10 @@ class UnknownSourceError(ZooError, KeyError):
     """A name that the zoo does not have."""
 
 
+STRATEGY_NAMES = ("ot", "oracle", "random", "scratch")
+"""Strategies that choose among sources; "multi" is one too, and the source that it means."""
+
+
 def check_name(name: str) -> None:
     """Refuse a name that is not fit for a folder on every system.
 
@@ -67,16 +71,17 @@ def check_name(name: str) -> None:
     ------
     ValueError
         Unless the name is 1 to 96 letters, digits, dots, dashes and underscores, begins with a
-        letter or digit, and is not one of the zoo's own files.
+        letter or digit, and is neither one of the zoo's own files nor a strategy of the
+        classifier, whose names share a parameter with those of sources.
     """
     if (
         not isinstance(name, str)
         or not _NAME.fullmatch(name)
-        or name.lower() in {INDEX, CARD.lower(), BASIS}
+        or name.lower() in {INDEX, CARD.lower(), BASIS, *STRATEGY_NAMES}
     ):
         raise ValueError(
             f"{name!r} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit."
+            "beginning with a letter or digit, and no name of a strategy or of a zoo's file."
         )
 
 

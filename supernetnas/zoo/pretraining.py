@@ -440,6 +440,7 @@ def _signatures(
             features,
             dataset.labels,
             embedder_id=embedder.identity,
+            n_samples=None if compact else 1000,
             class_names=dataset.class_names,
             random_state=seed,
         )
