@@ -85,7 +85,7 @@ def run(zoo: str, path: Path, strategy: str, seed: int, budget: dict) -> dict:
 def table(rows: list[dict]) -> str:
     """The results as Markdown."""
     lines = [
-        "| target | strategy | accuracy | relative improvement | epochs to scratch's end | speed-up |",
+        "| target | strategy | accuracy | relative improvement | epochs to scratch's end | ratio |",
         "|---|---|---|---|---|---|",
     ]
     improvements: dict[str, list[float]] = {}

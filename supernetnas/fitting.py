@@ -18,7 +18,6 @@ from .training import (
     LabelledImages,
     Stopwatch,
     recalibrate_batch_norm,
-    seeded_modules,
     stratified_split,
 )
 
@@ -73,11 +72,9 @@ class Run:
 
     def recalibrate(self, module: nn.Module, train: LabelledImages, batch_size: int) -> None:
         """Give a module the batch-norm statistics of the images."""
-        # Dropout and ``noise`` operations have no generator of their own yet.
-        with seeded_modules(self.draw_seed()):
-            recalibrate_batch_norm(
-                module, train.images, batch_size=batch_size, generator=self.generator
-            )
+        recalibrate_batch_norm(
+            module, train.images, batch_size=batch_size, generator=self.generator
+        )
 
 
 @dataclass(frozen=True)

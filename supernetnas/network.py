@@ -1,7 +1,7 @@
 """The discrete network of a genotype.
 
-The network that a search ends with (DARTS, section 2.4): the same stack of cells, each node with the
-edges of the genotype only, batch norms with scale and offset, pools without. It inherits the
+The network that a search ends with (DARTS, section 2.4): the same stack of cells, each node with
+the edges of the genotype only, batch norms with scale and offset, pools without. It inherits the
 supernet's weights wherever a cell at the same place carries the same operation, so that retraining
 starts from what the search has learnt (step 14 of algorithm 2 of the supernet transfer paper).
 """

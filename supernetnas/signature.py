@@ -328,7 +328,7 @@ class DatasetSignature:
             rows += means[codes]
             rows += self._noise(means)
         factors = tuple(covariance_factor(block) for block in self._by_class(rows))
-        sample = stratified_sample(self.kept, _TRANSPORT_ROWS)
+        sample = stratified_sample(self.kept, max(_TRANSPORT_ROWS, len(self.kept)))
         return Measure(
             classes=self.class_names,
             rows=rows[sample],

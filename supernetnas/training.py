@@ -212,10 +212,10 @@ def recalibrate_batch_norm(
     """
     norms, training = _batch_norms(module), module.training
     momenta = [bn.momentum for bn in norms]
+    module.eval()  # nothing is to be drawn: what is random in training is its mean
     for bn in norms:
         bn.reset_running_stats()
-        bn.momentum = None
-    module.train()
+        bn.train()
     try:
         batches = balanced_batches(len(images), batch_size, generator)[:max_batches]
         for count, index in enumerate(batches):

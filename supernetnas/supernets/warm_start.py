@@ -1,4 +1,4 @@
-"""From a source's supernet to the target's: step 8 of algorithm 2 of the supernet transfer paper."""
+"""From a source's supernet to the target's: algorithm 2, step 8, of the supernet transfer paper."""
 
 from __future__ import annotations
 
