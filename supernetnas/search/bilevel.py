@@ -2,8 +2,8 @@
 
 First-order DARTS (Liu et al., 2019, equation 7 with xi = 0) and SmoothDARTS (Chen and Hsieh, 2020),
 which perturbs the operation weights in the weight step. This is the loop of algorithms 1 to 3 of
-the supernet transfer paper (Singh and Vanschoren): from random weights it searches from scratch, from a
-source's weights and alphas it is the warm start.
+the supernet transfer paper (Singh and Vanschoren): from random weights it searches from scratch,
+from a source's weights and alphas it is the warm start.
 
 Deviations from the DARTS code, on purpose:
 
