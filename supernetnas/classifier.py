@@ -86,8 +86,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     batch_size : int or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64.
     augmentation : "auto", "none" or Augmentation, default="auto"
-        How images are varied in training. "auto" shifts, and flips only colour images of more
-        than 32 pixels a side: glyphs and signs change their meaning in a mirror.
+        How images are varied in training. "auto" shifts; colour images of more than
+        32 pixels a side, which are taken for photographs, are also flipped and partly erased. Pass
+        an Augmentation without flip for large coloured signs.
     label_smoothing : float, default=0.1
         In the retraining.
     dropout : float, default=0.0
@@ -246,7 +247,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         ZooError
             If the zoo is missing or damaged.
         FloatingPointError
-            If the search diverges.
+            If the search or the retraining diverges.
         """
         watch = Stopwatch(self.time_limit)
         check_parameters(self)

@@ -182,7 +182,12 @@ class Embedder:
             std = torch.tensor(self.std, device=device).view(1, 3, 1, 1)
             x = (x.float() / 255 - mean) / std
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
+        with torch.backends.cudnn.flags(  # without `enabled` it would switch cuDNN off
+            enabled=torch.backends.cudnn.enabled,
+            deterministic=True,
+            benchmark=False,
+            allow_tf32=False,
+        ):
             features = torch.as_tensor(self.network(x))
         if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(

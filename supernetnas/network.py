@@ -154,8 +154,9 @@ def inherit_weights(network: Network, supernet: CellSupernet) -> float:
 
     Stem, classifier and the operations of the genotype's edges are taken over. A network of more
     cells than the supernet has repeats, between two reductions, the supernet's cells of the same
-    resolution; a tensor whose shape differs keeps its initial value. The scale and offset of batch
-    norms are new: a supernet has none. Running statistics are to be recalibrated afterwards.
+    resolution; a tensor whose shape differs keeps its initial value. The scale and offset of the
+    cells' batch norms are new: a supernet has none there. Running statistics are to be recalibrated
+    afterwards.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ def retrain(
     class_weight : torch.Tensor of shape (n_classes,), optional
     time_limit : float, optional
         Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
-        learning rate still falls to zero; at least one epoch runs.
+        learning rate still falls to zero if more than one fits; at least one epoch runs.
     on_epoch : callable, optional
         Called with the row of each epoch; True ends the training.
 
@@ -78,6 +79,11 @@ def retrain(
     -------
     list of dict
         The history: one row per epoch.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite.
     """
     _seed_draws(network, train.labels.device, generator)
     decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -121,6 +127,11 @@ def retrain(
             "train_accuracy": float(correct) / len(train),
             "seconds": epoch_watch.seconds,
         }
+        if not math.isfinite(row["train_loss"]):
+            raise FloatingPointError(
+                f"The retraining diverged in epoch {epoch}: its loss is not finite. "
+                f"Lower the learning rate ({settings.learning_rate})."
+            )
         history.append(row)
         logger.info("retrain epoch %d: train accuracy %.3f", epoch, row["train_accuracy"])
         if time_limit is not None:

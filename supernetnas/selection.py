@@ -93,6 +93,8 @@ def open_zoo(
 
     if isinstance(strategy, str) and strategy == "scratch":
         return None
+    if not isinstance(zoo, Zoo | str | os.PathLike):
+        raise TypeError(f"zoo must be 'builtin', a folder or a Zoo; got {zoo!r}.")
     zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
     check_strategy(strategy, zoo)
     if embedder is not None and embedder.identity != zoo.embedder_id:

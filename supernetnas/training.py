@@ -131,7 +131,7 @@ def stratified_split(
 
 
 def class_weights(labels: Tensor, n_classes: int, class_weight: str | dict | None) -> Tensor | None:
-    """Weight of each class in the loss, with mean 1 over the given labels.
+    """Weight of each class in the loss; "balanced" has mean 1 over the given labels.
 
     Parameters
     ----------

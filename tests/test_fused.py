@@ -11,7 +11,7 @@ from supernetnas.augmentation import Augmentation, ImageTensors
 from supernetnas.search import BilevelSearch, SearchSettings
 from supernetnas.spaces import make_operation
 from supernetnas.supernets import CellSupernet, SupernetConfig
-from supernetnas.supernets.fused import State, _batch_norm, depthwise_conv, fused_sum
+from supernetnas.supernets.fused import State, _batch_norm, _weighted, depthwise_conv
 from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
 
 SPACES = ["s1", "s2", "s3", "s4", "darts", "darts_no_none"]
@@ -133,7 +133,9 @@ class TestSupernet:
         x, weights = images(2, 8, 6, 6), torch.tensor([0.3, 0.7], dtype=torch.float64)
         for operations in cell.edges:
             expected = sum(w * op(x) for w, op in zip(weights, operations, strict=True))
-            assert_near(fused_sum(operations, x, weights), expected)
+            state = State(x)
+            terms = [_weighted(op, state, w) for w, op in zip(weights, operations, strict=True)]
+            assert_near(sum(terms), expected)
 
     def test_float32_scores(self):
         plain, fused = (net.float() for net in pair("s1"))
@@ -190,7 +192,7 @@ class TestRewrites:
         operations = nn.ModuleList([make_operation("skip_connect", 4, 2, False)]).double()
         weights = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
         x = images(3, 4, *size).contiguous(memory_format=layout).requires_grad_()
-        results = fused_sum(operations, x, weights), 0.3 * operations[0](x)
+        results = _weighted(operations[0], State(x), weights[0]), 0.3 * operations[0](x)
         upstream = images(*results[1].shape, seed=1)
         assert_near(*results)
         parameters = (x, *operations.parameters())

@@ -42,7 +42,7 @@ _FIT_EPILOG = """\
 strategies (what the search starts from):
   multi    the supernet pretrained on all datasets of the zoo together
   ot       the supernet of the dataset nearest to yours (optimal transport)
-  oracle   every supernet in turn, the best is kept; as many searches
+  oracle   each single dataset's supernet in turn; as many searches
   random   a supernet of the zoo drawn at random
   scratch  random weights
   NAME     the supernet of this dataset, see `supernetnas zoo list`
@@ -269,14 +269,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search-epochs",
         metavar="N",
         type=_count,
-        default=15,
+        default=8,
         help="most epochs of the search; 0 takes the supernet as it is (default: %(default)s)",
     )
     parser.add_argument(
         "--retrain-epochs",
         metavar="N",
         type=_positive,
-        default=30,
+        default=20,
         help="epochs of the final training (default: %(default)s)",
     )
     parser.add_argument(
@@ -357,6 +357,11 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     ):
         text += " (default: %(default)s)"
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
+    training.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
     training.add_argument(
         "--no-multi",
         dest="multi",

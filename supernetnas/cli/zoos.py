@@ -70,6 +70,7 @@ def pretrain(args: argparse.Namespace) -> None:
             settings=replace(default.settings, batch_size=args.batch_size),
             random_state=args.seed,
         ),
+        device=args.device,
         embedder=args.embedder,
         multi=args.multi,
         dtype=args.dtype,

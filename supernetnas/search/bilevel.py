@@ -8,8 +8,8 @@ from a source's weights and alphas it is the warm start.
 Deviations from the DARTS code, on purpose:
 
 - The learning rate follows its cosine per step, with a short warm-up, not per epoch.
-- Validation batches come from an endless shuffled pass over the validation images; the original
-  draws a fresh shuffle for every step.
+- Validation batches come from shuffled passes over the validation images, begun anew each epoch;
+  the original draws a fresh shuffle for every step.
 - The validation accuracy of an epoch is measured under batch statistics, as the alpha step sees it.
   Running statistics lag many steps behind, which on a few hundred images is several epochs.
 - Each step computes only the gradients it uses. The original also accumulates and discards those

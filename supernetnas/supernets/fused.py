@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..network import NetworkCell
     from .cell import SupernetCell
 
-__all__ = ["State", "depthwise_conv", "fused_cell", "fused_network_cell", "fused_sum"]
+__all__ = ["State", "depthwise_conv", "fused_cell", "fused_network_cell"]
 
 
 class State:
@@ -101,17 +101,6 @@ def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> St
         terms = [_weighted(next(edges), states[state]) for _, state in node]
         states.append(State(sum(terms[1:], start=terms[0])))
     return State(_DenseCat.apply(*(state.value for state in states[2:])))
-
-
-def fused_sum(operations: nn.ModuleList, x: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of ``operations`` on ``x``, as one edge of `fused_cell` computes it."""
-    state = State(x)
-    terms = (
-        _weighted(operation, state, weight)
-        for operation, weight in zip(operations, weights.unbind(), strict=True)
-        if not isinstance(operation, Zero)
-    )
-    return sum(terms)
 
 
 def _input(module: nn.Module, state: State) -> Tensor:

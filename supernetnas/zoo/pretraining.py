@@ -26,6 +26,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..augmentation import Augmentation, ImageTensors, channel_statistics
+from ..devices import resolve_device
 from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..files import dump_json, plain, read_json, write_atomic
 from ..images import as_image_set
@@ -193,7 +194,7 @@ class MultiDatasetSearch(BilevelSearch):
 
 
 def _labelled(
-    dataset: SourceDataset, side: int, fraction: float, seed: int
+    dataset: SourceDataset, side: int, fraction: float, seed: int, device: torch.device
 ) -> tuple[LabelledImages, LabelledImages, int]:
     """Split a dataset; returns training and validation images and the number of classes."""
     image_set = as_image_set(dataset.images, name=dataset.name)
@@ -204,7 +205,9 @@ def _labelled(
     labels = torch.from_numpy(labels)
     parts = stratified_split(labels, fraction, torch.Generator().manual_seed(seed))
     train, validation = (
-        LabelledImages(ImageTensors(pixels[part], mean, std, augmentation), labels[part])
+        LabelledImages(
+            ImageTensors(pixels[part], mean, std, augmentation, device), labels[part].to(device)
+        )
         for part in parts
     )
     return train, validation, len(classes)
@@ -227,6 +230,7 @@ def pretrain_single(
     pretraining: Pretraining,
     checkpoint: Path,
     *,
+    device: str = "auto",
     on_epoch: Callable[[BilevelSearch], bool | None] | None = None,
 ) -> BilevelSearch:
     """Pretrain a supernet on one source (algorithm 1).
@@ -237,6 +241,8 @@ def pretrain_single(
     pretraining : Pretraining
     checkpoint : Path
         Written after each epoch, continued from if it exists.
+    device : str, default="auto"
+        "auto" is a GPU where there is one.
     on_epoch : callable, optional
         Called with the search after each epoch.
 
@@ -245,15 +251,15 @@ def pretrain_single(
     BilevelSearch
         With the pretrained supernet and its history.
     """
-    seed = pretraining.random_state
+    seed, resolved = pretraining.random_state, resolve_device(device)
     train, validation, n_classes = _labelled(
-        dataset, pretraining.image_side, pretraining.validation_fraction, seed
+        dataset, pretraining.image_side, pretraining.validation_fraction, seed, resolved
     )
     settings = pretraining.settings
     per_epoch = max(1, round(len(train) / settings.batch_size))
     epochs = max(pretraining.min_epochs, -(-pretraining.steps // per_epoch))
     search = BilevelSearch(
-        _new_supernet(pretraining, n_classes, seed),
+        _new_supernet(pretraining, n_classes, seed, resolved),
         train,
         validation,
         replace(settings, epochs=epochs),
@@ -268,17 +274,18 @@ def pretrain_multi(
     pretraining: Pretraining,
     checkpoint: Path,
     *,
+    device: str = "auto",
     on_epoch: Callable[[BilevelSearch], bool | None] | None = None,
 ) -> MultiDatasetSearch:
     """Pretrain one supernet on all sources together (the supernet that algorithm 3 starts from).
 
     Parameters and result as for `pretrain_single`.
     """
-    seed = pretraining.random_state
+    seed, resolved = pretraining.random_state, resolve_device(device)
     trains, validations, owners, offset = [], [], [], 0
     for number, dataset in enumerate(datasets):
         train, validation, n_classes = _labelled(
-            dataset, pretraining.image_side, pretraining.validation_fraction, seed
+            dataset, pretraining.image_side, pretraining.validation_fraction, seed, resolved
         )
         trains.append((train.images, train.labels + offset))
         validations.append((validation.images, validation.labels + offset))
@@ -291,8 +298,8 @@ def pretrain_multi(
         for parts in (trains, validations)
     )
     search = MultiDatasetSearch(
-        torch.tensor(owners),
-        _new_supernet(pretraining, offset, seed),
+        torch.tensor(owners, device=resolved),
+        _new_supernet(pretraining, offset, seed, resolved),
         train,
         validation,
         replace(pretraining.settings, epochs=pretraining.multi_epochs),
@@ -302,7 +309,9 @@ def pretrain_multi(
     return search
 
 
-def _new_supernet(pretraining: Pretraining, n_classes: int, seed: int) -> CellSupernet:
+def _new_supernet(
+    pretraining: Pretraining, n_classes: int, seed: int, device: torch.device
+) -> CellSupernet:
     config = SupernetConfig(
         pretraining.space,
         pretraining.init_channels,
@@ -312,7 +321,7 @@ def _new_supernet(pretraining: Pretraining, n_classes: int, seed: int) -> CellSu
         n_classes,
     )
     with seeded_modules(seed):
-        return CellSupernet(config).to(memory_format=torch.channels_last)
+        return CellSupernet(config).to(device, memory_format=torch.channels_last)
 
 
 def pretrain_zoo(
@@ -325,6 +334,7 @@ def pretrain_zoo(
     dtype: Literal["float32", "float16"] = "float32",
     compact: bool = False,
     work: str | os.PathLike | None = None,
+    device: str = "auto",
     on_epoch: OnEpoch | None = None,
     verbose: int = 0,
 ) -> Zoo:
@@ -354,6 +364,8 @@ def pretrain_zoo(
     work : path, optional
         Where checkpoints are kept. By default in the hidden folder ``.pretraining`` of the zoo,
         which is deleted at the end.
+    device : str, default="auto"
+        "auto" is a GPU where there is one.
     on_epoch : callable, optional
         Called with the search after each epoch; True ends that search, and its source is added
         as it is.
@@ -389,7 +401,13 @@ def pretrain_zoo(
     new = [dataset for dataset in datasets if zoo is None or dataset.name not in zoo]
     basis = None if zoo is None else zoo.basis()
     signatures, basis = _signatures(
-        new, embedder, basis, compact=compact, seed=pretraining.random_state, verbose=verbose
+        new,
+        embedder,
+        basis,
+        compact=compact,
+        seed=pretraining.random_state,
+        device=resolve_device(device),
+        verbose=verbose,
     )
     if zoo is None:
         zoo = Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
@@ -397,7 +415,11 @@ def pretrain_zoo(
     for dataset in new:
         with _bar(dataset.name, verbose, on_epoch) as advance:
             search = pretrain_single(
-                dataset, pretraining, checkpoints / f"{dataset.name}.ckpt", on_epoch=advance
+                dataset,
+                pretraining,
+                checkpoints / f"{dataset.name}.ckpt",
+                device=device,
+                on_epoch=advance,
             )
         zoo.add(
             dataset.name,
@@ -408,7 +430,11 @@ def pretrain_zoo(
     if multi and zoo.multi() is None:
         with _bar(MULTI, verbose, on_epoch) as advance:
             search = pretrain_multi(
-                datasets, pretraining, checkpoints / f"{MULTI}.ckpt", on_epoch=advance
+                datasets,
+                pretraining,
+                checkpoints / f"{MULTI}.ckpt",
+                device=device,
+                on_epoch=advance,
             )
         provenance = {
             "dataset": f"all {len(datasets)} datasets together",
@@ -428,6 +454,7 @@ def _signatures(
     *,
     compact: bool,
     seed: int,
+    device: torch.device,
     verbose: int,
 ) -> tuple[dict[str, DatasetSignature], Basis | None]:
     """Embed datasets; returns their signatures, and the basis of compact ones."""
@@ -435,7 +462,7 @@ def _signatures(
     for dataset in datasets:
         logger.info("embedding %s", dataset.name)
         images = as_image_set(dataset.images, name=dataset.name)
-        features = embedder.embed(images, verbose=bool(verbose))
+        features = embedder.embed(images, device=device, verbose=bool(verbose))
         signatures[dataset.name] = DatasetSignature.from_features(
             features,
             dataset.labels,
