@@ -61,7 +61,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Search space of strategy "scratch"; a source brings its own.
     init_channels, n_cells : int, default=16 and 5
         Size of the supernet of strategy "scratch"; a source brings its own.
-    search_epochs : int, default=8
+    search_epochs : int, default=6
         Most passes over the images during the search. 0 derives the architecture from the source
         as it is.
     search_learning_rate : float, default=0.05
@@ -76,7 +76,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Learning rate of the alphas.
     validation_fraction : float, default=0.4
         Share of each class that trains the alphas in the search. Retraining uses all images.
-    retrain_epochs : int, default=20
+    retrain_epochs : int, default=15
         Passes over the images during the retraining.
     retrain_learning_rate : float, default=0.03
         Peak learning rate of the retraining.
@@ -166,14 +166,14 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         space="s1",
         init_channels=16,
         n_cells=5,
-        search_epochs=8,
+        search_epochs=6,
         search_learning_rate=0.05,
         search_perturbation="random",
         search_perturbation_radius=(0.03, 0.3),
         search_patience=3,
         alpha_learning_rate=0.003,
         validation_fraction=0.4,
-        retrain_epochs=20,
+        retrain_epochs=15,
         retrain_learning_rate=0.03,
         retrain_cells=None,
         retrain_channels=None,

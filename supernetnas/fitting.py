@@ -134,6 +134,11 @@ def search_best(
         )
         with run.progress.stage(f"search from {candidate.name}", settings.epochs) as advance:
             search.run(stopwatch=watch, on_epoch=lambda s, advance=advance: advance(s.history[-1]))
-        if best is None or search.plateau.best > best[1].plateau.best:
+        if best is None or _last_accuracy(search) > _last_accuracy(best[1]):
             best = candidate, search
     return best
+
+
+def _last_accuracy(search: BilevelSearch) -> float:
+    """Validation accuracy of the supernet as the search left it."""
+    return search.history[-1]["validation_accuracy"] if search.history else float("-inf")

@@ -38,9 +38,9 @@ class RetrainSettings:
     label_smoothing : float
     """
 
-    epochs: int = 30
+    epochs: int = 15
     batch_size: int = 64
-    learning_rate: float = 0.05
+    learning_rate: float = 0.03
     warmup: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4

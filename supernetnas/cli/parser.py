@@ -269,14 +269,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search-epochs",
         metavar="N",
         type=_count,
-        default=8,
+        default=6,
         help="most epochs of the search; 0 takes the supernet as it is (default: %(default)s)",
     )
     parser.add_argument(
         "--retrain-epochs",
         metavar="N",
         type=_positive,
-        default=20,
+        default=15,
         help="epochs of the final training (default: %(default)s)",
     )
     parser.add_argument(
