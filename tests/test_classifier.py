@@ -581,6 +581,15 @@ class Interrupting(logging.Handler):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: a shell lets what it runs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("stage", ["search", "retrain"])
 def test_an_interrupted_fit_leaves_the_last_one(stage):
     clf = quick().fit(IMAGES, LABELS)
@@ -601,6 +610,7 @@ def test_an_interrupted_fit_leaves_the_last_one(stage):
     assert clf.predict_proba(NEW).tobytes() == expected.tobytes()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_process_leaves_no_half_written_file(tmp_path):
     """A fit and a save in a loop, interrupted from outside."""
     script = """
