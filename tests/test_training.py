@@ -323,7 +323,7 @@ def network(nodes=NODES, dropout=0.0):
 class TestRetrain:
     def test_equals_a_plain_loop(self):
         """SGD with Nesterov momentum; vectors do not decay; the rate falls to zero per step."""
-        data, settings = labelled(20), RetrainSettings(epochs=2, batch_size=8)
+        data, settings = labelled(20), RetrainSettings(2, 8, learning_rate=0.05)
         weight = torch.tensor([0.5, 1.0, 2.0])
         net, reference = network(), network()
         rows = retrain(net, data, settings, seeded(3), class_weight=weight)
