@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,9 +147,8 @@ def test_work_folder_of_ones_own_is_kept_and_adopted(whole, tmp_path):
 def test_checkpoints_of_something_else_are_refused(tmp_path):
     work = tmp_path / "work"
     pretrain(tmp_path / "zoo", work=work)
-    from dataclasses import replace
-
     for changed, what in (
+        ({"warm_start": Zoo.open(tmp_path / "zoo")}, "the zoo to start from"),
         ({"pretraining": replace(TINY, random_state=1)}, "settings"),
         ({"datasets": [make("b", 1, n_classes=4), DATASETS[1]]}, "the datasets changed"),
         ({"datasets": DATASETS[::-1]}, "datasets of 'multi'"),
@@ -157,6 +157,35 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
             pretrain(tmp_path / "other", work=work, **changed)
     assert not (tmp_path / "other").exists()
     pretrain(tmp_path / "other", DATASETS[::-1], work=work, multi=False)
+
+
+def test_zoo_is_pretrained_further(whole, tmp_path):
+    standing = replace(TINY.settings, learning_rate=0, final_learning_rate=0, alpha_learning_rate=0)
+    zoo = pretrain(
+        tmp_path / "zoo",
+        [*DATASETS, make("c", 3)],
+        pretraining=replace(TINY, min_epochs=3, settings=standing),
+        warm_start=whole,
+    )
+    for name in ("a", "b", "multi"):
+        source, state = whole[name], zoo[name].state_dict()
+        for key, value in source.state_dict().items():
+            if "running" not in key and "num_batches" not in key:
+                assert torch.equal(state[key], value), key
+        history = zoo[name].history()
+        assert history[: len(source.history())] == source.history()
+        assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
+        assert len(history) == zoo[name].metrics["epochs"] == 2 + (2 if name == "multi" else 3)
+    assert zoo["c"].metrics["epochs"] == 3
+
+
+def test_start_from_other_supernets_is_refused(whole, tmp_path):
+    other = replace(TINY, init_channels=8)
+    with pytest.raises(ValueError, match="has space s1, 4 channels and 3 cells"):
+        pretrain(tmp_path / "zoo", pretraining=other, warm_start=whole)
+    with pytest.raises(ZooError, match="none of the datasets"):
+        pretrain(tmp_path / "zoo", [make("c", 3)], multi=False, warm_start=whole)
+    assert not (tmp_path / "zoo").exists()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ examples:
   supernetnas zoo pretrain flowers butterflies --out my-zoo
   supernetnas zoo pretrain album/ --out my-zoo --dtype float16 --compact
   supernetnas zoo pretrain album/ --out quick-zoo --steps 50 --no-multi
+  supernetnas zoo pretrain album/ --out better-zoo --warm-start quick-zoo
   supernetnas fit mushrooms --out model --zoo my-zoo --strategy ot
 """
 
@@ -367,6 +368,11 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         dest="multi",
         action="store_false",
         help='leave out "multi", the supernet on all datasets together',
+    )
+    training.add_argument(
+        "--warm-start",
+        metavar="ZOO",
+        help="start from the sources of the same names in this zoo, to pretrain it further",
     )
     training.add_argument(
         "--seed", type=_count, default=0, help="of everything random (default: %(default)s)"

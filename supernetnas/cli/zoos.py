@@ -73,6 +73,7 @@ def pretrain(args: argparse.Namespace) -> None:
         device=args.device,
         embedder=args.embedder,
         multi=args.multi,
+        warm_start=None if args.warm_start is None else Zoo.open(args.warm_start),
         dtype=args.dtype,
         compact=args.compact,
         work=args.work,

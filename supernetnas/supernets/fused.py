@@ -146,7 +146,7 @@ def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> 
     scale, offset = bn.weight, bn.bias
     if weight is not None:
         # Dense on purpose: an expanded scale gives wrong gradients for channels-last input.
-        scale = weight.to(x.dtype).repeat(x.shape[1])
+        scale = weight.to(bn.running_mean.dtype).repeat(x.shape[1])
     return F.batch_norm(
         x, bn.running_mean, bn.running_var, scale, offset, bn.training, bn.momentum, bn.eps
     )
@@ -214,6 +214,7 @@ class _DepthwiseConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor, padding: int, dilation: int) -> Tensor:
+        ctx.kernel_dtype, kernel = kernel.dtype, kernel.to(x.dtype)
         ctx.save_for_backward(x, kernel)
         ctx.padding, ctx.dilation = padding, dilation
         return F.conv2d(x, kernel, None, 1, padding, dilation, x.shape[1])
@@ -227,9 +228,12 @@ class _DepthwiseConv(torch.autograd.Function):
             flipped = kernel.flip(2, 3)
             dx = F.conv2d(gradient, flipped, None, 1, padding, dilation, x.shape[1])
         if ctx.needs_input_grad[1]:
+            if x.dtype == torch.bfloat16:  # which CPUs have no fast kernel of this gradient for
+                x, gradient, kernel = x.float(), gradient.float(), kernel.float()
             if dilation == 2 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0:
                 x, gradient, padding, dilation = _phases(x), _phases(gradient), padding // 2, 1
             dkernel = _kernel_gradient(x, gradient, kernel, padding, dilation)
+            dkernel = dkernel.to(ctx.kernel_dtype)
         return dx, dkernel, None, None
 
 

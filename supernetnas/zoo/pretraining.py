@@ -28,11 +28,12 @@ from tqdm.auto import tqdm
 from ..augmentation import Augmentation, ImageTensors, channel_statistics
 from ..devices import resolve_device
 from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
-from ..files import dump_json, plain, read_json, write_atomic
+from ..files import dump_json, plain, read_json, sha256, write_atomic
 from ..images import as_image_set
 from ..search.bilevel import BilevelSearch, SearchSettings
 from ..signature import Basis, DatasetSignature, fit_basis
 from ..supernets.cell import CellSupernet, SupernetConfig
+from ..supernets.warm_start import warm_started_supernet
 from ..training import (
     LabelledImages,
     load_checkpoint,
@@ -41,6 +42,7 @@ from ..training import (
     stratified_split,
 )
 from .index import INDEX, ZooError, check_name
+from .source import Source
 from .zoo import Zoo
 
 __all__ = [
@@ -230,8 +232,9 @@ def pretrain_single(
     pretraining: Pretraining,
     checkpoint: Path,
     *,
+    warm_start: Source | None = None,
     device: str = "auto",
-    on_epoch: Callable[[BilevelSearch], bool | None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> BilevelSearch:
     """Pretrain a supernet on one source (algorithm 1).
 
@@ -241,6 +244,8 @@ def pretrain_single(
     pretraining : Pretraining
     checkpoint : Path
         Written after each epoch, continued from if it exists.
+    warm_start : Source, optional
+        Whose weights and alphas to start from instead of random ones; of the same space and size.
     device : str, default="auto"
         "auto" is a GPU where there is one.
     on_epoch : callable, optional
@@ -259,7 +264,7 @@ def pretrain_single(
     per_epoch = max(1, round(len(train) / settings.batch_size))
     epochs = max(pretraining.min_epochs, -(-pretraining.steps // per_epoch))
     search = BilevelSearch(
-        _new_supernet(pretraining, n_classes, seed, resolved),
+        _new_supernet(pretraining, n_classes, seed, resolved, warm_start),
         train,
         validation,
         replace(settings, epochs=epochs),
@@ -274,8 +279,9 @@ def pretrain_multi(
     pretraining: Pretraining,
     checkpoint: Path,
     *,
+    warm_start: Source | None = None,
     device: str = "auto",
-    on_epoch: Callable[[BilevelSearch], bool | None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> MultiDatasetSearch:
     """Pretrain one supernet on all sources together (the supernet that algorithm 3 starts from).
 
@@ -299,7 +305,7 @@ def pretrain_multi(
     )
     search = MultiDatasetSearch(
         torch.tensor(owners, device=resolved),
-        _new_supernet(pretraining, offset, seed, resolved),
+        _new_supernet(pretraining, offset, seed, resolved, warm_start),
         train,
         validation,
         replace(pretraining.settings, epochs=pretraining.multi_epochs),
@@ -310,7 +316,11 @@ def pretrain_multi(
 
 
 def _new_supernet(
-    pretraining: Pretraining, n_classes: int, seed: int, device: torch.device
+    pretraining: Pretraining,
+    n_classes: int,
+    seed: int,
+    device: torch.device,
+    warm_start: Source | None,
 ) -> CellSupernet:
     config = SupernetConfig(
         pretraining.space,
@@ -320,8 +330,35 @@ def _new_supernet(
         3,
         n_classes,
     )
-    with seeded_modules(seed):
-        return CellSupernet(config).to(device, memory_format=torch.channels_last)
+    if warm_start is None:
+        with seeded_modules(seed):
+            supernet = CellSupernet(config)
+    else:
+        _check_same_supernet(warm_start, pretraining)
+        supernet = warm_started_supernet(
+            warm_start.config,
+            warm_start.state_dict(),
+            image_size=config.image_size,
+            input_channels=config.input_channels,
+            n_classes=n_classes,
+            seed=seed,
+        )
+    return supernet.to(device, memory_format=torch.channels_last)
+
+
+def _check_same_supernet(source: Source, pretraining: Pretraining) -> None:
+    has = source.config
+    if (has.space, has.init_channels, has.n_cells) != (
+        pretraining.space,
+        pretraining.init_channels,
+        pretraining.n_cells,
+    ):
+        raise ValueError(
+            f"The supernet of source {source.name!r} has space {has.space}, {has.init_channels} "
+            f"channels and {has.n_cells} cells. To start from it, pretrain the same, not space "
+            f"{pretraining.space}, {pretraining.init_channels} channels and "
+            f"{pretraining.n_cells} cells."
+        )
 
 
 def pretrain_zoo(
@@ -331,6 +368,7 @@ def pretrain_zoo(
     pretraining: Pretraining | None = None,
     embedder: str | Callable[[Tensor], Tensor] | Embedder = DEFAULT_EMBEDDER,
     multi: bool = True,
+    warm_start: Zoo | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     compact: bool = False,
     work: str | os.PathLike | None = None,
@@ -356,6 +394,9 @@ def pretrain_zoo(
         What the signatures are made with; see `supernetnas.get_embedder`.
     multi : bool, default=True
         Whether to add the source "multi", pretrained on all datasets together.
+    warm_start : Zoo, optional
+        Start the supernet of a dataset from the source of the same name in this zoo, and "multi"
+        from its supernet on many datasets, where it has them: to pretrain a zoo further.
     dtype : {"float32", "float16"}, default="float32"
         Precision that weights are stored in.
     compact : bool, default=False
@@ -377,7 +418,8 @@ def pretrain_zoo(
     Zoo
         Its sources have the metrics ``validation_accuracy`` and ``train_accuracy`` of the last
         epoch, ``chance_accuracy`` (share of the largest class; for "multi" the largest class of
-        the image's own dataset), ``epochs`` and ``seconds``.
+        the image's own dataset), ``epochs`` and ``seconds``. Epochs, seconds and history include
+        those of the supernet that was started from.
 
     Raises
     ------
@@ -395,8 +437,9 @@ def pretrain_zoo(
     embedder = get_embedder(embedder)
     zoo = _existing_zoo(folder, embedder.identity, compact)
     _check_multi(zoo, datasets if multi else [])
+    starts = _warm_starts(warm_start, datasets, multi, pretraining)
     checkpoints = folder / _WORK if work is None else Path(work)
-    _claim_checkpoints(checkpoints, pretraining, datasets, multi)
+    _claim_checkpoints(checkpoints, pretraining, datasets, multi, warm_start)
 
     new = [dataset for dataset in datasets if zoo is None or dataset.name not in zoo]
     basis = None if zoo is None else zoo.basis()
@@ -418,6 +461,7 @@ def pretrain_zoo(
                 dataset,
                 pretraining,
                 checkpoints / f"{dataset.name}.ckpt",
+                warm_start=starts.get(dataset.name),
                 device=device,
                 on_epoch=advance,
             )
@@ -425,7 +469,7 @@ def pretrain_zoo(
             dataset.name,
             signature=signatures[dataset.name],
             dtype=dtype,
-            **_contents(search, [dataset], dataset.provenance),
+            **_contents(search, [dataset], dataset.provenance, starts.get(dataset.name)),
         )
     if multi and zoo.multi() is None:
         with _bar(MULTI, verbose, on_epoch) as advance:
@@ -433,6 +477,7 @@ def pretrain_zoo(
                 datasets,
                 pretraining,
                 checkpoints / f"{MULTI}.ckpt",
+                warm_start=starts.get(MULTI),
                 device=device,
                 on_epoch=advance,
             )
@@ -441,7 +486,8 @@ def pretrain_zoo(
             "licence": "see the single sources",
             "datasets": [dataset.name for dataset in datasets],
         }
-        zoo.add(MULTI, kind="multi", dtype=dtype, **_contents(search, datasets, provenance))
+        contents = _contents(search, datasets, provenance, starts.get(MULTI))
+        zoo.add(MULTI, kind="multi", dtype=dtype, **contents)
     if work is None:
         shutil.rmtree(checkpoints)
     return zoo
@@ -542,8 +588,28 @@ def _check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
         )
 
 
+def _warm_starts(
+    zoo: Zoo | None, datasets: Sequence[SourceDataset], multi: bool, pretraining: Pretraining
+) -> dict[str, Source]:
+    """Find what each supernet starts from, by name; nothing for those that start anew."""
+    if zoo is None:
+        return {}
+    starts = {d.name: zoo[d.name] for d in datasets if d.name in zoo}
+    if multi and (source := zoo.multi()) is not None:
+        starts[MULTI] = source
+    if not starts:
+        raise ZooError(f"The zoo in {zoo.folder} has none of the datasets to start from.")
+    for source in starts.values():
+        _check_same_supernet(source, pretraining)
+    return starts
+
+
 def _claim_checkpoints(
-    folder: Path, pretraining: Pretraining, datasets: Sequence[SourceDataset], multi: bool
+    folder: Path,
+    pretraining: Pretraining,
+    datasets: Sequence[SourceDataset],
+    multi: bool,
+    warm_start: Zoo | None,
 ) -> None:
     """Write down what the checkpoints in a folder are of; refuse those of something else."""
     sizes = {
@@ -557,12 +623,15 @@ def _claim_checkpoints(
         "pretraining": plain(asdict(pretraining)),
         "datasets": sizes,
         MULTI: sizes if multi else {},
+        "warm_start": None if warm_start is None else sha256(warm_start.folder / INDEX),
     }
     path, names = folder / _RECORD, {file.stem for file in folder.glob("*.ckpt")}
     if path.exists() and names:
         old = read_json(path, limit=_RECORD_LIMIT)
         if old["pretraining"] != record["pretraining"]:
             changed = "the pretraining's settings"
+        elif old.get("warm_start") != record["warm_start"]:
+            changed = "the zoo to start from"
         elif any(
             old["datasets"].get(name, sizes[name]) != sizes[name] for name in names & {*sizes}
         ):
@@ -599,12 +668,19 @@ def _bar(name: str, verbose: int, on_epoch: OnEpoch | None) -> Iterator[OnEpoch]
 
 
 def _contents(
-    search: BilevelSearch, datasets: Sequence[SourceDataset], provenance: Mapping[str, Any]
+    search: BilevelSearch,
+    datasets: Sequence[SourceDataset],
+    provenance: Mapping[str, Any],
+    warm_start: Source | None,
 ) -> dict[str, Any]:
     """What `Zoo.add` takes of a finished pretraining."""
     counts = [np.unique(np.asarray(d.labels), return_counts=True)[1] for d in datasets]
     n_images = sum(int(count.sum()) for count in counts)
     last = search.history[-1]
+    before = [] if warm_start is None else warm_start.history()
+    history = before + [
+        {**row, "epoch": len(before) + row["epoch"]} for row in search.history
+    ]
     return {
         "config": search.supernet.config,
         "state_dict": search.supernet.state_dict(),
@@ -617,8 +693,8 @@ def _contents(
             "validation_accuracy": last["validation_accuracy"],
             "train_accuracy": last["train_accuracy"],
             "chance_accuracy": sum(int(count.max()) for count in counts) / n_images,
-            "epochs": search.epoch,
-            "seconds": round(sum(row["seconds"] for row in search.history), 1),
+            "epochs": len(history),
+            "seconds": round(sum(row["seconds"] for row in history), 1),
         },
-        "history": search.history,
+        "history": history,
     }
