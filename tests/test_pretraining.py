@@ -11,9 +11,8 @@ from supernetnas.augmentation import Augmentation, ImageTensors
 from supernetnas.search import SearchSettings
 from supernetnas.supernets import CellSupernet, SupernetConfig
 from supernetnas.training import LabelledImages, seeded_modules
-from supernetnas.zoo.pretraining import (
-    MixedImages,
-    MultiDatasetSearch,
+from supernetnas.zoo.multi_dataset import MixedImages, MultiDatasetSearch
+from supernetnas.zoo.source_pretraining import (
     Pretraining,
     SourceDataset,
     pretrain_multi,

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..files import read_json, sha256
 from ..images import load_images
-from .pretraining import SourceDataset
+from .source_pretraining import SourceDataset
 
 __all__ = ["ALBUM", "load_dataset", "load_datasets", "load_npz_dataset"]
 
