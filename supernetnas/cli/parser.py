@@ -119,6 +119,7 @@ examples:
   supernetnas zoo pretrain album/ --out my-zoo --dtype float16 --compact
   supernetnas zoo pretrain album/ --out quick-zoo --steps 50 --no-multi
   supernetnas zoo pretrain album/ --out better-zoo --warm-start quick-zoo
+  supernetnas zoo pretrain album/ --out my-zoo --jobs 4 --threads 1
   supernetnas fit mushrooms --out model --zoo my-zoo --strategy ot
 """
 
@@ -362,6 +363,19 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         "--device",
         default="auto",
         help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+    training.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_positive,
+        default=1,
+        help="sources to pretrain at the same time (default: %(default)s)",
+    )
+    training.add_argument(
+        "--threads",
+        metavar="N",
+        type=_positive,
+        help="threads for each of them; decides the rounding (default: those of torch)",
     )
     training.add_argument(
         "--no-multi",

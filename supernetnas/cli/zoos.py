@@ -77,6 +77,8 @@ def pretrain(args: argparse.Namespace) -> None:
         dtype=args.dtype,
         compact=args.compact,
         work=args.work,
+        n_jobs=args.jobs,
+        n_threads=args.threads,
         verbose=int(progress_shown(args.quiet)),
     )
     print(_sources(zoo))

@@ -6,23 +6,20 @@ what they give. The supernets themselves are in `supernetnas.zoo.source_pretrain
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
+from joblib import effective_n_jobs
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..devices import resolve_device
 from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..images import as_image_set
-from ..search.bilevel import BilevelSearch
 from ..signature import Basis, DatasetSignature, fit_basis
 from .multi_dataset import MixedImages, MultiDatasetSearch
 from .pretraining_checks import (
@@ -33,7 +30,7 @@ from .pretraining_checks import (
     existing_zoo,
     warm_starts,
 )
-from .source import Source
+from .pretraining_jobs import Conditions, Task, run_tasks
 from .source_pretraining import (
     OnEpoch,
     Pretraining,
@@ -71,6 +68,8 @@ def pretrain_zoo(
     compact: bool = False,
     work: str | os.PathLike | None = None,
     device: str = "auto",
+    n_jobs: int | None = None,
+    n_threads: int | None = None,
     on_epoch: OnEpoch | None = None,
     verbose: int = 0,
 ) -> Zoo:
@@ -105,11 +104,21 @@ def pretrain_zoo(
         which is deleted at the end.
     device : str, default="auto"
         "auto" is a GPU where there is one.
+    n_jobs : int, optional
+        How many sources are pretrained at the same time, each by a worker of joblib: -1 for one
+        per CPU; None is 1, or what `joblib.parallel_config` says. Under
+        ``joblib.parallel_config(backend="dask")`` or ``"ray"`` the workers are those of the
+        cluster, and all of them must reach zoo, ``work`` and image files under the same paths.
+        If a worker is killed, its sources go on from their checkpoints on another.
+    n_threads : int, optional
+        Threads that torch uses for each source. By default as many as in this process, whatever
+        ``n_jobs`` is: their number decides the rounding, so on CPUs of one kind ``n_jobs`` does
+        not change the result. Where workers share a machine, choose its CPUs / ``n_jobs``.
     on_epoch : callable, optional
-        Called with the search after each epoch; True ends that search, and its source is added
-        as it is.
+        Called with the search after each epoch, in the process that pretrains, which it is
+        pickled for; True ends that search, and its source is added as it is.
     verbose : int, default=0
-        1 shows progress bars.
+        1 shows progress bars, or with several workers a line now and then.
 
     Returns
     -------
@@ -126,17 +135,21 @@ def pretrain_zoo(
     ZooError
         If the zoo cannot be made, has another embedder or kind of signature, or has a source
         "multi" of other datasets. All this is found before any training.
+    Exception
+        Whatever keeps a source from being finished (a search that diverges, a file that cannot be
+        read), after the other sources are finished; a second call tries again.
     """
-    datasets, folder = list(datasets), Path(out)
+    datasets, folder = list(datasets), Path(out).absolute()
     pretraining = Pretraining() if pretraining is None else pretraining
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
+    _check_numbers(n_jobs, n_threads)
     check_datasets(datasets)
     embedder = get_embedder(embedder)
     zoo = existing_zoo(folder, embedder.identity, compact)
     check_multi(zoo, datasets if multi else [])
     starts = warm_starts(warm_start, datasets, multi, pretraining)
-    checkpoints = folder / _WORK if work is None else Path(work)
+    checkpoints = folder / _WORK if work is None else Path(work).absolute()
     claim_checkpoints(checkpoints, pretraining, datasets, multi, warm_start)
 
     new = [dataset for dataset in datasets if zoo is None or dataset.name not in zoo]
@@ -153,42 +166,44 @@ def pretrain_zoo(
     if zoo is None:
         zoo = Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
 
-    for dataset in new:
-        with _bar(dataset.name, verbose, on_epoch) as advance:
-            search = pretrain_single(
-                dataset,
-                pretraining,
-                checkpoints / f"{dataset.name}.ckpt",
-                warm_start=starts.get(dataset.name),
-                device=device,
-                on_epoch=advance,
-            )
-        zoo.add(
+    tasks = [
+        Task(
             dataset.name,
-            signature=signatures[dataset.name],
-            dtype=dtype,
-            **_contents(search, [dataset], dataset.provenance, starts.get(dataset.name)),
+            [dataset],
+            dataset.provenance,
+            signatures[dataset.name],
+            starts.get(dataset.name),
         )
+        for dataset in new
+    ]
     if multi and zoo.multi() is None:
-        with _bar(MULTI, verbose, on_epoch) as advance:
-            search = pretrain_multi(
-                datasets,
-                pretraining,
-                checkpoints / f"{MULTI}.ckpt",
-                warm_start=starts.get(MULTI),
-                device=device,
-                on_epoch=advance,
-            )
         provenance = {
             "dataset": f"all {len(datasets)} datasets together",
             "licence": "see the single sources",
             "datasets": [dataset.name for dataset in datasets],
         }
-        contents = _contents(search, datasets, provenance, starts.get(MULTI))
-        zoo.add(MULTI, kind="multi", dtype=dtype, **contents)
+        tasks.append(Task(MULTI, datasets, provenance, None, starts.get(MULTI)))
+    conditions = Conditions(
+        zoo=zoo.folder,
+        checkpoints=checkpoints,
+        pretraining=pretraining,
+        dtype=dtype,
+        device=device,
+        n_threads=torch.get_num_threads() if n_threads is None else n_threads,
+        on_epoch=on_epoch,
+        bars=verbose > 0 and effective_n_jobs(n_jobs) == 1,
+    )
+    run_tasks(tasks, conditions, n_jobs, verbose)
     if work is None:
         shutil.rmtree(checkpoints)
-    return zoo
+    return Zoo.open(folder)
+
+
+def _check_numbers(n_jobs: int | None, n_threads: int | None) -> None:
+    if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs == 0):
+        raise ValueError(f"n_jobs must be None, a positive number or -1; got {n_jobs!r}.")
+    if n_threads is not None and (not isinstance(n_threads, int) or n_threads < 1):
+        raise ValueError(f"n_threads must be None or at least 1; got {n_threads!r}.")
 
 
 def _signatures(
@@ -222,50 +237,3 @@ def _signatures(
     if compact:
         signatures = {name: full.compress(basis) for name, full in signatures.items()}
     return signatures, basis
-
-
-@contextlib.contextmanager
-def _bar(name: str, verbose: int, on_epoch: OnEpoch | None) -> Iterator[OnEpoch]:
-    """Draw a bar over the epochs of one source; yields the callback that moves it."""
-    with tqdm(desc=f"pretrain {name}", unit="epoch", disable=not verbose) as bar:
-
-        def advance(search: BilevelSearch) -> bool | None:
-            row = search.history[-1]
-            bar.total, bar.n = search.settings.epochs, search.epoch
-            bar.set_postfix(
-                loss=f"{row['train_loss']:.3f}", accuracy=f"{row['validation_accuracy']:.3f}"
-            )
-            return on_epoch(search) if on_epoch else None
-
-        yield advance
-
-
-def _contents(
-    search: BilevelSearch,
-    datasets: Sequence[SourceDataset],
-    provenance: Mapping[str, Any],
-    warm_start: Source | None,
-) -> dict[str, Any]:
-    """What `Zoo.add` takes of a finished pretraining."""
-    counts = [np.unique(np.asarray(d.labels), return_counts=True)[1] for d in datasets]
-    n_images = sum(int(count.sum()) for count in counts)
-    last = search.history[-1]
-    before = [] if warm_start is None else warm_start.history()
-    history = before + [{**row, "epoch": len(before) + row["epoch"]} for row in search.history]
-    return {
-        "config": search.supernet.config,
-        "state_dict": search.supernet.state_dict(),
-        "provenance": {
-            **provenance,
-            "n_images": n_images,
-            "n_classes": sum(len(count) for count in counts),
-        },
-        "metrics": {
-            "validation_accuracy": last["validation_accuracy"],
-            "train_accuracy": last["train_accuracy"],
-            "chance_accuracy": sum(int(count.max()) for count in counts) / n_images,
-            "epochs": len(history),
-            "seconds": round(sum(row["seconds"] for row in history), 1),
-        },
-        "history": history,
-    }

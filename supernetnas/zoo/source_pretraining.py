@@ -20,6 +20,7 @@ import torch
 
 from ..augmentation import Augmentation, ImageTensors, channel_statistics
 from ..devices import resolve_device
+from ..files import TEMPORARY
 from ..images import as_image_set
 from ..search.bilevel import BilevelSearch, SearchSettings
 from ..supernets.cell import CellSupernet, SupernetConfig
@@ -130,6 +131,8 @@ def _labelled(
 
 
 def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> None:
+    for leftover in checkpoint.parent.glob(f"{TEMPORARY}*-{checkpoint.name}"):
+        leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
     if checkpoint.exists():
         search.restore(*load_checkpoint(checkpoint))
         logger.info("resuming %s after epoch %d", checkpoint.stem, search.epoch)
