@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from .augmentation import ImageTensors
+from .distributed import ALONE, Processes
 from .files import write_atomic
 
 __all__ = [
@@ -69,19 +70,24 @@ def seeded_modules(seed: int) -> Iterator[None]:
         yield
 
 
-def balanced_batches(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+def balanced_batches(
+    n: int, batch_size: int, generator: torch.Generator, processes: Processes = ALONE
+) -> list[Tensor]:
     """Shuffle ``n`` indices into batches whose sizes differ by one at most.
 
-    No batch holds a single image unless ``n`` is one, so batch norm always has statistics.
+    No batch holds a single image unless ``n`` is one, so batch norm always has statistics. Of
+    several processes with equal generators, each gets its part of every batch.
     """
-    order = torch.randperm(n, generator=generator)
-    return list(order.tensor_split(max(1, min(round(n / batch_size), n // 2))))
+    order = processes.own_part(torch.randperm(n, generator=generator))
+    return list(order.tensor_split(max(1, min(round(n / batch_size), len(order) // 2))))
 
 
-def endless_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def endless_batches(
+    n: int, batch_size: int, generator: torch.Generator, processes: Processes = ALONE
+) -> Iterator[Tensor]:
     """Yield balanced batches for ever, reshuffled every time all ``n`` indices have been seen."""
     while True:
-        yield from balanced_batches(n, batch_size, generator)
+        yield from balanced_batches(n, batch_size, generator, processes)
 
 
 def cosine_schedule(progress: float, peak: float, final: float = 0.0, warmup: float = 0.0) -> float:
@@ -157,27 +163,31 @@ def evaluate(
     data: LabelledImages,
     batch_size: int = 256,
     own_scores: Callable[[Tensor, Tensor], Tensor] | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[float, float]:
     """Mean cross entropy and accuracy of ``scores`` on images that are not augmented.
 
     ``scores`` maps standardised images to class scores; put its module into evaluation mode.
-    ``own_scores`` maps scores and labels to the scores that count for these labels.
+    ``own_scores`` maps scores and labels to the scores that count for these labels. Several
+    processes share the images of each batch and all get the same result.
     """
     loss = correct = torch.zeros((), device=data.labels.device)
     # Mixed, though in the same way every time: under the statistics of its batch, an image's score
     # depends on the company it is in, and data are often sorted by class.
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    for index in order.tensor_split(-(-len(data) // batch_size)):
+    for batch in order.tensor_split(-(-len(data) // batch_size)):
+        index = batch.tensor_split(processes.size)[processes.rank]
         output = scores(data.images.clean(index)).float()
         labels = data.labels[index]
         output = own_scores(output, labels) if own_scores else output
         loss = loss + F.cross_entropy(output, labels, reduction="sum")
         correct = correct + (output.argmax(1) == labels).sum()
+    loss, correct = processes.sum(loss), processes.sum(correct)
     return float(loss) / len(data), float(correct) / len(data)
 
 
-def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
-    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
 
 
 @contextlib.contextmanager

@@ -51,6 +51,7 @@ def verify(args: argparse.Namespace) -> int:
 
 def pretrain(args: argparse.Namespace) -> None:
     """Pretrain a zoo and print what it holds."""
+    from ..distributed import is_first
     from ..zoo.datasets import load_datasets
     from ..zoo.pretraining import Pretraining, pretrain_zoo
 
@@ -81,7 +82,8 @@ def pretrain(args: argparse.Namespace) -> None:
         n_threads=args.threads,
         verbose=int(progress_shown(args.quiet)),
     )
-    print(_sources(zoo))
+    if is_first():
+        print(_sources(zoo))
 
 
 def _zoo_and_source(zoo: str, source: str | None) -> tuple[Zoo, str | None]:

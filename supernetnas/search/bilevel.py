@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..distributed import ALONE, Processes
 from ..supernets.cell import CellSupernet
 from ..training import (
     LabelledImages,
@@ -105,6 +106,8 @@ class BilevelSearch:
         On the CPU; the source of every random draw.
     class_weight : torch.Tensor of shape (n_classes,), optional
         Weight of each class in both losses.
+    processes : Processes, optional
+        Those that train together, each on its part of every batch; all with the same arguments.
     """
 
     def __init__(
@@ -115,10 +118,13 @@ class BilevelSearch:
         settings: SearchSettings,
         generator: torch.Generator,
         class_weight: Tensor | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        processes.check_enough(len(train), len(validation))
         self.supernet, self.train, self.validation = supernet, train, validation
         self.settings, self.generator = settings, generator
         self.class_weight = class_weight
+        self.processes = processes
         self.alpha_optimizer = torch.optim.Adam(
             supernet.alpha_parameters(),
             lr=settings.alpha_learning_rate,
@@ -164,13 +170,16 @@ class BilevelSearch:
             stop = self.plateau.update(row["validation_accuracy"])
             stop |= bool(on_epoch and on_epoch(self))
             stop |= bool(stopwatch and stopwatch.expired())
+            stop = self.processes.any(stop)
         return self.history
 
     def run_epoch(self) -> dict:
         """Pass once over the training images; returns and appends the epoch's row."""
         settings, watch = self.settings, Stopwatch()
         radius = perturbation_radius(self.epoch, settings.epochs, settings.perturbation_radius)
-        batches = balanced_batches(len(self.train), settings.batch_size, self.generator)
+        batches = balanced_batches(
+            len(self.train), settings.batch_size, self.generator, self.processes
+        )
         validation = self._validation_batches()
         self.supernet.train()
         device = self.train.labels.device
@@ -189,14 +198,21 @@ class BilevelSearch:
             loss, hits = self._weight_step(index, radius)
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
+        n_seen = sum(map(len, batches)) * self.processes.size
         row = {
             "stage": "search",
             "epoch": self.epoch + 1,
-            "train_loss": float(total_loss) / len(self.train),
-            "train_accuracy": float(correct) / len(self.train),
+            "train_loss": float(self.processes.sum(total_loss)) / n_seen,
+            "train_accuracy": float(self.processes.sum(correct)) / n_seen,
         }
+        self.processes.average_statistics(self.supernet)
         with frozen_batch_norm(self.supernet):
-            loss, accuracy = evaluate(self.supernet, self.validation, own_scores=self.own_scores)
+            loss, accuracy = evaluate(
+                self.supernet,
+                self.validation,
+                own_scores=self.own_scores,
+                processes=self.processes,
+            )
         row["validation_loss"], row["validation_accuracy"] = loss, accuracy
         genotype = self.supernet.genotype()
         row["skip_connections"] = genotype.count("skip_connect")
@@ -230,7 +246,7 @@ class BilevelSearch:
         loss = self._loss(self.supernet(images), self.validation.labels[index])
         # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
         gradients = torch.autograd.grad(loss, alphas, allow_unused=True)
-        for alpha, gradient in zip(alphas, gradients, strict=True):
+        for alpha, gradient in zip(alphas, self.processes.average(gradients), strict=True):
             alpha.grad = gradient
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()
@@ -245,7 +261,7 @@ class BilevelSearch:
         loss = self._loss(scores, labels)
         weights = self.supernet.weight_parameters()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        for weight, gradient in zip(weights, gradients, strict=True):
+        for weight, gradient in zip(weights, self.processes.average(gradients), strict=True):
             weight.grad = gradient
         torch.nn.utils.clip_grad_norm_(weights, self.settings.clip_norm, foreach=True)
         self.weight_optimizer.step()
@@ -274,7 +290,9 @@ class BilevelSearch:
             )
 
     def _validation_batches(self) -> Iterator[Tensor]:
-        return endless_batches(len(self.validation), self.settings.batch_size, self.generator)
+        return endless_batches(
+            len(self.validation), self.settings.batch_size, self.generator, self.processes
+        )
 
     def _draw_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self.generator))

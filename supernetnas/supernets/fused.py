@@ -141,6 +141,8 @@ def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
 
 def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return ``bn(x)``, or ``weight * bn(x)`` for a batch norm without a scale of its own."""
+    if isinstance(bn, nn.SyncBatchNorm):
+        return _times(weight, bn(x))
     if bn.training:
         bn.num_batches_tracked.add_(1)
     scale, offset = bn.weight, bn.bias

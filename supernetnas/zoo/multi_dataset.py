@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..augmentation import ImageTensors
+from ..distributed import ALONE, Processes
 from ..search.bilevel import BilevelSearch
 
 __all__ = ["MixedImages", "MultiDatasetSearch"]
@@ -20,10 +21,13 @@ class MixedImages:
     ----------
     parts : sequence of ImageTensors
         All of one shape and on one device.
+    processes : Processes, optional
+        Those that train together. A dataset of its own augmentation makes its own number of draws,
+        so each process draws from a generator of its own.
     """
 
-    def __init__(self, parts: Sequence[ImageTensors]) -> None:
-        self.parts = list(parts)
+    def __init__(self, parts: Sequence[ImageTensors], processes: Processes = ALONE) -> None:
+        self.parts, self.processes = list(parts), processes
         sizes = torch.tensor([0] + [len(part) for part in self.parts])
         self._starts = sizes.cumsum(0)
         self.shape = self.parts[0].shape
@@ -37,7 +41,8 @@ class MixedImages:
 
     def augmented(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """As `ImageTensors.augmented`."""
-        return self._gather(index, lambda part, inner: part.augmented(inner, generator))
+        own = self.processes.own_generator(generator)
+        return self._gather(index, lambda part, inner: part.augmented(inner, own))
 
     def _gather(self, index: Tensor, take: Callable[[ImageTensors, Tensor], Tensor]) -> Tensor:
         owner = torch.bucketize(index, self._starts, right=True) - 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from joblib import effective_n_jobs
 from torch import Tensor
 
 from ..devices import resolve_device
+from ..distributed import is_first, process_group
 from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..images import as_image_set
 from ..signature import Basis, DatasetSignature, fit_basis
@@ -30,7 +32,8 @@ from .pretraining_checks import (
     existing_zoo,
     warm_starts,
 )
-from .pretraining_jobs import Conditions, Task, run_tasks
+from .pretraining_jobs import Conditions, Task, pretrain, run_tasks
+from .source import Source
 from .source_pretraining import (
     OnEpoch,
     Pretraining,
@@ -78,6 +81,9 @@ def pretrain_zoo(
     A source is added to the zoo as soon as it is finished. After an interruption the same call
     goes on where it was: sources in the zoo are kept as they are, others continue from their
     checkpoints. Datasets can be added to a zoo in the same way.
+
+    Started by ``torchrun``, the processes pretrain different single sources at the same time, and
+    then "multi" together, see `supernetnas.distributed`.
 
     Parameters
     ----------
@@ -149,54 +155,83 @@ def pretrain_zoo(
     zoo = existing_zoo(folder, embedder.identity, compact)
     check_multi(zoo, datasets if multi else [])
     starts = warm_starts(warm_start, datasets, multi, pretraining)
-    checkpoints = folder / _WORK if work is None else Path(work).absolute()
-    claim_checkpoints(checkpoints, pretraining, datasets, multi, warm_start)
-
-    new = [dataset for dataset in datasets if zoo is None or dataset.name not in zoo]
-    basis = None if zoo is None else zoo.basis()
-    signatures, basis = _signatures(
-        new,
-        embedder,
-        basis,
-        compact=compact,
-        seed=pretraining.random_state,
-        device=resolve_device(device),
-        verbose=verbose,
-    )
-    if zoo is None:
-        zoo = Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
-
-    tasks = [
-        Task(
-            dataset.name,
-            [dataset],
-            dataset.provenance,
-            signatures[dataset.name],
-            starts.get(dataset.name),
-        )
-        for dataset in new
-    ]
-    if multi and zoo.multi() is None:
-        provenance = {
-            "dataset": f"all {len(datasets)} datasets together",
-            "licence": "see the single sources",
-            "datasets": [dataset.name for dataset in datasets],
-        }
-        tasks.append(Task(MULTI, datasets, provenance, None, starts.get(MULTI)))
     conditions = Conditions(
-        zoo=zoo.folder,
-        checkpoints=checkpoints,
+        zoo=folder,
+        checkpoints=folder / _WORK if work is None else Path(work).absolute(),
         pretraining=pretraining,
         dtype=dtype,
         device=device,
         n_threads=torch.get_num_threads() if n_threads is None else n_threads,
         on_epoch=on_epoch,
-        bars=verbose > 0 and effective_n_jobs(n_jobs) == 1,
+        bars=verbose > 0 and is_first() and effective_n_jobs(n_jobs) == 1,
     )
-    run_tasks(tasks, conditions, n_jobs, verbose)
-    if work is None:
-        shutil.rmtree(checkpoints)
+    singles, together = _tasks(datasets, zoo, multi, starts)
+
+    with process_group(resolve_device(device)) as processes:
+        if processes.size > 1 and effective_n_jobs(n_jobs) > 1:
+            raise ValueError(f"n_jobs={n_jobs} is for one process; torchrun started several.")
+        processes.wait()  # nothing is written before all have seen what was there
+        if processes.rank == 0:
+            claim_checkpoints(conditions.checkpoints, pretraining, datasets, multi, warm_start)
+        processes.wait()
+        if processes.rank == 0:
+            singles = _signed(singles, zoo, folder, embedder, compact, conditions, verbose)
+        if processes.size > 1:
+            for task in singles[processes.rank :: processes.size]:
+                pretrain(task, conditions)
+            processes.wait()
+        if processes.rank == 0:
+            run_tasks([*singles, *together], conditions, n_jobs, verbose)
+            if work is None:
+                shutil.rmtree(conditions.checkpoints)
+        else:
+            for task in together:
+                pretrain(task, conditions)
+        processes.wait()
     return Zoo.open(folder)
+
+
+def _tasks(
+    datasets: Sequence[SourceDataset], zoo: Zoo | None, multi: bool, starts: Mapping[str, Source]
+) -> tuple[list[Task], list[Task]]:
+    """What a zoo lacks: single sources, and the one on all datasets."""
+    singles = [
+        Task(dataset.name, "single", [dataset], dataset.provenance, starts.get(dataset.name))
+        for dataset in datasets
+        if zoo is None or dataset.name not in zoo
+    ]
+    if not multi or (zoo is not None and zoo.multi() is not None):
+        return singles, []
+    provenance = {
+        "dataset": f"all {len(datasets)} datasets together",
+        "licence": "see the single sources",
+        "datasets": [dataset.name for dataset in datasets],
+    }
+    return singles, [Task(MULTI, "multi", datasets, provenance, starts.get(MULTI))]
+
+
+def _signed(
+    tasks: Sequence[Task],
+    zoo: Zoo | None,
+    folder: Path,
+    embedder: Embedder,
+    compact: bool,
+    conditions: Conditions,
+    verbose: int,
+) -> list[Task]:
+    """Give tasks the signatures of their datasets; makes the zoo if there is none."""
+    signatures, basis = _signatures(
+        [task.datasets[0] for task in tasks],
+        embedder,
+        None if zoo is None else zoo.basis(),
+        compact=compact,
+        seed=conditions.pretraining.random_state,
+        device=resolve_device(conditions.device),
+        verbose=verbose,
+    )
+    if zoo is None:
+        Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
+    return [replace(task, signature=signatures[task.name]) for task in tasks]
 
 
 def _check_numbers(n_jobs: int | None, n_threads: int | None) -> None:

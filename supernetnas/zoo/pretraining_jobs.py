@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import PicklingError
-from typing import Any
+from typing import Any, Literal
 from warnings import warn
 
 import numpy as np
@@ -41,7 +41,7 @@ from .source_pretraining import (
 )
 from .zoo import Zoo
 
-__all__ = ["Conditions", "Task", "run_tasks"]
+__all__ = ["Conditions", "Task", "pretrain", "run_tasks"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,19 +56,21 @@ class Task:
     Attributes
     ----------
     name : str
+    kind : {"single", "multi"}
     datasets : sequence of SourceDataset
         One, or those of a source of kind "multi".
     provenance : mapping
-    signature : DatasetSignature or None
-        None makes it a source of kind "multi".
     warm_start : Source or None
+    signature : DatasetSignature or None
+        That of a single source, which can be pretrained without it but not added to the zoo.
     """
 
     name: str
+    kind: Literal["single", "multi"]
     datasets: Sequence[SourceDataset]
     provenance: Mapping[str, Any]
-    signature: DatasetSignature | None
     warm_start: Source | None
+    signature: DatasetSignature | None = None
 
 
 @dataclass(frozen=True)
@@ -170,8 +172,7 @@ def _check_threads(n_jobs: int | None, n_threads: int) -> None:
 def _attempt(task: Task, conditions: Conditions) -> Exception | None:
     """Finish a source and add it to the zoo; returns the error that prevented it."""
     try:
-        with _torch_threads(conditions.n_threads):
-            _finish(task, conditions)
+        _finish(task, conditions)
     except Exception as error:
         error.add_note(f"While source {task.name!r} was pretrained.")
         return error
@@ -179,23 +180,13 @@ def _attempt(task: Task, conditions: Conditions) -> Exception | None:
 
 
 def _finish(task: Task, conditions: Conditions) -> None:
-    zoo = Zoo.open(conditions.zoo)
-    if task.name in zoo:
+    if task.name in Zoo.open(conditions.zoo):
         return
-    with _bar(task.name, conditions) as advance:
-        single = task.signature is not None
-        search = (pretrain_single if single else pretrain_multi)(
-            task.datasets[0] if single else task.datasets,
-            conditions.pretraining,
-            conditions.checkpoint(task),
-            warm_start=task.warm_start,
-            device=conditions.device,
-            on_epoch=advance,
-        )
+    search = pretrain(task, conditions)
     try:
-        zoo.add(
+        Zoo.open(conditions.zoo).add(
             task.name,
-            kind="single" if single else "multi",
+            kind=task.kind,
             signature=task.signature,
             dtype=conditions.dtype,
             **_contents(search, task),
@@ -204,6 +195,16 @@ def _finish(task: Task, conditions: Conditions) -> None:
         # The worker of a call that was killed may have lived on, and been faster.
         if task.name not in Zoo.open(conditions.zoo):
             raise
+
+
+def pretrain(task: Task, conditions: Conditions) -> BilevelSearch:
+    """Pretrain a source as far as its checkpoint; adds nothing to the zoo."""
+    common = {"warm_start": task.warm_start, "device": conditions.device}
+    arguments = conditions.pretraining, conditions.checkpoint(task)
+    with _torch_threads(conditions.n_threads), _bar(task.name, conditions) as advance:
+        if task.kind == "multi":
+            return pretrain_multi(task.datasets, *arguments, **common, on_epoch=advance)
+        return pretrain_single(task.datasets[0], *arguments, **common, on_epoch=advance)
 
 
 @contextlib.contextmanager

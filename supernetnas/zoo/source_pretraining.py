@@ -17,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..augmentation import Augmentation, ImageTensors, channel_statistics
 from ..devices import resolve_device
+from ..distributed import Processes, process_group
 from ..files import TEMPORARY
 from ..images import as_image_set
 from ..search.bilevel import BilevelSearch, SearchSettings
@@ -131,14 +133,20 @@ def _labelled(
 
 
 def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> None:
-    for leftover in checkpoint.parent.glob(f"{TEMPORARY}*-{checkpoint.name}"):
-        leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    processes = search.processes
+    if processes.rank == 0:
+        for leftover in checkpoint.parent.glob(f"{TEMPORARY}*-{checkpoint.name}"):
+            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    # The first process does not write before the others have joined it in an epoch.
     if checkpoint.exists():
         search.restore(*load_checkpoint(checkpoint))
         logger.info("resuming %s after epoch %d", checkpoint.stem, search.epoch)
+    processes.check_same(search.epoch, f"the epoch that they find in {checkpoint}")
+    processes.equalise(search.supernet)
 
     def save(search: BilevelSearch) -> bool | None:
-        save_checkpoint(checkpoint, *search.checkpoint())
+        if processes.rank == 0:
+            save_checkpoint(checkpoint, *search.checkpoint())
         return on_epoch(search) if on_epoch else None
 
     search.run(on_epoch=save)
@@ -202,13 +210,30 @@ def pretrain_multi(
 ) -> MultiDatasetSearch:
     """Pretrain one supernet on all sources together (the supernet that algorithm 3 starts from).
 
-    Parameters and result as for `pretrain_single`.
+    Under ``torchrun``, or in a default process group, all processes call this together and each
+    trains on its part of every batch; see `supernetnas.distributed`.
+
+    Parameters and result as for `pretrain_single`, with the callback called in every process.
     """
-    seed, resolved = pretraining.random_state, resolve_device(device)
+    resolved = resolve_device(device)
+    with process_group(resolved) as processes:
+        search = _multi_search(datasets, pretraining, warm_start, resolved, processes)
+        _run(search, checkpoint, on_epoch)
+    return search
+
+
+def _multi_search(
+    datasets: Sequence[SourceDataset],
+    pretraining: Pretraining,
+    warm_start: Source | None,
+    device: torch.device,
+    processes: Processes,
+) -> MultiDatasetSearch:
+    seed = pretraining.random_state
     trains, validations, owners, offset = [], [], [], 0
     for number, dataset in enumerate(datasets):
         train, validation, n_classes = _labelled(
-            dataset, pretraining.image_side, pretraining.validation_fraction, seed, resolved
+            dataset, pretraining.image_side, pretraining.validation_fraction, seed, device
         )
         trains.append((train.images, train.labels + offset))
         validations.append((validation.images, validation.labels + offset))
@@ -216,20 +241,23 @@ def pretrain_multi(
         offset += n_classes
     train, validation = (
         LabelledImages(
-            MixedImages([images for images, _ in parts]), torch.cat([labels for _, labels in parts])
+            MixedImages([images for images, _ in parts], processes),
+            torch.cat([labels for _, labels in parts]),
         )
         for parts in (trains, validations)
     )
-    search = MultiDatasetSearch(
-        torch.tensor(owners, device=resolved),
-        _new_supernet(pretraining, offset, seed, resolved, warm_start),
+    supernet = _new_supernet(pretraining, offset, seed, device, warm_start)
+    if processes.size > 1 and device.type == "cuda":
+        supernet = nn.SyncBatchNorm.convert_sync_batchnorm(supernet)
+    return MultiDatasetSearch(
+        torch.tensor(owners, device=device),
+        supernet,
         train,
         validation,
         replace(pretraining.settings, epochs=pretraining.multi_epochs),
         torch.Generator().manual_seed(seed),
+        processes=processes,
     )
-    _run(search, checkpoint, on_epoch)
-    return search
 
 
 def _new_supernet(
