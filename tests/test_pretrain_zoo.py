@@ -105,7 +105,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
     work = tmp_path / "work"
     pretrain(tmp_path / "zoo", work=work)
     for changed, what in (
-        ({"warm_start": Zoo.open(tmp_path / "zoo")}, "the zoo to start from"),
+        ({"warm_start": Zoo.open(tmp_path / "zoo")}, "the supernets to start from"),
         ({"pretraining": replace(TINY, random_state=1)}, "settings"),
         ({"datasets": [make("b", 1, n_classes=4), DATASETS[1]]}, "the datasets changed"),
         ({"datasets": DATASETS[::-1]}, "datasets of 'multi'"),
@@ -134,6 +134,22 @@ def test_zoo_is_pretrained_further(whole, tmp_path):
         assert [row["epoch"] for row in history] == list(range(1, len(history) + 1))
         assert len(history) == zoo[name].metrics["epochs"] == 2 + (2 if name == "multi" else 3)
     assert zoo["c"].metrics["epochs"] == 3
+
+
+def test_every_supernet_starts_from_one_source(whole, tmp_path):
+    standing = replace(TINY.settings, learning_rate=0, final_learning_rate=0, alpha_learning_rate=0)
+    zoo = pretrain(
+        tmp_path / "zoo",
+        [DATASETS[0], make("c", 3)],
+        pretraining=replace(TINY, settings=standing),
+        warm_start=whole["multi"],
+    )
+    alphas = whole["multi"].state_dict()["alphas_normal"]
+    for source in zoo.values():
+        assert torch.equal(source.state_dict()["alphas_normal"], alphas)
+    assert zoo["c"].provenance["warm_start"] == "multi"
+    assert zoo["c"].metrics["epochs"] == len(zoo["c"].history()) == 2
+    assert zoo["multi"].metrics["epochs"] == 4
 
 
 def test_start_from_other_supernets_is_refused(whole, tmp_path):

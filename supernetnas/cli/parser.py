@@ -389,6 +389,11 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         help="start from the sources of the same names in this zoo, to pretrain it further",
     )
     training.add_argument(
+        "--warm-start-source",
+        metavar="SOURCE",
+        help="start every supernet from this one source of that zoo, such as multi",
+    )
+    training.add_argument(
         "--seed", type=_count, default=0, help="of everything random (default: %(default)s)"
     )
     supernet = parser.add_argument_group("supernet")

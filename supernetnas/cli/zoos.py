@@ -74,7 +74,7 @@ def pretrain(args: argparse.Namespace) -> None:
         device=args.device,
         embedder=args.embedder,
         multi=args.multi,
-        warm_start=None if args.warm_start is None else Zoo.open(args.warm_start),
+        warm_start=_warm_start(args.warm_start, args.warm_start_source),
         dtype=args.dtype,
         compact=args.compact,
         work=args.work,
@@ -84,6 +84,15 @@ def pretrain(args: argparse.Namespace) -> None:
     )
     if is_first():
         print(_sources(zoo))
+
+
+def _warm_start(zoo: str | None, source: str | None) -> Zoo | Source | None:
+    if zoo is None:
+        if source is not None:
+            raise ValueError("--warm-start-source names a source of the zoo of --warm-start.")
+        return None
+    opened = Zoo.open(zoo)
+    return opened if source is None else opened[source]
 
 
 def _zoo_and_source(zoo: str, source: str | None) -> tuple[Zoo, str | None]:

@@ -66,7 +66,7 @@ def pretrain_zoo(
     pretraining: Pretraining | None = None,
     embedder: str | Callable[[Tensor], Tensor] | Embedder = DEFAULT_EMBEDDER,
     multi: bool = True,
-    warm_start: Zoo | None = None,
+    warm_start: Zoo | Source | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     compact: bool = False,
     work: str | os.PathLike | None = None,
@@ -97,9 +97,10 @@ def pretrain_zoo(
         What the signatures are made with; see `supernetnas.get_embedder`.
     multi : bool, default=True
         Whether to add the source "multi", pretrained on all datasets together.
-    warm_start : Zoo, optional
-        Start the supernet of a dataset from the source of the same name in this zoo, and "multi"
-        from its supernet on many datasets, where it has them: to pretrain a zoo further.
+    warm_start : Zoo or Source, optional
+        Start every supernet from this source. Of a zoo, start the supernet of a dataset from the
+        source of the same name and "multi" from the supernet on many datasets, where the zoo has
+        them: to pretrain a zoo further.
     dtype : {"float32", "float16"}, default="float32"
         Precision that weights are stored in.
     compact : bool, default=False
@@ -132,7 +133,8 @@ def pretrain_zoo(
         Its sources have the metrics ``validation_accuracy`` and ``train_accuracy`` of the last
         epoch, ``chance_accuracy`` (share of the largest class; for "multi" the largest class of
         the image's own dataset), ``epochs`` and ``seconds``. Epochs, seconds and history include
-        those of the supernet that was started from.
+        those of the source of the same name that was started from; one of another name is in the
+        provenance as ``warm_start``.
 
     Raises
     ------
@@ -172,7 +174,7 @@ def pretrain_zoo(
             raise ValueError(f"n_jobs={n_jobs} is for one process; torchrun started several.")
         processes.wait()  # nothing is written before all have seen what was there
         if processes.rank == 0:
-            claim_checkpoints(conditions.checkpoints, pretraining, datasets, multi, warm_start)
+            claim_checkpoints(conditions.checkpoints, pretraining, datasets, multi, starts)
         processes.wait()
         if processes.rank == 0:
             singles = _signed(singles, zoo, folder, embedder, compact, conditions, verbose)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from ..files import dump_json, plain, read_json, sha256, write_atomic
+from ..files import dump_json, plain, read_json, write_atomic
 from .index import INDEX, ZooError, check_name
 from .source import Source
 from .source_pretraining import Pretraining, SourceDataset, check_same_supernet
@@ -94,16 +94,25 @@ def check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
 
 
 def warm_starts(
-    zoo: Zoo | None, datasets: Sequence[SourceDataset], multi: bool, pretraining: Pretraining
+    warm_start: Zoo | Source | None,
+    datasets: Sequence[SourceDataset],
+    multi: bool,
+    pretraining: Pretraining,
 ) -> dict[str, Source]:
     """Find what each supernet starts from, by name; nothing for those that start anew."""
-    if zoo is None:
+    if warm_start is None:
         return {}
-    starts = {d.name: zoo[d.name] for d in datasets if d.name in zoo}
-    if multi and (source := zoo.multi()) is not None:
-        starts[MULTI] = source
-    if not starts:
-        raise ZooError(f"The zoo in {zoo.folder} has none of the datasets to start from.")
+    names = [dataset.name for dataset in datasets]
+    if isinstance(warm_start, Source):
+        starts = dict.fromkeys(names + [MULTI] * multi, warm_start)
+    else:
+        starts = {name: warm_start[name] for name in names if name in warm_start}
+        if multi and (source := warm_start.multi()) is not None:
+            starts[MULTI] = source
+        if not starts:
+            raise ZooError(
+                f"The zoo in {warm_start.folder} has none of the datasets to start from."
+            )
     for source in starts.values():
         check_same_supernet(source, pretraining)
     return starts
@@ -114,7 +123,7 @@ def claim_checkpoints(
     pretraining: Pretraining,
     datasets: Sequence[SourceDataset],
     multi: bool,
-    warm_start: Zoo | None,
+    starts: Mapping[str, Source],
 ) -> None:
     """Write down what the checkpoints in a folder are of; refuse those of something else."""
     sizes = {
@@ -128,15 +137,17 @@ def claim_checkpoints(
         "pretraining": plain(asdict(pretraining)),
         "datasets": sizes,
         MULTI: sizes if multi else {},
-        "warm_start": None if warm_start is None else sha256(warm_start.folder / INDEX),
+        "warm_start": {name: source.weights_sha256 for name, source in starts.items()},
     }
     path, names = folder / _RECORD, {file.stem for file in folder.glob("*.ckpt")}
     if path.exists() and names:
         old = read_json(path, limit=_RECORD_LIMIT)
         if old["pretraining"] != record["pretraining"]:
             changed = "the pretraining's settings"
-        elif old.get("warm_start") != record["warm_start"]:
-            changed = "the zoo to start from"
+        elif any(
+            old.get("warm_start", {}).get(name) != record["warm_start"].get(name) for name in names
+        ):
+            changed = "the supernets to start from"
         elif any(
             old["datasets"].get(name, sizes[name]) != sizes[name] for name in names & {*sizes}
         ):
@@ -151,6 +162,7 @@ def claim_checkpoints(
                 "they were made with, or delete them."
             )
         record["datasets"] = {**old["datasets"], **sizes}
+        record["warm_start"] = {**old.get("warm_start", {}), **record["warm_start"]}
         record[MULTI] = record[MULTI] or old[MULTI]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(path, dump_json(record))

@@ -238,13 +238,16 @@ def _contents(search: BilevelSearch, task: Task) -> dict[str, Any]:
     counts = [np.unique(np.asarray(d.labels), return_counts=True)[1] for d in task.datasets]
     n_images = sum(int(count.sum()) for count in counts)
     last = search.history[-1]
-    before = [] if task.warm_start is None else task.warm_start.history()
+    start, provenance = task.warm_start, dict(task.provenance)
+    before = start.history() if start is not None and start.name == task.name else []
+    if start is not None and not before:
+        provenance["warm_start"] = start.name
     history = before + [{**row, "epoch": len(before) + row["epoch"]} for row in search.history]
     return {
         "config": search.supernet.config,
         "state_dict": search.supernet.state_dict(),
         "provenance": {
-            **task.provenance,
+            **provenance,
             "n_images": n_images,
             "n_classes": sum(len(count) for count in counts),
         },

@@ -74,6 +74,11 @@ class Source:
         return sum(record.size for record in self._entry.files.values())
 
     @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file of weights and alphas, as the zoo's index has it."""
+        return self._entry.files[SUPERNET].sha256
+
+    @property
     def config(self) -> SupernetConfig:
         """What the supernet is built from. Its ``n_classes`` is that of the head that was dropped.
 
