@@ -180,6 +180,7 @@ def test_defaults_are_those_of_the_pretraining():
     assert (args.steps, args.min_epochs, args.multi_epochs, args.batch_size, args.seed) == (
         (default.steps, default.min_epochs, default.multi_epochs, default.settings.batch_size, 0)
     )
+    assert args.learning_rate == default.settings.learning_rate
 
 
 def test_version(run):

@@ -360,6 +360,13 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         text += " (default: %(default)s)"
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
     training.add_argument(
+        "--learning-rate",
+        metavar="RATE",
+        type=_positive_float,
+        default=0.1,
+        help="peak learning rate of the weights (default: %(default)s)",
+    )
+    training.add_argument(
         "--device",
         default="auto",
         help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
@@ -452,6 +459,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
 def _share(text: str) -> float:
     value = float(text)
     if not 0 <= value < 1:
@@ -470,4 +484,4 @@ def _image_size(text: str) -> str | int | tuple[int, int]:
 
 # What argparse calls a type in "invalid ... value: 'x'".
 _count.__name__ = _positive.__name__ = "int"
-_share.__name__ = "float"
+_share.__name__ = _positive_float.__name__ = "float"

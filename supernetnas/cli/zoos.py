@@ -68,7 +68,9 @@ def pretrain(args: argparse.Namespace) -> None:
             steps=args.steps,
             min_epochs=args.min_epochs,
             multi_epochs=args.multi_epochs,
-            settings=replace(default.settings, batch_size=args.batch_size),
+            settings=replace(
+                default.settings, batch_size=args.batch_size, learning_rate=args.learning_rate
+            ),
             random_state=args.seed,
         ),
         device=args.device,
