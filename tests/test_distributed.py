@@ -57,16 +57,16 @@ def data(seed, processes=ALONE, shift=0.0, kind=Doubles):
     return LabelledImages(kind(parts, processes), torch.cat(labels))
 
 
-def build(space="s1"):
+def build(space="s1", cells=3):
     with seeded_modules(0):
-        return CellSupernet(SupernetConfig(space, 2, 3, (8, 8), 3, 5)).double()
+        return CellSupernet(SupernetConfig(space, 2, cells, (8, 8), 3, 5)).double()
 
 
-def search(processes=ALONE, *, shift=0.0, space="s1", **settings):
+def search(processes=ALONE, *, shift=0.0, space="s1", cells=3, **settings):
     settings = SearchSettings(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.1, **settings})
     return MultiDatasetSearch(
         torch.tensor([0, 0, 1, 1, 1]),
-        build(space),
+        build(space, cells),
         data(1, processes, shift),
         data(2, processes, shift),
         settings,
@@ -77,8 +77,8 @@ def search(processes=ALONE, *, shift=0.0, space="s1", **settings):
 
 SEARCHES = {
     "plain": {"perturbation": "none"},
-    "random": {"shift": 0.25},
-    "adversarial": {"perturbation": "adversarial", "space": "s4", "shift": 0.25},
+    "random": {"shift": 0.25, "cells": 1},
+    "adversarial": {"perturbation": "adversarial", "space": "s4", "shift": 0.25, "cells": 1},
 }
 
 
@@ -270,7 +270,7 @@ class TestAlone:
 
 def test_evaluation_is_divided():
     """Under running statistics, the sum of the parts is what one process gets."""
-    supernet = build().eval()
+    supernet = build(cells=1).eval()
     alone = evaluate(supernet, data(1), 10)
 
     class Part(Processes):
