@@ -84,9 +84,10 @@ class TestStoredPixels:
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
     def test_a_full_disk_is_named(self, monkeypatch):
-        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "wb", 0))
-        with pytest.raises(OSError, match="TMPDIR") as caught:
-            StoredPixels(images(50), 8, 8, 3)
+        with open("/dev/full", "wb", buffering=0) as full:
+            monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
+            with pytest.raises(OSError, match="TMPDIR") as caught:
+                StoredPixels(images(50), 8, 8, 3)
         assert caught.value.errno == errno.ENOSPC
 
     def test_only_large_sets_are_stored(self):
