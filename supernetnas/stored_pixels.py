@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import tempfile
 import threading
+import weakref
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +27,34 @@ MEMORY = 128 * 2**20
 """Bytes of decoded images, before augmentation's margins, that are kept in memory."""
 
 _BLOCK_IMAGES = 1024
+
+
+class _File:
+    """A temporary file without a name, closed and gone when nothing reads from it any more."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="supernetnas-", buffering=0)  # noqa: SIM115
+        self._lock = threading.Lock()  # of the one position, which threads would move for others
+        weakref.finalize(self, self._file.close)
+
+    def write(self, array: np.ndarray) -> None:
+        rest = memoryview(array).cast("B")
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"Decoded images do not fit into {tempfile.gettempdir()}: {error.strerror}. Point "
+                "the environment variable TMPDIR to a folder with more room",
+            ) from error
+
+    def read(self, position: int, array: np.ndarray) -> None:
+        rest = memoryview(array).cast("B")
+        with self._lock:
+            self._file.seek(position)
+            while rest:
+                rest = rest[self._file.readinto(rest) :]
 
 
 class StoredPixels:
@@ -50,26 +80,13 @@ class StoredPixels:
     """
 
     def __init__(self, images: ImageSet, height: int, width: int, channels: int) -> None:
-        self._file = tempfile.TemporaryFile(prefix="supernetnas-", buffering=0)  # noqa: SIM115
-        self._lock = threading.Lock()
+        self._file = _File()
         self._positions = torch.arange(len(images))
         self._image_shape = (channels, height, width)
         for block in images.batches(height, width, _BLOCK_IMAGES, channels, as_uint8=False):
             self.dtype = block.dtype
-            self._write(block)
+            self._file.write(block.contiguous().numpy())
         self._image_bytes = math.prod(self._image_shape) * self.dtype.itemsize
-
-    def _write(self, block: Tensor) -> None:
-        rest = memoryview(block.contiguous().numpy()).cast("B")
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"Decoded images do not fit into {tempfile.gettempdir()}: {error.strerror}. Point "
-                "the environment variable TMPDIR to a folder with more room",
-            ) from error
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -89,12 +106,8 @@ class StoredPixels:
         """Read the images at ``index``, of shape (b,), int64, into memory."""
         pixels = torch.empty((len(index), *self._image_shape), dtype=self.dtype)
         rows = pixels.view(len(index), -1).numpy()
-        with self._lock:  # the file has one position, which threads would move for each other
-            for row, position in zip(rows, self._positions[index].tolist(), strict=True):
-                self._file.seek(position * self._image_bytes)
-                rest = memoryview(row).cast("B")
-                while rest:
-                    rest = rest[self._file.readinto(rest) :]
+        for row, position in zip(rows, self._positions[index].tolist(), strict=True):
+            self._file.read(position * self._image_bytes, row)
         return pixels
 
     def split(self, size: int) -> Iterator[Tensor]:
