@@ -54,7 +54,10 @@ class _File:
         with self._lock:
             self._file.seek(position)
             while rest:
-                rest = rest[self._file.readinto(rest) :]
+                n_read = self._file.readinto(rest)
+                if not n_read:
+                    raise OSError(f"A file in {tempfile.gettempdir()} was cut while it was used.")
+                rest = rest[n_read:]
 
 
 class StoredPixels:
