@@ -1,6 +1,7 @@
 """Several processes train one supernet as one process would."""
 
 import dataclasses
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -119,13 +120,23 @@ def run_searches(rank, size, folder):
     dist.destroy_process_group()
 
 
+def start(size, folder):
+    """Run processes that need not import torch again, where the system can."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(["pytest", "supernetnas.zoo.source_pretraining"])
+    torch.multiprocessing.start_processes(
+        run_searches, (size, folder), nprocs=size, start_method=method
+    )
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes left, and then three that went on."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(run_searches, (2, folder), nprocs=2)
+    start(2, folder)
     (folder / "after2").write_bytes((folder / "multi.ckpt").read_bytes())
-    torch.multiprocessing.spawn(run_searches, (3, folder), nprocs=3)
+    start(3, folder)
     return folder
 
 
