@@ -15,6 +15,7 @@ import random
 import signal
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import joblib
@@ -70,6 +71,8 @@ def start(folder: Path) -> int:
                 n_threads=1,
             )
         status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

@@ -22,7 +22,7 @@ from torch import nn
 from ..augmentation import Augmentation, channel_statistics
 from ..devices import resolve_device
 from ..distributed import Processes, process_group
-from ..files import TEMPORARY
+from ..files import clear_temporaries
 from ..images import as_image_set
 from ..search.bilevel import BilevelSearch, SearchSettings
 from ..stored_pixels import MEMORY, decode, image_tensors
@@ -141,8 +141,7 @@ def _labelled(
 def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> None:
     processes = search.processes
     if processes.rank == 0:
-        for leftover in checkpoint.parent.glob(f"{TEMPORARY}*-{checkpoint.name}"):
-            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        clear_temporaries(checkpoint)
     # The first process does not write before the others have joined it in an epoch.
     if checkpoint.exists():
         search.restore(*load_checkpoint(checkpoint))
