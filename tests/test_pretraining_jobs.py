@@ -58,7 +58,7 @@ class TestLocalProcesses:
         assert zoo.verify() == []
         assert not (zoo.folder / ".pretraining").exists()
         processes = {process for process, _ in epochs.read()}
-        assert len(processes) == 2
+        assert 1 <= len(processes) <= 2  # one may be done before the other has started
         assert os.getpid() not in processes
 
     def test_threads_do_not_depend_on_the_jobs(self, tmp_path):
