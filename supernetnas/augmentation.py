@@ -8,11 +8,15 @@ batch, on one device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+
+if TYPE_CHECKING:
+    from .stored_pixels import StoredPixels
 
 __all__ = ["Augmentation", "ImageTensors", "channel_statistics"]
 
@@ -222,12 +226,12 @@ class ImageTensors:
         return batch.view(images.shape).permute(0, 3, 1, 2)
 
 
-def channel_statistics(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def channel_statistics(pixels: torch.Tensor | StoredPixels) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of every channel, as `ImageTensors` takes them.
 
     Parameters
     ----------
-    pixels : torch.Tensor of shape (n, channels, height, width)
+    pixels : torch.Tensor or StoredPixels of shape (n, channels, height, width)
         uint8 values count as value / 255.
 
     Returns
@@ -236,9 +240,10 @@ def channel_statistics(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
         Over all images and pixels; the population's standard deviation.
     """
     unit = 255.0 if pixels.dtype == torch.uint8 else 1.0
-    n_values = pixels.numel() // pixels.shape[1]
+    n_values = math.prod(pixels.shape) // pixels.shape[1]
     blocks = pixels.split(_BLOCK_IMAGES)
     mean = sum(block.double().sum((0, 2, 3)) for block in blocks) / n_values
+    blocks = pixels.split(_BLOCK_IMAGES)  # again, because a file is read anew each time
     # Around the mean: sums of squares would cancel for data far from zero.
     squares = sum(
         (block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks

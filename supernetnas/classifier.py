@@ -21,6 +21,7 @@ from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
 from .selection import Selection, open_zoo, select_sources, sign_target
+from .stored_pixels import decode
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
 from .training import Stopwatch, class_weights, seeded_modules
@@ -345,7 +346,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     def _prepare(self, data: TrainingData, device: torch.device) -> Target:
         """Decode and resize the images, and choose what they go through."""
-        pixels = data.images.tensor(*self._network_size(data.images))
+        pixels = decode(data.images, *self._network_size(data.images))
         labels, n_classes = torch.from_numpy(data.labels), len(data.classes)
         weights = class_weights(labels, n_classes, data.class_weight)
         return Target(

@@ -60,7 +60,7 @@ class Processes:
         """Add up the tensors of all processes."""
         if self.size == 1:
             return tensor
-        total = tensor.detach().to(self.device, copy=True)
+        total = tensor.detach().clone(memory_format=torch.contiguous_format).to(self.device)
         dist.all_reduce(total)
         return total.to(tensor.device)
 
@@ -96,7 +96,7 @@ class Processes:
         if self.size == 1:
             return
         for tensor in module.state_dict().values():
-            copy = tensor.detach().to(self.device, copy=True)
+            copy = tensor.detach().clone(memory_format=torch.contiguous_format).to(self.device)
             dist.broadcast(copy, src=0)
             tensor.copy_(copy)
 

@@ -29,6 +29,7 @@ __all__ = [
     "FileError",
     "TensorSpec",
     "check_tensors",
+    "clear_temporaries",
     "dump_csv",
     "dump_json",
     "dump_safetensors",
@@ -121,6 +122,13 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def clear_temporaries(path: str | os.PathLike) -> None:
+    """Delete what writers of a file that were killed left beside it; no one may be writing it."""
+    path = Path(path)
+    for leftover in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
+        leftover.unlink(missing_ok=True)
 
 
 # Read with suspicion

@@ -13,6 +13,7 @@ from .augmentation import Augmentation
 from .preprocessing import Preprocessing
 from .progress import Progress
 from .search.bilevel import BilevelSearch, SearchSettings
+from .stored_pixels import StoredPixels
 from .supernets.cell import CellSupernet
 from .training import (
     LabelledImages,
@@ -32,7 +33,7 @@ class Target:
 
     Attributes
     ----------
-    pixels : torch.Tensor of shape (n, c, h, w), uint8 or float32
+    pixels : torch.Tensor or StoredPixels of shape (n, c, h, w), uint8 or float32
     labels : torch.Tensor of shape (n,), int64
         Class indices.
     n_classes : int
@@ -44,7 +45,7 @@ class Target:
         Where networks are trained.
     """
 
-    pixels: Tensor
+    pixels: Tensor | StoredPixels
     labels: Tensor
     n_classes: int
     class_weight: Tensor | None

@@ -22,6 +22,7 @@ __all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
 LUMA = (0.299, 0.587, 0.114)
 
 _EXIF_ORIENTATION = 0x0112
+_BLOCK_FILES = 1024  # handed to the threads at a time: a waiting call takes a kilobyte or two
 _BLOCK_VALUES = 1 << 22  # pixel values resized at a time: 16 MB as float32
 
 
@@ -309,8 +310,11 @@ class PictureImages(ImageSet):
             failures = list(map(attempt, range(len(slots))))
         else:
             # torch's number of threads respects joblib's and the user's limits.
+            failures = []
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-                failures = list(pool.map(attempt, range(len(slots))))
+                for start in range(0, len(slots), _BLOCK_FILES):
+                    block = range(start, min(start + _BLOCK_FILES, len(slots)))
+                    failures += pool.map(attempt, block)
         failed = [k for k, error in enumerate(failures) if error is not None]
         if failed:
             picture, error = self._pictures[slots[failed[0]]], failures[failed[0]]

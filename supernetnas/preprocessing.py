@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .augmentation import Augmentation, ImageTensors, channel_statistics
 from .images import ImageSet
+from .stored_pixels import StoredImages, StoredPixels, image_tensors
 
 __all__ = ["Preprocessing"]
 
@@ -48,15 +49,19 @@ class Preprocessing:
     std: tuple[float, ...]
 
     @classmethod
-    def of(cls, pixels: Tensor) -> Preprocessing:
+    def of(cls, pixels: Tensor | StoredPixels) -> Preprocessing:
         """Describe the resized images of a fit, of shape (n, c, h, w), uint8 or float32."""
         mean, std = channel_statistics(pixels)
         _, channels, height, width = pixels.shape
+        limits = [torch.aminmax(block) for block in pixels.split(_BLOCK_IMAGES)]
         return cls(
             image_size=(height, width),
             channels=channels,
             eight_bit=pixels.dtype == torch.uint8,
-            value_range=(float(pixels.min()), float(pixels.max())),
+            value_range=(
+                float(min(low for low, _ in limits)),
+                float(max(high for _, high in limits)),
+            ),
             mean=tuple(mean.tolist()),
             std=tuple(std.tolist()),
         )
@@ -104,13 +109,13 @@ class Preprocessing:
 
     def on_device(
         self,
-        pixels: Tensor,
+        pixels: Tensor | StoredPixels,
         device: str | torch.device,
         augmentation: Augmentation = Augmentation.NONE,
-    ) -> ImageTensors:
-        """Put pixels on a device, to be given out standardised."""
+    ) -> ImageTensors | StoredImages:
+        """Put pixels on a device, at once or batch by batch, to be given out standardised."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return ImageTensors(pixels, mean, std, augmentation, device)
+        return image_tensors(pixels, mean, std, augmentation, device)
 
     def batches(
         self, images: ImageSet, device: str | torch.device, batch_size: int = 256

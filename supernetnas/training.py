@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .augmentation import ImageTensors
 from .distributed import ALONE, Processes
 from .files import write_atomic
+from .stored_pixels import StoredImages
 
 __all__ = [
     "LabelledImages",
@@ -45,13 +46,13 @@ class LabelledImages:
 
     Attributes
     ----------
-    images : ImageTensors
+    images : ImageTensors or StoredImages
         n images.
     labels : torch.Tensor of shape (n,), int64
         Class indices, on the device of the images.
     """
 
-    images: ImageTensors
+    images: ImageTensors | StoredImages
     labels: Tensor
 
     def __len__(self) -> int:
@@ -208,7 +209,7 @@ def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def recalibrate_batch_norm(
     module: nn.Module,
-    images: ImageTensors,
+    images: ImageTensors | StoredImages,
     *,
     batch_size: int = 64,
     max_batches: int = 20,

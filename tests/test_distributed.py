@@ -1,6 +1,7 @@
 """Several processes train one supernet as one process would."""
 
 import dataclasses
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -57,16 +58,16 @@ def data(seed, processes=ALONE, shift=0.0, kind=Doubles):
     return LabelledImages(kind(parts, processes), torch.cat(labels))
 
 
-def build(space="s1"):
+def build(space="s1", cells=3):
     with seeded_modules(0):
-        return CellSupernet(SupernetConfig(space, 2, 3, (8, 8), 3, 5)).double()
+        return CellSupernet(SupernetConfig(space, 2, cells, (8, 8), 3, 5)).double()
 
 
-def search(processes=ALONE, *, shift=0.0, space="s1", **settings):
+def search(processes=ALONE, *, shift=0.0, space="s1", cells=3, **settings):
     settings = SearchSettings(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.1, **settings})
     return MultiDatasetSearch(
         torch.tensor([0, 0, 1, 1, 1]),
-        build(space),
+        build(space, cells),
         data(1, processes, shift),
         data(2, processes, shift),
         settings,
@@ -77,8 +78,8 @@ def search(processes=ALONE, *, shift=0.0, space="s1", **settings):
 
 SEARCHES = {
     "plain": {"perturbation": "none"},
-    "random": {"shift": 0.25},
-    "adversarial": {"perturbation": "adversarial", "space": "s4", "shift": 0.25},
+    "random": {"shift": 0.25, "cells": 1},
+    "adversarial": {"perturbation": "adversarial", "space": "s4", "shift": 0.25, "cells": 1},
 }
 
 
@@ -119,13 +120,23 @@ def run_searches(rank, size, folder):
     dist.destroy_process_group()
 
 
+def start(size, folder):
+    """Run processes that need not import torch again, where the system can."""
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(["pytest", "supernetnas.zoo.source_pretraining"])
+    torch.multiprocessing.start_processes(
+        run_searches, (size, folder), nprocs=size, start_method=method
+    )
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What two processes left, and then three that went on."""
     folder = tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(run_searches, (2, folder), nprocs=2)
+    start(2, folder)
     (folder / "after2").write_bytes((folder / "multi.ckpt").read_bytes())
-    torch.multiprocessing.spawn(run_searches, (3, folder), nprocs=3)
+    start(3, folder)
     return folder
 
 
@@ -270,7 +281,7 @@ class TestAlone:
 
 def test_evaluation_is_divided():
     """Under running statistics, the sum of the parts is what one process gets."""
-    supernet = build().eval()
+    supernet = build(cells=1).eval()
     alone = evaluate(supernet, data(1), 10)
 
     class Part(Processes):

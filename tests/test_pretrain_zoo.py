@@ -79,6 +79,22 @@ def test_datasets_are_added_to_a_zoo(tmp_path):
     assert {source.signature().basis.id for source in zoo.values()} == {basis}
 
 
+def test_zoo_that_was_killed_while_it_was_made(whole, tmp_path):
+    """The basis is written before the index; what writers of checkpoints left is cleared away."""
+    (tmp_path / "zoo" / ".pretraining").mkdir(parents=True)
+    (tmp_path / "zoo" / "basis.safetensors").write_bytes(b"half")
+    (tmp_path / "work").mkdir()
+    for name in (".tmp-0123-b.ckpt", ".tmp-4567-pretraining.json"):
+        (tmp_path / "work" / name).write_bytes(b"half")
+    with pytest.raises(ZooError, match=r"basis\.safetensors"):
+        pretrain(tmp_path / "zoo", DATASETS[:1], multi=False, work=tmp_path / "work")
+    zoo = pretrain(
+        tmp_path / "zoo", DATASETS[:1], multi=False, compact=True, work=tmp_path / "work"
+    )
+    assert zoo.verify() == []
+    assert {p.name for p in (tmp_path / "work").iterdir()} == {"b.ckpt", "pretraining.json"}
+
+
 def test_compact_zoo_with_float16_weights(whole, tmp_path):
     zoo = pretrain(tmp_path / "zoo", compact=True, dtype="float16", multi=False)
     assert zoo.verify() == []

@@ -6,10 +6,12 @@ import sys
 import time
 
 import joblib
+import numpy as np
 import pytest
 import torch
-from tiny_pretraining import assert_same_zoo, pretrain
+from tiny_pretraining import assert_same_zoo, make, pretrain
 
+from supernetnas import cli
 from supernetnas.zoo import Zoo
 from supernetnas.zoo.pretraining_jobs import _check_threads
 
@@ -56,7 +58,7 @@ class TestLocalProcesses:
         assert zoo.verify() == []
         assert not (zoo.folder / ".pretraining").exists()
         processes = {process for process, _ in epochs.read()}
-        assert len(processes) == 2
+        assert 1 <= len(processes) <= 2  # one may be done before the other has started
         assert os.getpid() not in processes
 
     def test_threads_do_not_depend_on_the_jobs(self, tmp_path):
@@ -91,6 +93,17 @@ class TestLocalProcesses:
         with pytest.raises(joblib.externals.loky.process_executor.TerminatedWorkerError):
             pretrain(tmp_path / "zoo", n_jobs=2, n_threads=1, on_epoch=kill_on_three_classes)
         assert "b" not in Zoo.open(tmp_path / "zoo")
+
+    def test_command_line(self, tmp_path, capsys):
+        for number, name in enumerate("ab"):
+            dataset = make(name, number)
+            np.savez(tmp_path / f"{name}.npz", X=dataset.images, y=dataset.labels)
+        small = "--channels 4 --cells 3 --image-size 8 --steps 1 --min-epochs 1 --no-multi --quiet"
+        arguments = ["zoo", "pretrain", str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
+        arguments += ["--out", str(tmp_path / "zoo"), "--jobs", "2", "--threads", "1"]
+        assert cli.main([*arguments, *small.split()]) == 0
+        assert Zoo.open(tmp_path / "zoo", verify="full").names == ["a", "b"]
+        assert capsys.readouterr().out.count("single") == 2
 
     def test_numbers_are_checked(self, tmp_path):
         for wrong in ({"n_jobs": 0}, {"n_jobs": "all"}, {"n_threads": 0}, {"n_threads": 1.5}):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from joblib import effective_n_jobs
 from torch import Tensor
@@ -22,6 +23,7 @@ from ..devices import resolve_device
 from ..distributed import is_first, process_group
 from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..images import as_image_set
+from ..measures import grouped_by_class, stratified_sample
 from ..signature import Basis, DatasetSignature, fit_basis
 from .multi_dataset import MixedImages, MultiDatasetSearch
 from .pretraining_checks import (
@@ -57,6 +59,7 @@ logger = logging.getLogger(__name__)
 
 _WORK = ".pretraining"
 _BASIS_SIZE = 64
+_MAX_EMBEDDED = 10_000  # images of a dataset, drawn by class: 50 MB of features
 
 
 def pretrain_zoo(
@@ -243,6 +246,14 @@ def _check_numbers(n_jobs: int | None, n_threads: int | None) -> None:
         raise ValueError(f"n_threads must be None or at least 1; got {n_threads!r}.")
 
 
+def _stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Sorted positions of ``n`` images, or one of each class if there are more classes."""
+    codes = np.unique(labels, return_inverse=True)[1]
+    counts = np.bincount(codes)
+    order = grouped_by_class(codes, seed)
+    return np.sort(order[stratified_sample(counts, max(n, len(counts)))])
+
+
 def _signatures(
     datasets: Sequence[SourceDataset],
     embedder: Embedder,
@@ -258,17 +269,21 @@ def _signatures(
     for dataset in datasets:
         logger.info("embedding %s", dataset.name)
         images = as_image_set(dataset.images, name=dataset.name)
+        labels = np.asarray(dataset.labels)
+        if len(labels) > _MAX_EMBEDDED:
+            sample = _stratified(labels, _MAX_EMBEDDED, seed)
+            images, labels = images.take(sample), labels[sample]
         features = embedder.embed(images, device=device, verbose=bool(verbose))
         signatures[dataset.name] = DatasetSignature.from_features(
             features,
-            dataset.labels,
+            labels,
             embedder_id=embedder.identity,
             n_samples=None if compact else 1000,
             class_names=dataset.class_names,
             random_state=seed,
         )
         if compact and basis is None:
-            labelled.append((features, dataset.labels))
+            labelled.append((features, labels))
     if labelled:
         basis = fit_basis(labelled, min(_BASIS_SIZE, embedder.dimension))
     if compact:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import dump_json, plain, read_json, write_atomic
-from .index import INDEX, ZooError, check_name
+from ..files import clear_temporaries, dump_json, plain, read_json, write_atomic
+from .index import BASIS, INDEX, ZooError, check_name
 from .source import Source
 from .source_pretraining import Pretraining, SourceDataset, check_same_supernet
 from .zoo import Zoo
@@ -60,7 +60,8 @@ def existing_zoo(folder: Path, embedder_id: str, compact: bool) -> Zoo | None:
     if not (folder / INDEX).exists():
         if folder.exists() and not folder.is_dir():
             raise ZooError(f"{folder} is a file, not a folder.")
-        strangers = [p.name for p in folder.glob("*") if not p.name.startswith(".")]
+        ours = {BASIS} if compact else set()  # left where the making of the zoo was killed
+        strangers = [p.name for p in folder.glob("[!.]*") if p.name not in ours]
         if strangers:
             raise ZooError(
                 f"{folder} is neither empty nor a zoo: it holds {min(strangers)!r}. Choose another "
@@ -165,4 +166,5 @@ def claim_checkpoints(
         record["warm_start"] = {**old.get("warm_start", {}), **record["warm_start"]}
         record[MULTI] = record[MULTI] or old[MULTI]
     folder.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(path)
     write_atomic(path, dump_json(record))

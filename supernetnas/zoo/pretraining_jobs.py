@@ -126,7 +126,7 @@ def run_tasks(
         which no source was finished, the one with which workers were lost.
     """
     tasks, losses = list(tasks), 0
-    if not conditions.bars and effective_n_jobs(n_jobs) > 1:
+    if effective_n_jobs(n_jobs) > 1:
         _check_threads(n_jobs, conditions.n_threads)
         tasks = tasks[::-1]  # "multi" comes last, takes longest, and so is begun first
     while True:

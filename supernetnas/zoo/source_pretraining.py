@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..augmentation import Augmentation, ImageTensors, channel_statistics
+from ..augmentation import Augmentation, channel_statistics
 from ..devices import resolve_device
 from ..distributed import Processes, process_group
-from ..files import TEMPORARY
+from ..files import clear_temporaries
 from ..images import as_image_set
 from ..search.bilevel import BilevelSearch, SearchSettings
+from ..stored_pixels import MEMORY, decode, image_tensors
 from ..supernets.cell import CellSupernet, SupernetConfig
 from ..supernets.warm_start import warm_started_supernet
 from ..training import (
@@ -113,19 +114,24 @@ class Pretraining:
 
 
 def _labelled(
-    dataset: SourceDataset, side: int, fraction: float, seed: int, device: torch.device
+    dataset: SourceDataset,
+    side: int,
+    fraction: float,
+    seed: int,
+    device: torch.device,
+    memory: int | None = None,
 ) -> tuple[LabelledImages, LabelledImages, int]:
     """Split a dataset; returns training and validation images and the number of classes."""
     image_set = as_image_set(dataset.images, name=dataset.name)
     classes, labels = np.unique(np.asarray(dataset.labels), return_inverse=True)
-    pixels = image_set.tensor(side, side, channels=3)
+    pixels = decode(image_set, side, side, channels=3, memory=memory)
     mean, std = channel_statistics(pixels)
     augmentation = Augmentation.choose(*image_set.typical_size, image_set.colour)
     labels = torch.from_numpy(labels)
     parts = stratified_split(labels, fraction, torch.Generator().manual_seed(seed))
     train, validation = (
         LabelledImages(
-            ImageTensors(pixels[part], mean, std, augmentation, device), labels[part].to(device)
+            image_tensors(pixels[part], mean, std, augmentation, device), labels[part].to(device)
         )
         for part in parts
     )
@@ -135,8 +141,7 @@ def _labelled(
 def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> None:
     processes = search.processes
     if processes.rank == 0:
-        for leftover in checkpoint.parent.glob(f"{TEMPORARY}*-{checkpoint.name}"):
-            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        clear_temporaries(checkpoint)
     # The first process does not write before the others have joined it in an epoch.
     if checkpoint.exists():
         search.restore(*load_checkpoint(checkpoint))
@@ -229,11 +234,13 @@ def _multi_search(
     device: torch.device,
     processes: Processes,
 ) -> MultiDatasetSearch:
-    seed = pretraining.random_state
+    seed, side = pretraining.random_state, pretraining.image_side
+    decoded = sum(3 * side * side * len(dataset.labels) for dataset in datasets)
+    memory = MEMORY if decoded <= MEMORY else 0  # all of them together count
     trains, validations, owners, offset = [], [], [], 0
     for number, dataset in enumerate(datasets):
         train, validation, n_classes = _labelled(
-            dataset, pretraining.image_side, pretraining.validation_fraction, seed, device
+            dataset, side, pretraining.validation_fraction, seed, device, memory
         )
         trains.append((train.images, train.labels + offset))
         validations.append((validation.images, validation.labels + offset))

@@ -170,7 +170,9 @@ class Zoo(Mapping[str, Source]):
                     if old != new:
                         raise ZooError(f"The zoo in {folder} has another {what}: {old}, not {new}.")
                 return zoo
-            if strangers := [p.name for p in folder.iterdir() if not p.name.startswith(".")]:
+            ours = set() if data is None else {BASIS}  # left where this was killed; replaced below
+            names = [p.name for p in folder.iterdir() if p.name not in ours]
+            if strangers := [name for name in names if not name.startswith(".")]:
                 raise ZooError(
                     f"{folder} is neither empty nor a zoo: it holds {sorted(strangers)[0]!r}. "
                     "Choose another folder."
