@@ -1,13 +1,15 @@
 """A small Hugging Face Hub on loopback, with faults to order.
 
-It answers the requests that ``huggingface_hub`` makes to pull and push model repositories: downloads
-with ranges and with the redirect of large files, LFS uploads, atomic commits, branches, tags and
-pull requests. Nothing is kept but in memory. ``python tests/hub_server.py`` serves until Ctrl-C.
+It answers the requests that ``huggingface_hub`` makes to pull and push model repositories:
+downloads with ranges and with the redirect of large files, LFS uploads, atomic commits, branches,
+tags and pull requests. Nothing is kept but in memory. ``python tests/hub_server.py`` serves until
+Ctrl-C.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -300,11 +302,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.end_headers()
             self.close_connection = True
-            try:
+            with contextlib.suppress(OSError):
                 for _ in range(fault.stream // 2**16):
                     self.wfile.write(bytes(2**16))
-            except OSError:
-                pass
             return
         headers.setdefault("Content-Length", str(len(body)))
         for name, value in headers.items():
@@ -576,7 +576,5 @@ _ROUTES: list[tuple[str, Callable[..., _Answer]]] = [
 if __name__ == "__main__":
     server = HubServer(8765)
     print(f"HF_ENDPOINT={server.url} HF_TOKEN={TOKEN} HF_HUB_DISABLE_XET=1", flush=True)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass

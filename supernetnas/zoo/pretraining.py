@@ -678,9 +678,7 @@ def _contents(
     n_images = sum(int(count.sum()) for count in counts)
     last = search.history[-1]
     before = [] if warm_start is None else warm_start.history()
-    history = before + [
-        {**row, "epoch": len(before) + row["epoch"]} for row in search.history
-    ]
+    history = before + [{**row, "epoch": len(before) + row["epoch"]} for row in search.history]
     return {
         "config": search.supernet.config,
         "state_dict": search.supernet.state_dict(),
