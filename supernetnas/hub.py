@@ -33,7 +33,7 @@ _REPO_ID = re.compile(r"(?![-.])[\w.-]{1,96}(?<![-.])/(?![-.])[\w.-]{1,96}(?<![-
 _REVISION = re.compile(r"(?!.*\.\.)[\w][\w./-]{0,254}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-_ATTEMPTS = 3
+_ATTEMPTS, _PAUSE = 3, 1.0  # seconds before the second attempt; twice as many before the third
 _THREADS = 8
 
 T = TypeVar("T")
@@ -382,7 +382,7 @@ def persistently(call: Callable[[], T], explain: Callable[[Exception], str]) -> 
                 raise
             if attempt == _ATTEMPTS or not _may_pass(error):
                 raise HubError(explain(error)) from error
-            time.sleep(0.5 * 2**attempt)
+            time.sleep(_PAUSE * attempt)
     raise AssertionError("unreachable")
 
 

@@ -11,7 +11,15 @@ from .index import Entry, Index
 if TYPE_CHECKING:
     from .source import Source
 
-__all__ = ["licence_header", "source_card", "zoo_card"]
+__all__ = [
+    "cell",
+    "header_list",
+    "is_number",
+    "licence_header",
+    "source_card",
+    "table",
+    "zoo_card",
+]
 
 _HEADER = """\
 ---
@@ -141,13 +149,14 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
     example = f'zoo["{next(iter(entries))}"].state_dict()  # torch tensors\n' if entries else ""
     count = f"{len(entries)} pretrained supernet{'' if len(entries) == 1 else 's'}"
     return _HEADER.format(
-        tags=_yaml(tags + [f"search-space-{space}" for space in spaces]), datasets=_yaml(datasets)
+        tags=header_list(tags + [f"search-space-{space}" for space in spaces]),
+        datasets=header_list(datasets),
     ) + _BODY.format(
-        title=_cell(title),
+        title=cell(title),
         count=count,
         sources=_sources_table(entries),
         supernets=_supernets_table(entries),
-        embedder=_cell(index.embedder_id).replace("`", ""),
+        embedder=cell(index.embedder_id).replace("`", ""),
         where=address or "path/to/this/folder",
         package="supernetnas" if address is None else '"supernetnas[hub]"',
         example=example,
@@ -173,12 +182,12 @@ def source_card(source: Source, address: str) -> str:
     tags = ["supernetnas", "supernet", "neural-architecture-search", "image-classification"]
     return _SOURCE.format(
         licence=licence_header(provenance.get("licence")),
-        tags=_yaml([*tags, f"search-space-{config.get('space')}"]),
-        datasets=_yaml([str(provenance.get("dataset", source.name))]),
-        title=_cell(source.name),
-        about=_table(["", ""], rows),
-        metrics=_table(["metric", "value"], metrics),
-        embedder=_cell(source.embedder_id).replace("`", ""),
+        tags=header_list([*tags, f"search-space-{config.get('space')}"]),
+        datasets=header_list([str(provenance.get("dataset", source.name))]),
+        title=cell(source.name),
+        about=table(["", ""], rows),
+        metrics=table(["metric", "value"], metrics),
+        embedder=cell(source.embedder_id).replace("`", ""),
         name=source.name,
         where=address,
     )
@@ -192,13 +201,13 @@ def licence_header(licence: Any) -> str:
     for known in _LICENCES:
         if identifier in (known, known.replace("-1.0", "").replace("-4.0", "")):
             return f"license: {known}\n"
-    (name,) = json.loads(_yaml([str(licence)]))
+    (name,) = json.loads(header_list([str(licence)]))
     return f"license: other\nlicense_name: {json.dumps(name, ensure_ascii=False)}\n"
 
 
 def _sources_table(entries: Mapping[str, Entry]) -> str:
     metrics = sorted(
-        {key for e in entries.values() for key, value in e.metrics.items() if _is_number(value)}
+        {key for e in entries.values() for key, value in e.metrics.items() if is_number(value)}
     )
     rows = [
         [
@@ -215,7 +224,7 @@ def _sources_table(entries: Mapping[str, Entry]) -> str:
     ]
     head = ["source", "dataset", "upstream collection", "images taken from", "licence"]
     head += ["images", "classes"]
-    return _table([*head, *(key.replace("_", " ") for key in metrics)], rows)
+    return table([*head, *(key.replace("_", " ") for key in metrics)], rows)
 
 
 def _supernets_table(entries: Mapping[str, Entry]) -> str:
@@ -229,17 +238,19 @@ def _supernets_table(entries: Mapping[str, Entry]) -> str:
             row.append("" if entry.origin is None else entry.origin.repo_id)
         rows.append(row)
     head = ["source", "kind", "space", "channels", "cells", "image size", "MiB"]
-    return _table([*head, "repository"][: len(rows[0]) if rows else None], rows)
+    return table([*head, "repository"][: len(rows[0]) if rows else None], rows)
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> str:
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """Write a table; what is in its cells is escaped."""
     if not rows:
         return "None yet."
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell(value) for value in line)} |" for line in lines)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -247,7 +258,8 @@ def _printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Write a value as one line of Markdown without HTML or table signs."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -256,6 +268,6 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _yaml(values: list[str]) -> str:
+def header_list(values: list[str]) -> str:
     """Write a list of strings; JSON is YAML once nothing in it needs an escape beyond quotes."""
     return json.dumps([_printable(value) for value in values], ensure_ascii=False)

@@ -257,10 +257,6 @@ class Source:
         origin = self._entry.origin
         return f"{self._entry.folder}/{file}" if origin is None else origin.path(file)
 
-    def _records(self) -> dict[str, FileRecord]:
-        """Files of the source by their paths in the place."""
-        return {self._file(file): record for file, record in self._entry.files.items()}
-
     def _name(self, file: str) -> str:
         return self._place.name(self._file(file))
 

@@ -273,6 +273,11 @@ class Zoo(Mapping[str, Source]):
         return zoo
 
     @property
+    def where(self) -> str:
+        """Path of the folder, "builtin", or repository and commit as ``hf://org/name@commit``."""
+        return self._where
+
+    @property
     def embedder_id(self) -> str:
         return self._index.embedder_id
 
@@ -359,13 +364,14 @@ class Zoo(Mapping[str, Source]):
         if self._index.basis is not None:
             wanted[self._place] = {BASIS: self._index.basis}
         for source in self.values() if names is None else [self[name] for name in names]:
-            if weights:
-                wanted.setdefault(source._place, {}).update(source._records())
+            records = dict(source._entry.files)
             if (found := self._index.bundle_of(source.name)) is not None:
                 wanted.setdefault(self._place, {})[found[0]] = found[1]
-            elif source.kind == "single":
-                path = source._file(SIGNATURE)
-                wanted.setdefault(source._place, {})[path] = source._entry.files[SIGNATURE]
+                del records[SIGNATURE]
+            if not weights:
+                records = {file: r for file, r in records.items() if file == SIGNATURE}
+            paths = {source._file(file): record for file, record in records.items()}
+            wanted.setdefault(source._place, {}).update(paths)
         for place, records in wanted.items():
             place.fetch(records)
 
