@@ -402,6 +402,9 @@ def _may_pass(error: Exception) -> bool:
 
     if isinstance(error, errors.LocalEntryNotFoundError):
         return False  # the library has tried several times
+    if type(error) is RuntimeError:  # an upload in a thread
+        cause = error.__cause__
+        return isinstance(cause, Exception) and _is_network(cause) and _may_pass(cause)
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is None or status >= 500 or status in (408, 429)
 
