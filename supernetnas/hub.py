@@ -378,6 +378,8 @@ def persistently(call: Callable[[], T], explain: Callable[[Exception], str]) -> 
         except _TooLarge as error:
             raise FileError(str(error)) from None
         except Exception as error:
+            if isinstance(error, ValueError) and "too large" in str(error):
+                raise FileError(str(error)) from error  # of more than 50 GB
             if not _is_network(error):
                 raise
             if attempt == _ATTEMPTS or not _may_pass(error):

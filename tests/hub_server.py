@@ -57,8 +57,8 @@ class Fault:
         Declared in place of the true size.
     stream : int or None
         Bytes sent without a declared length, whatever the content.
-    then : callable or None
-        Called once the request was answered.
+    before : callable or None
+        Called before the request is answered, as if somebody else had been quicker.
     """
 
     pattern: str
@@ -68,7 +68,7 @@ class Fault:
     corrupt: bool = False
     size: int | None = None
     stream: int | None = None
-    then: Callable[[], None] | None = None
+    before: Callable[[], object] | None = None
 
 
 class Blob(NamedTuple):
@@ -256,17 +256,15 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization") or ""
         self.token = authorization.removeprefix("Bearer ") or None
         fault = self._fault(f"{self.command} {path}")
+        if fault is not None and fault.before is not None:
+            fault.before()
         if fault is not None and fault.status is not None:
             answer = _Answer.error(fault.status, "", "as ordered")
         elif self.token not in (None, TOKEN):
             answer = _Answer.error(401, "", "Invalid credentials in Authorization header")
         else:
             answer = self._route(path, body)
-        try:
-            self._send(answer, fault, path)
-        finally:
-            if fault is not None and fault.then is not None:
-                fault.then()
+        self._send(answer, fault, path)
 
     def _fault(self, request: str) -> Fault | None:
         with self.hub.lock:

@@ -19,14 +19,17 @@ from hub_server import TOKEN, HubServer
 
 from supernetnas import SupernetTransferClassifier, Zoo, ZooError, hub
 from supernetnas.files import FileError
-from supernetnas.hub import HubError, HubRepository, hub_address
-from supernetnas.hub_target import Target
+from supernetnas.hub import HubError, hub_address
 from supernetnas.parameter_values import decode_parameters, encode_parameters
 from supernetnas.selection import rank_sources
 from supernetnas.zoo import bundles as bundles_module
 from supernetnas.zoo import publishing
 
-pytestmark = pytest.mark.hub
+pytestmark = [
+    pytest.mark.hub,
+    # What the library says to a size that is a lie, before we refuse it.
+    pytest.mark.filterwarnings("ignore:Not enough free disk space"),
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = "_signatures/0000.bin"
@@ -300,7 +303,7 @@ def test_missing_things_are_named(pull, server, publish):
     with pytest.raises(HubError, match=f"{repo_id}@.* has no file 'bars/supernet.safetensors'"):
         weights(pull(repo_id))
     server.put("org/other", {"README.md": b"hello"})
-    with pytest.raises(HubError, match=r"org/other has no file 'index.json'"):
+    with pytest.raises(HubError, match=r"org/other@main has no file 'index.json'"):
         pull("org/other")
 
 
@@ -355,7 +358,7 @@ def test_the_index_and_the_weights_are_of_one_commit(pull, server, publish, file
 def test_a_huge_declared_size_is_refused_unread(pull, server, pattern):
     zoo = pull()
     server.fail(pattern, size=10**13, times=99)
-    with pytest.raises(ZooError, match="is said to have 10000000000000 bytes"):
+    with pytest.raises(ZooError, match="is said to have 10000000000000 bytes|too large to be downloaded"):
         weights(zoo)
     assert server.sent < 100_000
 
@@ -363,7 +366,7 @@ def test_a_huge_declared_size_is_refused_unread(pull, server, pattern):
 def test_a_huge_index_is_refused_unread(pull, server):
     server.fail("HEAD .*index.json", size=10**12, times=99)
     server.fail("GET .*index.json", size=10**12, times=99)
-    with pytest.raises(ZooError, match=r"index .* cannot be read: index.json .* is said to have"):
+    with pytest.raises(ZooError, match=r"index .* cannot be read: .*(is said to have|too large)"):
         pull()
 
 
@@ -395,7 +398,8 @@ def with_file(name, file, data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "ends before its header"),
+        (b"", "is too small for a supernet"),
+        (b"12345", "ends before its header"),
         (struct.pack("<Q", 2**62) + b"{}", "declares a header of"),
         (struct.pack("<Q", 4) + b"nope" + b" " * 50, "is not valid JSON"),
         (struct.pack("<Q", 2) + b"[]" + b" " * 50, "header is no mapping"),
@@ -600,7 +604,9 @@ def test_pushes_add_and_replace_only_if_told(push, pull, local, server):
 
 def test_two_who_push_at_once_both_get_in(push, pull, tiny_zoo, server):
     push(tiny_zoo.subset(["both"]), "org/busy")
-    server.fail("POST .*/preupload/main", then=lambda: push(tiny_zoo.subset(["spots"]), "org/busy"))
+    server.fail(
+        "POST .*/preupload/main", before=lambda: push(tiny_zoo.subset(["spots"]), "org/busy")
+    )
     push(tiny_zoo.subset(["bars"]), "org/busy")
     assert any(r.status == 412 for r in server.requests)
     zoo = pull("org/busy")
@@ -716,10 +722,8 @@ def test_a_source_in_its_own_repository(push, pull, tiny_zoo, server, tmp_path):
     assert json.loads((zoo.folder / "index.json").read_text())["format_version"] == 2
     # Reached through the default Hub, which is none here, but for the cache.
     assert Zoo.open(zoo.folder)["bars"] == source
-    push_target = Target("org/linked", endpoint=server.url, token=TOKEN)
     server.put("org/bars", {"supernet.safetensors": b"replaced"})
-    candidate = pull_linked(zoo, server, tmp_path)
-    publishing.push_zoo(candidate, push_target, overwrite=False, prune=False, message=None)
+    push(zoo, "org/linked")
     assert not [path for path in server.paths("org/linked") if path.startswith("bars/")]
     linked = pull("org/linked")
     server.reset()
@@ -728,26 +732,8 @@ def test_a_source_in_its_own_repository(push, pull, tiny_zoo, server, tmp_path):
     assert server.downloads() == [BUNDLE, "supernet.safetensors"]
     saved = linked.save(tmp_path / "saved")
     assert saved.verify() == [] and saved["bars"].origin is None
-    with pytest.raises(ZooError, match=r"does not describe a source|holds no source"):
+    with pytest.raises(ZooError, match=r"org/bars@.* cannot be linked:"):
         zoo.link("x", "org/bars", endpoint=server.url)
-
-
-def pull_linked(zoo, server, tmp_path):
-    """Open a zoo in a folder whose linked sources are fetched from the server."""
-    from supernetnas.zoo.places import HubPlace
-
-    opened = Zoo.open(zoo.folder)
-
-    class Reaching(Zoo):
-        def __getitem__(self, name):
-            source = super().__getitem__(name)
-            if isinstance(source._place, HubPlace):
-                origin = source._entry.origin
-                repository = HubRepository(origin.repo_id, origin.commit, endpoint=server.url)
-                source._place = HubPlace(repository)
-            return source
-
-    return Reaching(opened.folder)
 
 
 # Models
@@ -859,7 +845,7 @@ def test_damaged_models(model, server, tmp_path):
         load_model("org/model", server, tmp_path / "again")
     server.reset()
     server.fail("HEAD .*model.safetensors", size=10**12, times=99)
-    with pytest.raises(FileError, match="said to have 1000000000000 bytes"):
+    with pytest.raises(FileError, match="said to have 1000000000000 bytes|too large to be"):
         load_model("org/model", server, tmp_path / "third")
     with pytest.raises(ValueError, match="needs a repository"):
         load_model(tmp_path, server, tmp_path, revision="v1")
