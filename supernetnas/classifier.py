@@ -48,8 +48,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         search per source); "random", a source drawn at random; "scratch", random weights; or the
         name of a source.
     zoo : str, path or Zoo, default="builtin"
-        Where pretrained supernets come from: "builtin", the zoo that comes with the package, or a
-        folder.
+        Where pretrained supernets come from: "builtin", the zoo that comes with the package; a
+        folder; or a zoo on the Hugging Face Hub, "org/name" or "org/name@revision", of which the
+        chosen source alone is downloaded. See `Zoo.open`.
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         The frozen network whose features are compared, see `supernetnas.get_embedder`. It must
         be the one that the zoo was made with. Used by strategy "ot".
@@ -127,6 +128,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Name of the source that the search started from, or "scratch".
     distances_ : dict of str to float, or None
         Distance to each source, nearest first, where the strategy measured it.
+    signature_ : DatasetSignature or None
+        What the strategy compared with the sources: statistics and a sample of the features of
+        the images, at most a few megabytes. `Zoo.add` makes a source with it.
     genotype_ : Genotype
         The architecture.
     network_ : Network
@@ -245,8 +249,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             If parameters or data are wrong; before any long work.
         OSError
             If images cannot be read; names the first and counts them.
-        ZooError
-            If the zoo is missing or damaged.
+        ZooError, HubError
+            If the zoo is missing or damaged, or cannot be had from the Hub.
         FloatingPointError
             If the search or the retraining diverges.
         """
@@ -279,6 +283,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         self.preprocessing_ = target.preprocessing
         self.source_ = start.name
         self.distances_ = selection.distances
+        self.signature_ = selection.signature
         self.genotype_ = network.config.genotype
         self.network_ = network
         self.inherited_ = inherited

@@ -15,6 +15,7 @@ from typing import Any
 
 from .augmentation import Augmentation
 from .files import plain
+from .hub import HubError
 from .zoo import Zoo, ZooError
 
 __all__ = ["decode_parameters", "encode_parameters"]
@@ -57,8 +58,8 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Augmentation):
         return {"augmentation": value.to_dict()}
     if isinstance(value, Zoo):
-        folder, names = value.__reduce__()[1]
-        return {"zoo": [str(folder), None if names is None else list(names)]}
+        names = value._names
+        return {"zoo": [value._where, None if names is None else list(names)]}
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
     if isinstance(value, tuple):
@@ -84,9 +85,11 @@ def _decode(value: Any) -> Any:
 def _decode_zoo(content: list) -> Zoo | str:
     """Open the zoo again; where it is not, its path must do, since predicting needs no zoo."""
     folder, names = content
+    if names is None and str(folder).startswith("hf://"):
+        return folder  # opening it would fetch its index
     try:
         return Zoo(folder, None if names is None else tuple(names))
-    except ZooError:
+    except (ZooError, HubError, ImportError):
         return folder
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,10 +57,13 @@ class Selection:
         Supernets to search from, of which the best is kept; empty for a search from scratch.
     distances : dict of str to float, or None
         Distance of the target to each single source, nearest first, where it was measured.
+    signature : DatasetSignature or None
+        The target's, where it was made.
     """
 
     candidates: tuple[Source, ...]
     distances: dict[str, float] | None = None
+    signature: DatasetSignature | None = None
 
 
 def open_zoo(
@@ -71,8 +75,8 @@ def open_zoo(
     ----------
     strategy : str
         A key of `STRATEGIES` or the name of a source.
-    zoo : path, "builtin" or Zoo
-        Not looked at for "scratch".
+    zoo : path, "builtin", "org/name" or Zoo
+        As `Zoo.open` takes it. Not looked at for "scratch".
     embedder : Embedder, optional
         What the target will be embedded with, if it will.
 
@@ -86,15 +90,17 @@ def open_zoo(
     ValueError
         If there is no such strategy, the zoo lacks what it needs, or the zoo was made with another
         embedder.
-    ZooError
-        If the zoo is missing or damaged.
+    ZooError, HubError
+        If the zoo is missing or damaged, or cannot be had from the Hub.
     """
     from .zoo import Zoo
 
     if isinstance(strategy, str) and strategy == "scratch":
         return None
     if not isinstance(zoo, Zoo | str | os.PathLike):
-        raise TypeError(f"zoo must be 'builtin', a folder or a Zoo; got {zoo!r}.")
+        raise TypeError(
+            f"zoo must be 'builtin', a folder, 'org/name' on the Hub or a Zoo; got {zoo!r}."
+        )
     zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
     check_strategy(strategy, zoo)
     if embedder is not None and embedder.identity != zoo.embedder_id:
@@ -192,9 +198,16 @@ def rank_sources(
     dict of str to float
         OTDD by name of the source, nearest first; see `supernetnas.otdd`.
     """
-    signatures = {source.name: source.signature() for source in sources}
+    sources = list(sources)
+    for zoo in {source._zoo for source in sources}:
+        names = [source.name for source in sources if source._zoo == zoo]
+        zoo.download(names, weights=False)
+    for source in sources:
+        source.signature()
     target = target() if callable(target) else target
-    distances = {name: float(target.distance(s).distance) for name, s in signatures.items()}
+    # What a distance is computed of takes megabytes for each signature: they are read once more
+    # rather than kept.
+    distances = {s.name: float(target.distance(s.signature()).distance) for s in sources}
     return dict(sorted(distances.items(), key=lambda item: item[1]))
 
 
@@ -233,6 +246,8 @@ def select_sources(
         sources = zoo.singles()
         return Selection((sources[random_state.randint(len(sources))],))
     if strategy == "ot":
-        distances = rank_sources(signature, zoo.singles())
-        return Selection((zoo[next(iter(distances))],), distances)
+        target = cache(signature)
+        distances = rank_sources(target, zoo.singles())
+        # A copy lacks what the distances were computed of, which is ten times as large.
+        return Selection((zoo[next(iter(distances))],), distances, replace(target()))
     return Selection((zoo[strategy],))

@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+import shutil
+import tempfile
 
 # Before anything imports scipy, which reads it once: scikit-learn skips its array API check
 # without it.
@@ -11,7 +13,21 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # depend on the machine. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test talks to anything but loopback; read when huggingface_hub is imported. Uploads go by LFS,
+# which the server of the tests understands.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="supernetnas-tests-")
+os.environ.pop("HF_HUB_OFFLINE", None)
+os.environ.pop("HF_TOKEN", None)
+
 import pytest
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

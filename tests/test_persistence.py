@@ -58,7 +58,8 @@ def assert_same(clf, loaded, X):
     np.testing.assert_array_equal(loaded.predict(X), clf.predict(X))
     attributes = {name for name in vars(clf) if name.endswith("_")}
     assert {name for name in vars(loaded) if name.endswith("_")} == attributes
-    for name in attributes - {"network_", "supernet_state_", "classes_", "feature_names_in_"}:
+    arrays = {"network_", "supernet_state_", "classes_", "feature_names_in_", "signature_"}
+    for name in attributes - arrays:
         assert getattr(loaded, name) == getattr(clf, name), name
         assert type(getattr(loaded, name)) is type(getattr(clf, name)), name
     np.testing.assert_array_equal(loaded.classes_, clf.classes_)
@@ -66,6 +67,12 @@ def assert_same(clf, loaded, X):
     assert loaded.supernet_state_.keys() == clf.supernet_state_.keys()
     for name, array in clf.supernet_state_.items():
         np.testing.assert_array_equal(loaded.supernet_state_[name], array)
+    if clf.signature_ is None:
+        assert loaded.signature_ is None
+    else:
+        assert loaded.signature_.metadata() == clf.signature_.metadata()
+        for name, array in clf.signature_.to_tensors().items():
+            np.testing.assert_array_equal(loaded.signature_.to_tensors()[name], array)
 
 
 def test_everything_comes_back(saved):

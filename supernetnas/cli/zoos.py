@@ -1,4 +1,4 @@
-"""``supernetnas zoo list``, ``show``, ``verify`` and ``pretrain``."""
+"""``supernetnas zoo list``, ``show``, ``verify``, ``pull``, ``push`` and ``pretrain``."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from ..hub import hub_address
 from ..zoo import Source, Zoo
 from .printing import fields, progress_shown, table
 
-__all__ = ["list_", "pretrain", "show", "verify"]
+__all__ = ["list_", "pretrain", "pull", "push", "show", "verify"]
 
 
 def list_(args: argparse.Namespace) -> None:
     """Print a line for each source of a zoo."""
-    print(_sources(Zoo.open(args.zoo)))
+    print(_sources(_open(args.zoo, args.quiet)))
 
 
 def show(args: argparse.Namespace) -> None:
     """Print what is known about a zoo or a source."""
-    zoo, name = _zoo_and_source(args.zoo, args.source)
+    zoo, name = _zoo_and_source(args.zoo, args.source, args.quiet)
     if name is not None:
         print(_card(zoo[name]))
         return
     print(
         fields(
             [
-                ("zoo", zoo.folder),
+                ("zoo", zoo.where),
                 ("embedder", zoo.embedder_id),
                 ("signatures", "full" if zoo.basis() is None else "compact"),
                 ("size", _mebibytes(sum(source.n_bytes for source in zoo.values()))),
@@ -39,14 +40,50 @@ def show(args: argparse.Namespace) -> None:
 
 def verify(args: argparse.Namespace) -> int:
     """Check every file of a zoo; returns 1 if one is not as it should be."""
-    zoo = Zoo.open(args.zoo)
+    zoo = _open(args.zoo, args.quiet)
     problems = zoo.verify()
     for problem in problems:
         print(problem)
     if not problems:
         n_files = sum(len(source._entry.files) for source in zoo.values())
-        print(f"{zoo.folder} is as its index says: {len(zoo)} sources, {n_files} files.")
+        print(f"{zoo.where} is as its index says: {len(zoo)} sources, {n_files} files.")
     return int(bool(problems))
+
+
+def pull(args: argparse.Namespace) -> None:
+    """Fetch a zoo from the Hub, and print what there is now."""
+    if args.out and not (args.all or args.sources):
+        raise ValueError("--out needs to know which supernets to write: name sources, or --all.")
+    zoo = Zoo.from_pretrained(args.zoo, progress=progress_shown(args.quiet))
+    names = zoo.names if args.all else [zoo[name].name for name in args.sources]
+    zoo.download(weights=False)
+    zoo.download(names)
+    folder = None if not args.out else zoo.save(args.out, names).folder
+    print(
+        fields(
+            [
+                ("zoo", zoo.where),
+                ("signatures", len(zoo.singles())),
+                ("supernets", names or None),
+                ("cache", zoo.folder),
+                ("folder", folder),
+            ]
+        )
+    )
+
+
+def push(args: argparse.Namespace) -> None:
+    """Publish a zoo on the Hub, and print where."""
+    pushed = Zoo.open(args.zoo).push_to_hub(
+        args.repository,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        overwrite=args.overwrite,
+        prune=args.prune,
+        private=args.private or None,
+        message=args.message,
+    )
+    print(fields([("commit", pushed.commit), ("branch", pushed.revision), ("at", pushed.url)]))
 
 
 def pretrain(args: argparse.Namespace) -> None:
@@ -97,11 +134,18 @@ def _warm_start(zoo: str | None, source: str | None) -> Zoo | Source | None:
     return opened if source is None else opened[source]
 
 
-def _zoo_and_source(zoo: str, source: str | None) -> tuple[Zoo, str | None]:
+def _open(zoo: str, quiet: bool) -> Zoo:
+    if hub_address(zoo) is None:
+        return Zoo.open(zoo)
+    return Zoo.from_pretrained(zoo, progress=progress_shown(quiet))
+
+
+def _zoo_and_source(zoo: str, source: str | None, quiet: bool) -> tuple[Zoo, str | None]:
     """Read the arguments of ``show``, of which one alone may be either."""
-    if source is None and zoo != "builtin" and os.sep not in zoo and not Path(zoo).exists():
+    name = not {"/", os.sep} & set(zoo)
+    if source is None and zoo != "builtin" and name and not Path(zoo).exists():
         return Zoo.open("builtin"), zoo
-    return Zoo.open(zoo), source
+    return _open(zoo, quiet), source
 
 
 def _sources(zoo: Zoo) -> str:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .zoo import Source, Zoo
+from .index import Entry, Index
 
-__all__ = ["zoo_card"]
+if TYPE_CHECKING:
+    from .source import Source
+
+__all__ = [
+    "cell",
+    "header_list",
+    "is_number",
+    "licence_header",
+    "source_card",
+    "table",
+    "zoo_card",
+]
 
 _HEADER = """\
 ---
@@ -21,6 +32,61 @@ tags: {tags}
 datasets: {datasets}
 ---
 """
+
+_SOURCE = """\
+---
+{licence}library_name: supernetnas
+pipeline_tag: image-classification
+tags: {tags}
+datasets: {datasets}
+---
+
+# Supernet {title}
+
+A pretrained supernet for architecture search by transfer, with the signature of the dataset that
+it was pretrained on. Written by [supernetnas](https://pypi.org/project/supernetnas/).
+
+{about}
+
+"Licence" is what the place that the images were taken from says about them. "Not stated" grants
+nothing. The images themselves are not here. The signature was made with the embedder
+`{embedder}`; it is not anonymous.
+
+## Evaluation
+
+Of the supernet, at the end of its pretraining:
+
+{metrics}
+
+## How to load
+
+```python
+from supernetnas import Zoo  # pip install "supernetnas[hub]"
+
+zoo = Zoo.open("path/to/a/zoo")  # of the same embedder
+zoo.link("{name}", "{where}")
+```
+"""
+
+_LICENCES = (
+    "apache-2.0",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-nd-4.0",
+    "cc-by-nc-sa-4.0",
+    "cc-by-nd-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "gpl-3.0",
+    "lgpl-3.0",
+    "mit",
+    "odbl",
+    "pddl",
+    "unlicense",
+)
+"""Identifiers of licences that the Hub knows, of those that datasets have."""
 
 _BODY = """\
 # Supernet zoo {title}
@@ -46,18 +112,25 @@ Signatures were made with the embedder `{embedder}`. The classifiers are not inc
 ## How to load
 
 ```python
-from supernetnas import SupernetTransferClassifier, Zoo
+from supernetnas import SupernetTransferClassifier, Zoo  # pip install {package}
 
-clf = SupernetTransferClassifier(zoo="path/to/this/folder").fit(X, y)  # chooses a source
+clf = SupernetTransferClassifier(strategy="ot", zoo="{where}").fit(X, y)  # chooses a source
 
-zoo = Zoo.open("path/to/this/folder")
+zoo = Zoo.open("{where}")
 zoo.verify()  # compares every file with the SHA-256 in index.json
 {example}```
 """
 
 
-def zoo_card(zoo: Zoo) -> str:
+def zoo_card(index: Index, title: str, address: str | None = None) -> str:
     """Return the card of a zoo.
+
+    Parameters
+    ----------
+    index : Index
+    title : str
+    address : str, optional
+        Repository on the Hub; by default the zoo is a folder.
 
     Returns
     -------
@@ -65,30 +138,76 @@ def zoo_card(zoo: Zoo) -> str:
         Markdown with a YAML header that ``huggingface_hub.ModelCard`` reads. What sources say
         about themselves is escaped.
     """
-    sources = list(zoo.values())
-    spaces = sorted({str(source._entry.config.get("space")) for source in sources})
+    entries = index.sources
+    spaces = sorted({str(entry.config.get("space")) for entry in entries.values()})
     tags = ["supernetnas", "supernet", "neural-architecture-search", "image-classification"]
     datasets = [
-        str(source._entry.provenance.get("dataset", source.name)) for source in zoo.singles()
+        str(entry.provenance.get("dataset", name))
+        for name, entry in entries.items()
+        if entry.kind == "single"
     ]
-    example = f'zoo["{sources[0].name}"].state_dict()  # torch tensors\n' if sources else ""
-    count = f"{len(sources)} pretrained supernet{'' if len(sources) == 1 else 's'}"
+    example = f'zoo["{next(iter(entries))}"].state_dict()  # torch tensors\n' if entries else ""
+    count = f"{len(entries)} pretrained supernet{'' if len(entries) == 1 else 's'}"
     return _HEADER.format(
-        tags=_yaml(tags + [f"search-space-{space}" for space in spaces]), datasets=_yaml(datasets)
+        tags=header_list(tags + [f"search-space-{space}" for space in spaces]),
+        datasets=header_list(datasets),
     ) + _BODY.format(
-        title=_cell(zoo.folder.name),
+        title=cell(title),
         count=count,
-        sources=_sources_table(sources),
-        supernets=_supernets_table(sources),
-        embedder=_cell(zoo.embedder_id).replace("`", ""),
+        sources=_sources_table(entries),
+        supernets=_supernets_table(entries),
+        embedder=cell(index.embedder_id).replace("`", ""),
+        where=address or "path/to/this/folder",
+        package="supernetnas" if address is None else '"supernetnas[hub]"',
         example=example,
     )
 
 
-def _sources_table(sources: list[Source]) -> str:
-    entries = {source.name: source._entry for source in sources}
+def source_card(source: Source, address: str) -> str:
+    """Return the card of a source in a repository of its own."""
+    entry = source._entry
+    provenance, config = entry.provenance, entry.config
+    rows = [
+        ["dataset", provenance.get("dataset")],
+        ["upstream collection", provenance.get("upstream")],
+        ["images taken from", provenance.get("source")],
+        ["licence", provenance.get("licence") or "not stated"],
+        ["images", entry.n_images],
+        ["classes", entry.n_classes],
+        ["search space", config.get("space")],
+        ["channels, cells", f"{config.get('init_channels')}, {config.get('n_cells')}"],
+        ["image size", "x".join(str(side) for side in config.get("image_size", ()))],
+    ]
+    metrics = [[name.replace("_", " "), value] for name, value in entry.metrics.items()]
+    tags = ["supernetnas", "supernet", "neural-architecture-search", "image-classification"]
+    return _SOURCE.format(
+        licence=licence_header(provenance.get("licence")),
+        tags=header_list([*tags, f"search-space-{config.get('space')}"]),
+        datasets=header_list([str(provenance.get("dataset", source.name))]),
+        title=cell(source.name),
+        about=table(["", ""], rows),
+        metrics=table(["metric", "value"], metrics),
+        embedder=cell(source.embedder_id).replace("`", ""),
+        name=source.name,
+        where=address,
+    )
+
+
+def licence_header(licence: Any) -> str:
+    """Return what a licence is in the YAML header of a card; empty if none is stated."""
+    if not licence:
+        return ""
+    identifier = "-".join(_printable(str(licence)).lower().split())
+    for known in _LICENCES:
+        if identifier in (known, known.replace("-1.0", "").replace("-4.0", "")):
+            return f"license: {known}\n"
+    (name,) = json.loads(header_list([str(licence)]))
+    return f"license: other\nlicense_name: {json.dumps(name, ensure_ascii=False)}\n"
+
+
+def _sources_table(entries: Mapping[str, Entry]) -> str:
     metrics = sorted(
-        {key for e in entries.values() for key, value in e.metrics.items() if _is_number(value)}
+        {key for e in entries.values() for key, value in e.metrics.items() if is_number(value)}
     )
     rows = [
         [
@@ -105,36 +224,33 @@ def _sources_table(sources: list[Source]) -> str:
     ]
     head = ["source", "dataset", "upstream collection", "images taken from", "licence"]
     head += ["images", "classes"]
-    return _table([*head, *(key.replace("_", " ") for key in metrics)], rows)
+    return table([*head, *(key.replace("_", " ") for key in metrics)], rows)
 
 
-def _supernets_table(sources: list[Source]) -> str:
+def _supernets_table(entries: Mapping[str, Entry]) -> str:
     rows = []
-    for source in sources:
-        config = source._entry.config
-        size = "x".join(str(side) for side in config.get("image_size", ()))
-        rows.append(
-            [
-                source.name,
-                source.kind,
-                config.get("space"),
-                config.get("init_channels"),
-                config.get("n_cells"),
-                size,
-                f"{source.n_bytes / 2**20:.2f}",
-            ]
-        )
-    return _table(["source", "kind", "space", "channels", "cells", "image size", "MiB"], rows)
+    for name, entry in entries.items():
+        size = "x".join(str(side) for side in entry.config.get("image_size", ()))
+        n_bytes = sum(record.size for record in entry.files.values())
+        row = [name, entry.kind, entry.config.get("space"), entry.config.get("init_channels")]
+        row += [entry.config.get("n_cells"), size, f"{n_bytes / 2**20:.2f}"]
+        if any(other.origin for other in entries.values()):
+            row.append("" if entry.origin is None else entry.origin.repo_id)
+        rows.append(row)
+    head = ["source", "kind", "space", "channels", "cells", "image size", "MiB"]
+    return table([*head, "repository"][: len(rows[0]) if rows else None], rows)
 
 
-def _table(head: list[str], rows: list[list[Any]]) -> str:
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """Write a table; what is in its cells is escaped."""
     if not rows:
         return "None yet."
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(cell(value) for value in line)} |" for line in lines)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, which True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -142,7 +258,8 @@ def _printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Write a value as one line of Markdown without HTML or table signs."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -151,6 +268,6 @@ def _cell(value: Any) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def _yaml(values: list[str]) -> str:
+def header_list(values: list[str]) -> str:
     """Write a list of strings; JSON is YAML once nothing in it needs an escape beyond quotes."""
     return json.dumps([_printable(value) for value in values], ensure_ascii=False)

@@ -3,6 +3,9 @@
 The index is the zoo's only truth. A folder that it does not name is not part of the zoo, and
 replacing the index is the one step that adds, replaces or removes a source. All that it says is
 checked when it is read, as it may come from a stranger: format, names, folders, hashes, sizes.
+
+Version 2 of the format adds what zoos on the Hugging Face Hub need: copies of the signatures in a
+few bundles, and sources in repositories of their own. A zoo with neither is written as version 1.
 """
 
 from __future__ import annotations
@@ -11,16 +14,19 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..files import FileError, dump_json, read_bytes, read_json, safe_join, write_atomic
+from ..files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
+from ..hub import is_commit, is_repo_id
 
 __all__ = [
     "FORMAT_VERSION",
+    "Bundle",
     "Entry",
     "FileRecord",
     "Index",
+    "Origin",
     "UnknownSourceError",
     "ZooError",
     "check_name",
@@ -28,8 +34,8 @@ __all__ = [
 ]
 
 FORMAT = "supernetnas-zoo"
-FORMAT_VERSION = 1
-"""Version of the format that is written, and the newest that is read."""
+FORMAT_VERSION = 2
+"""Newest version of the format that is read."""
 
 INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".lock"
 """Files of the zoo itself."""
@@ -37,6 +43,9 @@ INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".loc
 CONFIG, SUPERNET = "config.json", "supernet.safetensors"
 SIGNATURE, HISTORY = "signature.safetensors", "history.csv"
 """Files of a source."""
+
+BUNDLES = "_signatures"
+"""Folder of the bundles of signatures. No source can have this name."""
 
 LIMITS = {
     INDEX: 64 * 2**20,
@@ -48,6 +57,10 @@ LIMITS = {
 }
 """Bytes that a file may have; a larger one is refused unread."""
 
+MAX_BUNDLE = 2**30
+"""Bytes that a bundle of signatures may have."""
+
+_BUNDLE = re.compile(rf"{BUNDLES}/[0-9]{{4}}\.bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -109,6 +122,67 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Bundle(FileRecord):
+    """A file that holds the signature files of several sources, one after another.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Names of the sources, in the order of their signatures.
+    """
+
+    sources: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], limit: int = MAX_BUNDLE) -> Bundle:
+        """Check and rebuild the record of a bundle."""
+        record = super().from_dict(data, limit)
+        if not isinstance(record.sources, list) or not all(
+            isinstance(name, str) for name in record.sources
+        ):
+            raise ValueError("its sources are no list of names")
+        return cls(record.sha256, record.size, tuple(record.sources))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where on the Hugging Face Hub the files of a source are, if not in its zoo's folder.
+
+    Attributes
+    ----------
+    repo_id : str
+        Organisation and name.
+    commit : str
+        Full hash.
+    subfolder : str
+        Empty for the repository's root.
+    """
+
+    repo_id: str
+    commit: str
+    subfolder: str = ""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Origin:
+        """Check and rebuild an origin."""
+        origin = cls(**data)
+        if not is_repo_id(origin.repo_id):
+            raise ValueError(f"{origin.repo_id!r:.120} does not name a repository")
+        if not is_commit(origin.commit):
+            raise ValueError(f"{origin.commit!r:.80} is not the hash of a commit")
+        if not isinstance(origin.subfolder, str) or (
+            origin.subfolder
+            and not all(_NAME.fullmatch(part) for part in origin.subfolder.split("/"))
+        ):
+            raise ValueError(f"{origin.subfolder!r:.120} cannot be a folder of a repository")
+        return origin
+
+    def path(self, file: str) -> str:
+        """Path of a file of the source in the repository."""
+        return str(PurePosixPath(self.subfolder, file))
+
+
+@dataclass(frozen=True)
 class Entry:
     """What the index says about a source.
 
@@ -127,6 +201,8 @@ class Entry:
         See `Zoo.add`.
     files : dict of str to FileRecord
         Every file of the source.
+    origin : Origin or None
+        Where its files are; None is the zoo itself.
     """
 
     kind: str
@@ -137,6 +213,7 @@ class Entry:
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> Entry:
@@ -159,7 +236,8 @@ class Entry:
         records = {
             file: FileRecord.from_dict(data, LIMITS[file]) for file, data in entry.files.items()
         }
-        return cls(**{**entry.__dict__, "files": records})
+        origin = None if entry.origin is None else Origin.from_dict(entry.origin)
+        return cls(**{**entry.__dict__, "files": records, "origin": origin})
 
 
 @dataclass(frozen=True)
@@ -174,11 +252,14 @@ class Index:
         By name, in the order of the names.
     basis : FileRecord or None
         The shared basis of compact signatures.
+    bundles : dict of str to Bundle
+        By path. Copies of signatures; a change of the sources drops them.
     """
 
     embedder_id: str
     sources: dict[str, Entry] = field(default_factory=dict)
     basis: FileRecord | None = None
+    bundles: dict[str, Bundle] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Index:
@@ -197,25 +278,42 @@ class Index:
                 f"There is no zoo in {folder}: it holds no {INDEX}. Zoo.create makes a new zoo."
             )
         try:
-            data = read_json(safe_join(folder, INDEX), limit=LIMITS[INDEX])
+            path = safe_join(folder, INDEX)
         except FileError as error:
             raise ZooError(f"The index of the zoo in {folder} cannot be read: {error}") from error
+        return cls.read_file(path, f"the zoo in {folder}")
+
+    @classmethod
+    def read_file(cls, path: Path, zoo: str) -> Index:
+        """Read and check an index; ``zoo`` is what errors call the zoo.
+
+        Raises
+        ------
+        ZooError
+            Saying what is wrong and what to do about it.
+        """
+        try:
+            data = parse_json(read_bytes(path, limit=LIMITS[INDEX]), name=str(path))
+        except FileError as error:
+            raise ZooError(f"The index of {zoo} cannot be read: {error}") from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ZooError(f"{folder / INDEX} is not the index of a zoo: its format is another.")
+            raise ZooError(
+                f"The {INDEX} of {zoo} is not the index of a zoo: its format is another."
+            )
         version = data.get("format_version")
         if type(version) is not int or version < 1:
-            raise ZooError(f"{folder / INDEX} has no valid format version: {version!r:.80}.")
+            raise ZooError(f"The {INDEX} of {zoo} has no valid format version: {version!r:.80}.")
         if version > FORMAT_VERSION:
             raise ZooError(
-                f"The zoo in {folder} has format version {version}; this supernetnas reads up to "
-                f"{FORMAT_VERSION}. Update it: pip install --upgrade supernetnas"
+                f"{zoo[0].upper()}{zoo[1:]} has format version {version}; this supernetnas reads "
+                f"up to {FORMAT_VERSION}. Update it: pip install --upgrade supernetnas"
             )
         try:
             return cls._from_dict(data)
         except (KeyError, TypeError, ValueError) as error:
             raise ZooError(
-                f"The index of the zoo in {folder} is damaged: {error}. Take {INDEX} again from "
-                "where the zoo came from."
+                f"The index of {zoo} is damaged: {error}. Take {INDEX} again from where the zoo "
+                "came from."
             ) from error
 
     @classmethod
@@ -236,12 +334,40 @@ class Index:
             embedder_id,
             sources,
             None if basis is None else FileRecord.from_dict(basis, LIMITS[BASIS]),
+            _bundles(data.get("bundles", {}), sources),
         )
+
+    def dump(self) -> bytes:
+        """Return the content of ``index.json``."""
+        data = {"format": FORMAT, "format_version": 1, **asdict(self)}
+        for entry in data["sources"].values():
+            if entry["origin"] is None:
+                del entry["origin"]
+            else:
+                data["format_version"] = 2
+        if self.bundles:
+            data["format_version"] = 2
+        else:
+            del data["bundles"]
+        return dump_json(data)
 
     def write(self, folder: Path) -> None:
         """Replace the index of a zoo in one step."""
-        data = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
-        write_atomic(folder / INDEX, dump_json(data))
+        write_atomic(folder / INDEX, self.dump())
+
+    def bundle_of(self, name: str) -> tuple[str, Bundle, int] | None:
+        """Find a copy of a source's signature.
+
+        Returns
+        -------
+        path, bundle, offset : str, Bundle and int; or None
+            Where the copy begins, in bytes.
+        """
+        for path, bundle in self.bundles.items():
+            if name in bundle.sources:
+                before = bundle.sources[: bundle.sources.index(name)]
+                return path, bundle, sum(self.sources[n].files[SIGNATURE].size for n in before)
+        return None
 
     def with_source(self, name: str, entry: Entry) -> Index:
         """Return an index in which ``name`` is ``entry``."""
@@ -252,6 +378,24 @@ class Index:
         """Return an index without ``name``."""
         sources = {other: entry for other, entry in self.sources.items() if other != name}
         return Index(self.embedder_id, sources, self.basis)
+
+
+def _bundles(data: Any, sources: Mapping[str, Entry]) -> dict[str, Bundle]:
+    """Check and rebuild the bundles, which must be of the signatures that the sources have."""
+    if not isinstance(data, dict):
+        raise ValueError("its bundles are no mapping")
+    bundles, seen = {}, set()
+    for path, record in data.items():
+        if not _BUNDLE.fullmatch(path):
+            raise ValueError(f"{path!r:.120} cannot be a bundle of signatures")
+        bundle = bundles[path] = Bundle.from_dict(record)
+        for name in bundle.sources:
+            if name in seen or name not in sources or SIGNATURE not in sources[name].files:
+                raise ValueError(f"{path} cannot hold a signature of {name!r:.120}")
+            seen.add(name)
+        if bundle.size != sum(sources[name].files[SIGNATURE].size for name in bundle.sources):
+            raise ValueError(f"{path} has not the size of its signatures")
+    return bundles
 
 
 def read_verified(path: Path, record: FileRecord) -> bytes:

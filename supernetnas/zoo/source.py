@@ -5,18 +5,32 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..files import FileError, parse_csv, parse_json, parse_safetensors, safe_join
-from .index import CONFIG, HISTORY, INDEX, SIGNATURE, SUPERNET, Entry, ZooError, read_verified
+from ..hub import HubRepository
+from .index import (
+    CONFIG,
+    HISTORY,
+    INDEX,
+    SIGNATURE,
+    SUPERNET,
+    Entry,
+    FileRecord,
+    ZooError,
+    read_verified,
+)
+from .places import FolderPlace, HubPlace
 from .weights import load_supernet
 
 if TYPE_CHECKING:
     import torch
 
+    from ..hub_target import Pushed
     from ..signature import DatasetSignature
     from ..supernets.cell import SupernetConfig
     from .zoo import Zoo
@@ -36,9 +50,12 @@ class Source:
         Of the data it was pretrained on.
     """
 
-    def __init__(self, zoo: Zoo, name: str, entry: Entry) -> None:
+    def __init__(
+        self, zoo: Zoo, name: str, entry: Entry, place: FolderPlace | HubPlace | None = None
+    ) -> None:
         self._zoo = zoo
         self._entry = entry
+        self._place = _place_of(zoo, entry) if place is None else place
         self.name = name
 
     @property
@@ -103,6 +120,12 @@ class Source:
         with self._refusing():
             return self._description()["classes"]
 
+    @property
+    def origin(self) -> str | None:
+        """Repository on the Hugging Face Hub that the files are in, if not with the zoo."""
+        origin = self._entry.origin
+        return None if origin is None else f"hf://{origin.repo_id}@{origin.commit}"
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Load weights, alphas and batch-norm statistics.
 
@@ -148,7 +171,9 @@ class Source:
         if self.kind == "multi":
             raise ZooError(f"Source {self.name!r} was pretrained on many datasets: no signature.")
         with self._refusing():
-            tensors, metadata = parse_safetensors(self._read(SIGNATURE), name=self._name(SIGNATURE))
+            tensors, metadata = parse_safetensors(
+                self._signature_file(), name=self._name(SIGNATURE)
+            )
             try:
                 signature = DatasetSignature.from_tensors(
                     tensors, metadata, basis=self._zoo.basis()
@@ -177,6 +202,35 @@ class Source:
         with self._refusing():
             return parse_csv(self._read(HISTORY), name=self._name(HISTORY))
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        create_pr: bool = False,
+        private: bool | None = None,
+        message: str | None = None,
+        token: str | bool | None = None,
+        endpoint: str | None = None,
+    ) -> Pushed:
+        """Publish the source in a repository of its own, for zoos to `Zoo.link` to.
+
+        It has its own card, licence, revisions and count of downloads. Parameters, result and
+        errors are as in `Zoo.push_to_hub`.
+        """
+        from ..hub_target import Target
+        from .publishing import push_source
+
+        target = Target(
+            repo_id,
+            revision=revision,
+            create_pr=create_pr,
+            private=private,
+            token=token,
+            endpoint=endpoint,
+        )
+        return push_source(self, target, message=message)
+
     def verify(self) -> list[str]:
         """Read and check every file of the source, whatever was loaded before.
 
@@ -193,6 +247,7 @@ class Source:
                 str(self._path(SUPERNET)), 0, self._entry.files[SUPERNET], self.config
             ),
             self.signature if self.kind == "single" else list,
+            lambda: self._read(SIGNATURE) if self.kind == "single" else None,
             self.history,
         ):
             try:
@@ -202,17 +257,34 @@ class Source:
                 problems.append(str(error))
         return problems
 
+    def _file(self, file: str) -> str:
+        """Path of a file in the place."""
+        origin = self._entry.origin
+        return f"{self._entry.folder}/{file}" if origin is None else origin.path(file)
+
     def _name(self, file: str) -> str:
-        return str(self._zoo.folder / self._entry.folder / file)
+        return self._place.name(self._file(file))
 
     def _path(self, file: str) -> Path:
-        path = safe_join(self._zoo.folder, f"{self._entry.folder}/{file}")
-        if not path.exists():
-            raise FileError(f"{path} is missing.")
-        return path
+        return self._place.path(self._file(file), self._entry.files[file])
 
     def _read(self, file: str) -> bytes:
         return read_verified(self._path(file), self._entry.files[file])
+
+    def _signature_file(self) -> bytes:
+        """Read the signature, or the copy of it in a bundle."""
+        found = self._zoo._index.bundle_of(self.name)
+        if found is None:
+            return self._read(SIGNATURE)
+        path, bundle, offset = found
+        record = self._entry.files[SIGNATURE]
+        with open(self._zoo._place.path(path, bundle), "rb") as file:
+            file.seek(offset)
+            data = file.read(record.size)
+        if FileRecord.of(data) != record:
+            name = self._zoo._place.name(path)
+            raise FileError(f"{name} holds another signature of {self.name!r} than the index says.")
+        return data
 
     def _description(self) -> dict[str, Any]:
         """Read ``config.json``, which must agree with the index."""
@@ -228,6 +300,8 @@ class Source:
         return description
 
     def _check_foreign(self) -> None:
+        if not isinstance(self._place, FolderPlace):
+            return  # what else is in a repository is not even fetched
         folder = safe_join(self._zoo.folder, self._entry.folder)
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
@@ -239,10 +313,15 @@ class Source:
         try:
             yield
         except FileError as error:
+            if isinstance(self._place, FolderPlace):
+                remedy = (
+                    f"Take the folder {self._name('')} again from where the zoo came from, or open "
+                    "the zoo again if it was written to in the meantime."
+                )
+            else:
+                remedy = f"Tell who publishes {self._place}."
             raise ZooError(
-                f"Source {self.name!r} is not as the zoo's index says: {error} Take the folder "
-                f"{self._zoo.folder / self._entry.folder} again from where the zoo came from, or "
-                "open the zoo again if it was written to in the meantime."
+                f"Source {self.name!r} is not as the zoo's index says: {error} {remedy}"
             ) from error
 
     def __reduce__(self) -> tuple:
@@ -267,6 +346,18 @@ class Source:
             f"{config.get('init_channels')} channels, {config.get('n_cells')} cells; "
             f"{self.n_images} images of {self.n_classes} classes>"
         )
+
+
+def _place_of(zoo: Zoo, entry: Entry) -> FolderPlace | HubPlace:
+    """Where the files of a source are."""
+    origin, place = entry.origin, zoo._place
+    if origin is None:
+        return place
+    if isinstance(place, HubPlace):  # with the same cache and token
+        repository = replace(place.repository, repo_id=origin.repo_id, commit=origin.commit)
+    else:
+        repository = HubRepository(origin.repo_id, origin.commit)
+    return HubPlace(repository)
 
 
 def describe(entry: Entry, embedder_id: str, classes: list[str] | None) -> dict[str, Any]:

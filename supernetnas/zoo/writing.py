@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,16 +52,38 @@ def clear_leftovers(folder: Path) -> None:
         discard(leftover)
 
 
-def install(zoo: Path, index: Index, folder: str, contents: Mapping[str, bytes]) -> None:
-    """Write a source's folder, then the index that names it.
+def install(zoo: Path, index: Index, sources: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+    """Write folders of sources, then the index that names them.
+
+    Parameters
+    ----------
+    zoo : pathlib.Path
+    index : Index
+    sources : iterable of (folder, contents)
+        Content by the name of the file; may be made one by one.
 
     Raises
     ------
     ZooError
         If something that is not of a zoo is in the way. This and every other error or
-        interruption leaves the zoo as it was or, once the index is replaced, with the source.
+        interruption leaves the zoo as it was or, once the index is replaced, with the sources.
     """
-    target = zoo / folder
+    installed = []
+    try:
+        for folder, contents in sources:
+            installed.append(zoo / folder)
+            _install_folder(zoo / folder, contents)
+        sync_folder(zoo)
+        index.write(zoo)
+    except BaseException:
+        if Index.read(zoo) != index:
+            for target in installed:
+                if target.exists() and _is_leftover(target):
+                    discard(target)
+        raise
+
+
+def _install_folder(target: Path, contents: Mapping[str, bytes]) -> None:
     if target.exists() and not _is_leftover(target):
         raise ZooError(f"{target} is in the way and not part of the zoo. Move it elsewhere.")
     temporary = temporary_beside(target)
@@ -72,12 +94,8 @@ def install(zoo: Path, index: Index, folder: str, contents: Mapping[str, bytes])
         sync_folder(temporary)
         discard(target)
         os.rename(temporary, target)
-        sync_folder(zoo)
-        index.write(zoo)
     except BaseException:
         discard(temporary)
-        if Index.read(zoo) != index:
-            discard(target)
         raise
 
 

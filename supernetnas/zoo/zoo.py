@@ -14,12 +14,14 @@ Opening a zoo reads the index alone. A file is read when it is asked for, compar
 and SHA-256 that the index states, and parsed strictly; nothing is unpickled. A source is added by
 writing its folder under another name, renaming it, and replacing the index: whatever interrupts
 this, the index names only complete sources.
+
+A repository on the Hugging Face Hub holds the same files, and bundles of the signatures besides;
+see `supernetnas.zoo.places` and `supernetnas.zoo.bundles`.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib.resources
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,12 +40,14 @@ from ..files import (
     dump_safetensors,
     parse_safetensors,
     plain,
-    safe_join,
     write_atomic,
 )
+from ..hub import check_address
 from .card import zoo_card
+from .growing import classifier_contents, link_repository, merge_zoos
 from .index import (
     BASIS,
+    BUNDLES,
     CARD,
     CONFIG,
     HISTORY,
@@ -58,6 +62,7 @@ from .index import (
     check_name,
     read_verified,
 )
+from .places import BUILTIN, FolderPlace, HubPlace, open_place
 from .source import Source, describe
 from .weights import dump_supernet
 from .writing import clear_leftovers, discard, install, locked
@@ -66,6 +71,8 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
+    from ..classifier import SupernetTransferClassifier
+    from ..hub_target import Pushed
     from ..signature import Basis, DatasetSignature
     from ..supernets.cell import SupernetConfig
 
@@ -73,14 +80,16 @@ __all__ = ["Source", "Zoo", "ZooError"]
 
 
 class Zoo(Mapping[str, Source]):
-    """Pretrained supernets by name; made by `Zoo.open` and `Zoo.create`.
+    """Pretrained supernets by name; `Zoo.open`, `Zoo.create` and `Zoo.from_pretrained` make it.
 
-    A mapping from names to `Source`, in the order of the names. It copies and pickles as its path
-    and is read again where it arrives, so it can be a parameter of an estimator.
+    A mapping from names to `Source`, in the order of the names. It copies and pickles as its path,
+    or its repository and commit, and is read again where it arrives, so it can be a parameter of
+    an estimator. A token is not pickled.
 
     Attributes
     ----------
     folder : pathlib.Path
+        Of a zoo on the Hugging Face Hub, the folder in the cache where its files are fetched to.
     embedder_id : str
         Identity of the embedder that all signatures were made with.
 
@@ -90,23 +99,30 @@ class Zoo(Mapping[str, Source]):
     >>> zoo["omniglot"].state_dict()  # doctest: +SKIP
     """
 
-    def __init__(self, folder: str | os.PathLike, names: tuple[str, ...] | None = None) -> None:
-        self._where = "builtin" if folder == "builtin" else _absolute(folder)
+    def __init__(
+        self,
+        folder: str | os.PathLike | FolderPlace | HubPlace,
+        names: tuple[str, ...] | None = None,
+    ) -> None:
+        self._place = open_place(folder)
+        self._where = self._place.where
         self._names = names
-        self.folder = _builtin_folder() if folder == "builtin" else Path(self._where)
-        self._index = Index.read(self.folder)
+        self.folder = self._place.folder
+        self._index = self._place.index()
         for name in names or ():
             self[name]
 
     @classmethod
     def open(cls, folder: str | os.PathLike, *, verify: Literal["lazy", "full"] = "lazy") -> Zoo:
-        """Open the zoo in a folder.
+        """Open the zoo in a folder, or a repository on the Hugging Face Hub.
 
         Parameters
         ----------
-        folder : path or "builtin"
+        folder : path, "builtin" or str
             "builtin" is the zoo that comes with the package; write ``"./builtin"`` for a folder
-            of that name.
+            of that name. ``"org/name"`` and ``"org/name@revision"`` are a repository, unless
+            there is a folder of that name; ``"hf://org/name"`` is one even then, and
+            ``"./org/name"`` or a `pathlib.Path` never is.
         verify : {"lazy", "full"}
             Whether to check each file when it is read, or all of them now as well.
 
@@ -115,6 +131,10 @@ class Zoo(Mapping[str, Source]):
         ZooError
             If there is no zoo, or it is damaged or of a newer format, or ``verify="full"`` finds
             a problem.
+        HubError
+            If a repository cannot be had.
+        ImportError
+            If ``huggingface_hub`` would be needed and is not installed.
         """
         if verify not in ("lazy", "full"):
             raise ValueError(f"verify must be 'lazy' or 'full'; got {verify!r}.")
@@ -122,6 +142,76 @@ class Zoo(Mapping[str, Source]):
         if verify == "full" and (problems := zoo.verify()):
             raise ZooError(f"{zoo!r} has {len(problems)} problem(s):\n" + "\n".join(problems))
         return zoo
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        endpoint: str | None = None,
+        progress: bool = True,
+    ) -> Zoo:
+        """Open a zoo on the Hugging Face Hub.
+
+        The index is fetched now, signatures when sources are ranked, and the weights of a source
+        when they are asked for; all of the commit that the revision means now, and each compared
+        with the SHA-256 that the index states. What is in the cache is not fetched again, and if
+        the revision is the full hash of a commit, not even asked for.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``"org/name"``, also ``"org/name@revision"``.
+        revision : str, optional
+            Branch, tag or commit; by default the branch "main".
+        cache_dir : path, optional
+            By default the cache that all libraries of the Hub share (``HF_HOME``).
+        token : str or bool, optional
+            For a private zoo; by default the one that you have logged in with.
+        local_files_only : bool
+            Whether to take everything from the cache, as ``HF_HUB_OFFLINE=1`` does.
+        endpoint : str, optional
+            Address of another Hub or of a mirror.
+        progress : bool
+            Whether downloads show a progress bar, on a terminal.
+
+        Returns
+        -------
+        Zoo
+            Not to be written to; see `save`.
+
+        Raises
+        ------
+        HubError
+            If the repository, the revision or a file is missing, or access is refused, or the
+            network is off and the cache lacks something; says what.
+        ZooError
+            If it is no zoo, or damaged, or of a newer format.
+        ImportError
+            If ``huggingface_hub`` is not installed.
+
+        Examples
+        --------
+        >>> zoo = Zoo.from_pretrained("org/zoo", revision="v1")  # doctest: +SKIP
+        """
+        if revision is None:
+            repo_id, at, tail = repo_id.removeprefix("hf://").partition("@")
+            revision = tail if at else None
+        address = check_address(repo_id, revision)
+        return cls(
+            HubPlace.open(
+                address,
+                cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+                token=token,
+                local_files_only=local_files_only,
+                endpoint=endpoint,
+                progress=progress,
+            )
+        )
 
     @classmethod
     def create(
@@ -152,7 +242,7 @@ class Zoo(Mapping[str, Source]):
         """
         if not isinstance(embedder_id, str) or not embedder_id:
             raise ValueError(f"embedder_id must be a non-empty string; got {embedder_id!r}.")
-        folder = Path(_absolute(folder))
+        folder = Path(folder).expanduser().resolve()
         if folder.exists() and not folder.is_dir():
             raise ZooError(f"{folder} is a file, not a folder.")
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +250,7 @@ class Zoo(Mapping[str, Source]):
         index = Index(embedder_id, basis=None if data is None else FileRecord.of(data))
         with locked(folder):
             if (folder / INDEX).exists():
-                zoo = cls(folder)
+                zoo = cls(FolderPlace(str(folder)))
                 if not exist_ok:
                     raise ZooError(f"There is a zoo in {folder} already; Zoo.open opens it.")
                 for what, old, new in (
@@ -180,9 +270,14 @@ class Zoo(Mapping[str, Source]):
             if data is not None:
                 write_atomic(folder / BASIS, data)
             index.write(folder)
-            zoo = cls(folder)
+            zoo = cls(FolderPlace(str(folder)))
             zoo._write_card()
         return zoo
+
+    @property
+    def where(self) -> str:
+        """Path of the folder, "builtin", or repository and commit as ``hf://org/name@commit``."""
+        return self._where
 
     @property
     def embedder_id(self) -> str:
@@ -210,7 +305,7 @@ class Zoo(Mapping[str, Source]):
             If it lacks one of them.
         """
         chosen = {self[name].name for name in names}
-        return Zoo(self._where, tuple(name for name in self if name in chosen))
+        return Zoo(self._place, tuple(name for name in self if name in chosen))
 
     def basis(self) -> Basis | None:
         """Load the basis that compact signatures of the zoo share, if there is one.
@@ -223,7 +318,7 @@ class Zoo(Mapping[str, Source]):
         if self._index.basis is None:
             return None
         try:
-            path = safe_join(self.folder, BASIS)
+            path = self._place.path(BASIS, self._index.basis)
             return _load_basis(str(path), path.stat().st_mtime_ns, self._index.basis)
         except (FileError, FileNotFoundError) as error:
             raise ZooError(
@@ -249,12 +344,225 @@ class Zoo(Mapping[str, Source]):
         ]
         return pd.DataFrame(rows, index=pd.Index(self.names, name="source", dtype=object))
 
-    def add(
+    def download(self, names: Iterable[str] | None = None, *, weights: bool = True) -> None:
+        """Fetch what is on the Hub and not in the cache yet, several files at a time.
+
+        Afterwards it can be used without a network. Everything else fetches what it needs by
+        itself, too.
+
+        Parameters
+        ----------
+        names : iterable of str, optional
+            Sources; by default all.
+        weights : bool
+            Whether to fetch all files of the sources, or the signatures alone.
+
+        Raises
+        ------
+        HubError
+            If something cannot be had.
+        """
+        wanted: dict[FolderPlace | HubPlace, dict[str, FileRecord]] = {}
+        if self._index.basis is not None:
+            wanted[self._place] = {BASIS: self._index.basis}
+        for source in self.values() if names is None else [self[name] for name in names]:
+            records = dict(source._entry.files)
+            if (found := self._index.bundle_of(source.name)) is not None:
+                wanted.setdefault(self._place, {})[found[0]] = found[1]
+                del records[SIGNATURE]
+            if not weights:
+                records = {file: r for file, r in records.items() if file == SIGNATURE}
+            paths = {source._file(file): record for file, record in records.items()}
+            wanted.setdefault(source._place, {}).update(paths)
+        for place, records in wanted.items():
+            place.fetch(records)
+
+    def save(self, folder: str | os.PathLike, names: Iterable[str] | None = None) -> Zoo:
+        """Copy the zoo, or some of its sources, to a folder that needs nothing else.
+
+        Parameters
+        ----------
+        folder : path
+            Made if need be. If it holds a zoo of the same embedder and basis, sources that it
+            lacks are added, so that an interrupted copy can be gone on with.
+        names : iterable of str, optional
+            Sources; by default all.
+
+        Returns
+        -------
+        Zoo
+            The copy, every file of it checked.
+
+        Raises
+        ------
+        ZooError
+            If a file is not as the index says, or the folder holds something else.
+        HubError
+            If something cannot be had from the Hub.
+        """
+        copy = Zoo.create(folder, embedder_id=self.embedder_id, basis=self.basis(), exist_ok=True)
+        copy.merge(self, names)
+        return copy
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        create_pr: bool = False,
+        overwrite: bool = False,
+        prune: bool = False,
+        private: bool | None = None,
+        message: str | None = None,
+        token: str | bool | None = None,
+        endpoint: str | None = None,
+    ) -> Pushed:
+        """Add the sources to a zoo on the Hugging Face Hub, which is made if need be.
+
+        Files are checked before they are sent. Readers see the zoo as it was or as it will be; a
+        push of more than 500 files sends the new ones ahead, which no index names yet. If a push
+        breaks off, call it again: what has arrived is not sent again. If somebody else pushes at
+        the same time, both get in.
+
+        Parameters
+        ----------
+        repo_id : str
+            ``"org/name"``.
+        revision : str, optional
+            Branch; by default "main".
+        create_pr : bool
+            Whether to propose the change in a pull request, for a repository of somebody else's.
+        overwrite : bool
+            Whether to replace sources of the same names that are different.
+        prune : bool
+            Whether to remove the sources there that this zoo has not.
+        private : bool, optional
+            Of a repository that is made now.
+        message : str, optional
+            Of the commit.
+        token : str or bool, optional
+            By default the one that you have logged in with.
+        endpoint : str, optional
+            Address of another Hub.
+
+        Returns
+        -------
+        Pushed
+            With ``commit``, ``url`` and ``revision``; that of the newest commit if there was
+            nothing to change.
+
+        Raises
+        ------
+        ZooError
+            If a file is damaged, or the sources do not fit to those that are there.
+        HubError
+            If the Hub refuses or cannot be reached. What is there is as it was.
+        """
+        from ..hub_target import Target
+        from .publishing import push_zoo
+
+        target = Target(
+            repo_id,
+            revision=revision,
+            create_pr=create_pr,
+            private=private,
+            token=token,
+            endpoint=endpoint,
+        )
+        return push_zoo(self, target, overwrite=overwrite, prune=prune, message=message)
+
+    def merge(
+        self,
+        other: Zoo | str | os.PathLike,
+        names: Iterable[str] | None = None,
+        *,
+        overwrite: bool = False,
+    ) -> list[str]:
+        """Copy sources of another zoo to this one, all at once or none.
+
+        Parameters
+        ----------
+        other : Zoo, path or str
+            Also one on the Hub; see `open`. It must be of the same embedder. Full signatures are
+            made compact if this zoo has a basis.
+        names : iterable of str, optional
+            Sources of the other zoo; by default all.
+        overwrite : bool
+            Whether to replace sources of the same names that are different.
+
+        Returns
+        -------
+        list of str
+            Names of the sources that were added or replaced. Those that are here already, byte by
+            byte, are not among them.
+
+        Raises
+        ------
+        ZooError
+            If the zoos do not fit together, a name is taken, or a file is not as it should be.
+        HubError
+            If something cannot be had from the Hub.
+        """
+        other = other if isinstance(other, Zoo) else Zoo.open(other)
+        return merge_zoos(self, other, names, overwrite=overwrite)
+
+    def link(
         self,
         name: str,
+        repo_id: str,
         *,
-        config: SupernetConfig,
-        state_dict: Mapping[str, torch.Tensor | np.ndarray],
+        revision: str | None = None,
+        subfolder: str = "",
+        overwrite: bool = False,
+        token: str | bool | None = None,
+        endpoint: str | None = None,
+    ) -> Source:
+        """Add a source whose files stay in a repository of its own on the Hugging Face Hub.
+
+        The index remembers the commit and the hash of every file, which are fetched and checked
+        now. `save` makes copies of them.
+
+        Parameters
+        ----------
+        name : str
+        repo_id : str
+            A repository that `Source.push_to_hub` made.
+        revision : str, optional
+            Branch, tag or commit; what it means now is kept.
+        subfolder : str
+            Where in the repository the source is.
+        overwrite : bool
+            Whether to replace a source of that name.
+        token, endpoint
+            As in `from_pretrained`; not remembered.
+
+        Returns
+        -------
+        Source
+
+        Raises
+        ------
+        ZooError
+            If it is no source, or one that does not fit into the zoo.
+        HubError
+            If it cannot be had.
+        """
+        address = check_address(repo_id, revision)
+        link_repository(
+            self, name, address, subfolder, overwrite=overwrite, token=token, endpoint=endpoint
+        )
+        return self[name]
+
+    def add(
+        self,
+        source: str | SupernetTransferClassifier | None = None,
+        *,
+        name: str | None = None,
+        card: Mapping[str, Any] | None = None,
+        X: Any = None,
+        y: Any = None,
+        config: SupernetConfig | None = None,
+        state_dict: Mapping[str, torch.Tensor | np.ndarray] | None = None,
         kind: Literal["single", "multi"] = "single",
         signature: DatasetSignature | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -266,10 +574,22 @@ class Zoo(Mapping[str, Source]):
     ) -> Source:
         """Add a source; safe while other processes add theirs, and at any interruption.
 
+        ``zoo.add(clf, name="flowers", card={"licence": "CC0 1.0"})`` makes a source of a fitted
+        classifier: its searched supernet, and the signature of its images. ``zoo.add("flowers",
+        config=config, state_dict=state, signature=signature)`` adds any other supernet.
+
         Parameters
         ----------
+        source : str or SupernetTransferClassifier
+            Name of the source, or a fitted classifier to make one of.
         name : str
             Letters, digits, dots, dashes and underscores.
+        card : mapping, optional
+            With a classifier: what `provenance` is otherwise, and ``metrics`` besides.
+        X, y : images and labels, optional
+            With a classifier: those that it was fitted on. They are needed unless the fit has made
+            a signature of them, which it does with strategy "ot", or if that was with another
+            embedder than the zoo's. They are embedded, not kept.
         config : SupernetConfig
             What the supernet was built from.
         state_dict : mapping of str to tensor
@@ -301,13 +621,27 @@ class Zoo(Mapping[str, Source]):
         Raises
         ------
         ValueError
-            If an argument does not fit the others or the zoo, or the weights are not finite.
+            If an argument does not fit the others or the zoo, or the weights are not finite, or a
+            classifier has no signature.
         TypeError
             If provenance, metrics or history hold values other than plain ones.
         ZooError
             If the name is taken, or the zoo cannot be written to.
         """
+        if hasattr(source, "get_params"):
+            made = {"config": config, "state_dict": state_dict, "signature": signature}
+            made |= {"provenance": provenance, "metrics": metrics, "classes": classes}
+            if given := [argument for argument, value in made.items() if value is not None]:
+                raise ValueError(f"{given[0]} comes from the classifier; pass card instead.")
+            check_name(name)
+            contents_of = classifier_contents(source, self, card or {}, X, y)
+            return self.add(name, **contents_of, dtype=dtype, overwrite=overwrite)
+        if card is not None or X is not None or y is not None:
+            raise ValueError("card, X and y belong to a fitted classifier; none is given.")
+        name = name if source is None else source
         check_name(name)
+        if config is None or state_dict is None:
+            raise ValueError("A source needs config and state_dict, or a fitted classifier.")
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
         self._check_signature(name, kind, signature)
@@ -339,14 +673,11 @@ class Zoo(Mapping[str, Source]):
         with self._writing() as index:
             old = index.sources.get(name)
             self._check_place(index, name, entry, overwrite)
-            if old is not None and old.folder == name:
+            if old is not None and old.folder == name and old.origin is None:
                 entry = replace(entry, folder=f"{name}~")
             changed = index.with_source(name, entry)
-            install(self.folder, changed, entry.folder, contents)
-            self._index = changed
-            if old is not None:
-                discard(self.folder / old.folder)
-            self._write_card()
+            install(self.folder, changed, [(entry.folder, contents)])
+            self._replaced(changed, [] if old is None or old.origin else [old.folder])
         return self[name]
 
     def remove(self, name: str) -> None:
@@ -362,12 +693,11 @@ class Zoo(Mapping[str, Source]):
                 raise self._unknown(name)
             without = index.without_source(name)
             without.write(self.folder)
-            self._index = without
-            discard(self.folder / index.sources[name].folder)
-            self._write_card()
+            old = index.sources[name]
+            self._replaced(without, [] if old.origin else [old.folder])
 
     def verify(self) -> list[str]:
-        """Read and check every file.
+        """Read and check every file; of a zoo on the Hub, fetch those that are not in the cache.
 
         Hidden files, as version control leaves them, are passed over.
 
@@ -382,7 +712,16 @@ class Zoo(Mapping[str, Source]):
             self.basis()
         except ZooError as error:
             problems.append(str(error))
+        for path, bundle in self._index.bundles.items():
+            try:
+                read_verified(self._place.path(path, bundle), bundle)
+            except FileError as error:
+                problems.append(str(error))
+        if isinstance(self._place, HubPlace):
+            return problems
         known = {INDEX, CARD, *(entry.folder for entry in self._index.sources.values())}
+        if self._index.bundles:
+            known.add(BUNDLES)
         if self._index.basis is not None:
             known.add(BASIS)
         for path in sorted(self.folder.iterdir()):
@@ -409,7 +748,8 @@ class Zoo(Mapping[str, Source]):
         return len(self._index.sources if self._names is None else self._names)
 
     def __reduce__(self) -> tuple:
-        return Zoo, (self._where, self._names)
+        where = self._place if isinstance(self._place, HubPlace) else self._where
+        return Zoo, (where, self._names)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Zoo):
@@ -464,7 +804,12 @@ class Zoo(Mapping[str, Source]):
     @contextmanager
     def _writing(self) -> Iterator[Index]:
         """Hold the zoo for writing, and yield its index as it is on the disk now."""
-        if self._where == "builtin":
+        if isinstance(self._place, HubPlace):
+            raise ZooError(
+                f"A zoo on the Hub is not written to; {self!r} can be saved to a folder, changed "
+                "there, and pushed."
+            )
+        if self._where == BUILTIN:
             raise ZooError("The builtin zoo is part of the installation; write to a copy of it.")
         if self._names is not None:
             raise ZooError(f"A subset is not written to; Zoo.open({self._where!r}) is.")
@@ -475,16 +820,15 @@ class Zoo(Mapping[str, Source]):
                 raise ZooError(f"The zoo in {self.folder} was replaced by another; open it again.")
             yield index
 
+    def _replaced(self, index: Index, folders: Iterable[str]) -> None:
+        """Take note that the index was replaced, and discard what no index names any more."""
+        self._index = index
+        for folder in (*folders, BUNDLES):
+            discard(self.folder / folder)
+        self._write_card()
+
     def _write_card(self) -> None:
-        write_atomic(self.folder / CARD, zoo_card(self))
-
-
-def _absolute(folder: str | os.PathLike) -> str:
-    return str(Path(folder).expanduser().resolve())
-
-
-def _builtin_folder() -> Path:
-    return Path(str(importlib.resources.files(__package__).joinpath("builtin")))
+        write_atomic(self.folder / CARD, zoo_card(self._index, self.folder.name))
 
 
 @lru_cache(maxsize=32)

@@ -1,0 +1,226 @@
+"""Zoos and single sources on their way to the Hugging Face Hub.
+
+A push adds to what is there: several people, or several machines, can push to one zoo. It reads
+the newest index, adds its sources, and commits on the condition that nobody else has in the
+meantime; else it begins again. A reader sees the zoo before or after, nothing between.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..hub_target import Conflict, Pushed, Target
+from .bundles import make_bundles
+from .card import source_card, zoo_card
+from .index import (
+    BASIS,
+    BUNDLES,
+    CARD,
+    CONFIG,
+    HISTORY,
+    INDEX,
+    SIGNATURE,
+    SUPERNET,
+    Entry,
+    Index,
+    ZooError,
+)
+from .places import HubPlace
+from .source import Source
+
+if TYPE_CHECKING:
+    from .zoo import Zoo
+
+__all__ = ["push_source", "push_zoo"]
+
+_ATTEMPTS = 5
+_MAX_OPERATIONS = 500  # in a commit; the Hub takes long for more
+
+_ATTRIBUTES = ".gitattributes"
+_SOURCE_FILES = (CONFIG, SUPERNET, SIGNATURE, HISTORY)
+_OURS = re.compile(
+    rf"{re.escape(INDEX)}|{CARD}|{BASIS}|{re.escape(_ATTRIBUTES)}|{BUNDLES}/[^/]+"
+    rf"|[^/]+/({'|'.join(map(re.escape, _SOURCE_FILES))})"
+)
+
+
+class _Plan(NamedTuple):
+    """What a push changes: files that were there or not, and what the index will be."""
+
+    additions: dict[str, bytes | Path]
+    deletions: set[str]
+    changed: list[str]
+    removed: list[str]
+
+
+def push_zoo(
+    zoo: Zoo, target: Target, *, overwrite: bool, prune: bool, message: str | None
+) -> Pushed:
+    """Add the sources of a zoo to a repository; see `Zoo.push_to_hub`."""
+    for attempt in itertools.count(1):
+        parent = target.head()
+        remote = _remote_zoo(target, parent)
+        plan = _plan(zoo, remote, target, parent, overwrite=overwrite, prune=prune)
+        if not plan.additions and not plan.deletions:
+            return Pushed(parent, target.url(parent), target.revision)
+        try:
+            return _commit(plan, remote, target, parent, message or _message(plan))
+        except Conflict:
+            if attempt == _ATTEMPTS:
+                raise
+    raise AssertionError("unreachable")
+
+
+def push_source(source: Source, target: Target, *, message: str | None) -> Pushed:
+    """Make or update a repository of one source; see `Source.push_to_hub`."""
+    _verify([source])
+    parent = target.head()
+    files = set(target.files(parent))
+    if strangers := sorted(files - {CARD, _ATTRIBUTES, *_SOURCE_FILES}):
+        raise ZooError(
+            f"{target.repo_id} holds {strangers[0]!r}, which is not of a source. Choose another "
+            "repository."
+        )
+    additions: dict[str, bytes | Path] = {file: source._path(file) for file in source._entry.files}
+    additions[CARD] = source_card(source, target.repo_id).encode()
+    deletions = (files & set(_SOURCE_FILES)) - source._entry.files.keys()
+    return target.commit(additions, deletions, message or f"Update {source.name}", parent)
+
+
+def _remote_zoo(target: Target, commit: str) -> Zoo | None:
+    """Open the zoo that is there, if there is one."""
+    from .zoo import Zoo
+
+    files = target.files(commit)
+    if INDEX in files:
+        return Zoo(HubPlace(target.repository(commit)))
+    # What an interrupted first push has left is no reason to refuse the next one.
+    if strangers := [path for path in files if not _OURS.fullmatch(path)]:
+        raise ZooError(
+            f"{target.repo_id} is not a zoo: it holds {strangers[0]!r} and no {INDEX}. Choose "
+            "another repository."
+        )
+    return None
+
+
+def _plan(
+    zoo: Zoo, remote: Zoo | None, target: Target, parent: str, *, overwrite: bool, prune: bool
+) -> _Plan:
+    old = Index(zoo.embedder_id, basis=zoo._index.basis) if remote is None else remote._index
+    _check_same_kind(zoo, old, target.repo_id)
+    sources = {} if prune else dict(old.sources)
+    changed, taken = [], []
+    for name in zoo:
+        entry, existing = replace(zoo._index.sources[name], folder=name), old.sources.get(name)
+        if existing is not None and replace(existing, folder=name) == entry:
+            sources[name] = existing
+            continue
+        if existing is not None and not overwrite:
+            taken.append(name)
+        sources[name] = entry
+        changed.append(name)
+    if taken:
+        raise ZooError(
+            f"{target.repo_id} has other sources of the names {', '.join(taken)}; overwrite=True "
+            "replaces them."
+        )
+    _check_together(sources)
+    _verify([zoo[name] for name in changed])
+    basis = zoo._index.basis if remote is None else old.basis
+    index = Index(zoo.embedder_id, dict(sorted(sources.items())), basis)
+
+    def signature(name: str) -> bytes:
+        source = zoo[name] if name in changed or remote is None else remote[name]
+        with source._refusing():
+            return source._signature_file()
+
+    bundles, contents = make_bundles(index, old, signature)
+    index = replace(index, bundles=bundles)
+    additions: dict[str, bytes | Path] = {}
+    for name in changed:
+        if index.sources[name].origin is None:
+            for file in index.sources[name].files:
+                additions[f"{name}/{file}"] = zoo[name]._path(file)
+    if remote is None and basis is not None:
+        additions[BASIS] = zoo._place.path(BASIS, basis)
+    additions |= contents
+    deletions: set[str] = set()
+    if remote is None or index != old:
+        additions[INDEX] = index.dump()
+        additions[CARD] = zoo_card(index, target.repo_id, target.repo_id).encode()
+        deletions = _files(old) - _files(index)
+        if deletions:
+            deletions &= set(target.files(parent))
+    return _Plan(additions, deletions, changed, sorted(old.sources.keys() - sources.keys()))
+
+
+def _commit(plan: _Plan, remote: Zoo | None, target: Target, parent: str, message: str) -> Pushed:
+    """Commit a plan: at once, or if it is large, new files first and the index last."""
+    replaced = {INDEX, CARD} | (set() if remote is None else _files(remote._index))
+    early = [path for path in plan.additions if path not in replaced and "/" in path]
+    batches: Sequence[list[str]] = []
+    if len(plan.additions) > _MAX_OPERATIONS:
+        batches = [
+            early[start : start + _MAX_OPERATIONS]
+            for start in range(0, len(early), _MAX_OPERATIONS)
+        ]
+    for number, batch in enumerate(batches, 1):
+        files = {path: plan.additions[path] for path in batch}
+        part = f"{message} (files, part {number} of {len(batches)})"
+        parent = target.commit(files, (), part, parent).commit
+    sent = set(itertools.chain.from_iterable(batches))
+    last = {path: data for path, data in plan.additions.items() if path not in sent}
+    return target.commit(last, sorted(plan.deletions), message, parent)
+
+
+def _files(index: Index) -> set[str]:
+    """Paths of all files that an index names."""
+    files = {
+        f"{entry.folder}/{file}"
+        for entry in index.sources.values()
+        if entry.origin is None
+        for file in entry.files
+    }
+    return files | set(index.bundles) | (set() if index.basis is None else {BASIS})
+
+
+def _check_same_kind(zoo: Zoo, old: Index, repo_id: str) -> None:
+    for what, ours, theirs in (
+        ("embedder", zoo.embedder_id, old.embedder_id),
+        ("basis", zoo._index.basis, old.basis),
+    ):
+        if ours != theirs:
+            raise ZooError(
+                f"The zoo {repo_id} has another {what}: {theirs}, not {ours}; their signatures "
+                "do not belong together. Push to another repository."
+            )
+
+
+def _check_together(sources: Mapping[str, Entry]) -> None:
+    multi = [name for name, entry in sources.items() if entry.kind == "multi"]
+    if len(multi) > 1:
+        raise ZooError(f"A zoo has at most one source of kind 'multi'; these would be {multi}.")
+    folders: dict[str, str] = {}
+    for name in sources:
+        if (other := folders.setdefault(name.lower(), name)) != name:
+            raise ZooError(f"{name!r} and {other!r} are one folder on some systems.")
+
+
+def _verify(sources: list[Source]) -> None:
+    problems = [problem for source in sources for problem in source.verify()]
+    if problems:
+        raise ZooError("Nothing was pushed, for this is damaged:\n" + "\n".join(problems))
+
+
+def _message(plan: _Plan) -> str:
+    parts = []
+    for verb, names in (("Add", plan.changed), ("Remove", plan.removed)):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            parts.append(f"{verb} {', '.join(names[:5])}{more}")
+    return "; ".join(parts) or "Update the index"
