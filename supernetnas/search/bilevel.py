@@ -288,6 +288,14 @@ class BilevelSearch:
         # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
         return torch.autograd.grad(loss, self.supernet.alpha_parameters(), allow_unused=True)
 
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of the supernet as the search left it; minus infinity before."""
+        rows = [row for row in self.history if row["stage"] == "search"]
+        if not rows:
+            return float("-inf")
+        return rows[-1 if self.kept_epoch is None else self.kept_epoch - 1]["validation_accuracy"]
+
     def searched_supernet(self) -> CellSupernet:
         """Return the supernet that the search leaves, in the form that zoos keep."""
         return self.supernet

@@ -153,9 +153,7 @@ class DirichletSearch(BilevelSearch):
         self.supernet.widen(self.partial_channels[stage], self.generator)
         self.supernet.seed_noise(self._noise)
         old = self.weight_optimizer
-        self.weight_optimizer = torch.optim.SGD(
-            self.supernet.weight_parameters(), **old.defaults
-        )
+        self.weight_optimizer = torch.optim.SGD(self.supernet.weight_parameters(), **old.defaults)
         for weight in self.supernet.weight_parameters():
             if weight in old.state:
                 self.weight_optimizer.state[weight] = old.state[weight]

@@ -1,10 +1,10 @@
 """The baselines: a random architecture, and the best of some by shared weights.
 
 Random search with weight sharing is that of Li and Talwalkar, "Random Search and Reproducibility
-for Neural Architecture Search" (UAI 2019), section 4: each weight step trains one architecture drawn
-uniformly, and after the training random architectures are compared by their accuracy on validation
-images with the shared weights. Architectures are drawn as a genotype has them: two edges into each
-node, any operation but ``none`` on each.
+for Neural Architecture Search" (UAI 2019), section 4: each weight step trains one architecture
+drawn uniformly, and after the training random architectures are compared by their accuracy on
+validation images with the shared weights. Architectures are drawn as a genotype has them: two edges
+into each node, any operation but ``none`` on each.
 
 Two deviations: 50 architectures are compared instead of 1,000, on all validation images at once
 instead of in two rounds; and batches are normalised by their own statistics, since no architecture

@@ -100,9 +100,7 @@ def unrolled_gradients(
     """
 
     def gradients(loss: Callable[[], Tensor], of: Sequence[Tensor]) -> list[Tensor]:
-        return list(
-            torch.autograd.grad(loss(), of, allow_unused=True, materialize_grads=True)
-        )
+        return list(torch.autograd.grad(loss(), of, allow_unused=True, materialize_grads=True))
 
     saved = [weight.detach().clone() for weight in weights]
     steps = gradients(train_loss, weights)
