@@ -1,5 +1,7 @@
 """GDAS: what is drawn, what runs, and which gradient comes back."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,7 +47,7 @@ def test_the_temperature_falls_linearly():
     values = [temperature(epoch, 100) for epoch in range(100)]
     assert values[0] == 10.0
     assert values[-1] == pytest.approx(0.1)
-    steps = {round(a - b, 9) for a, b in zip(values[:-1], values[1:], strict=True)}
+    steps = {round(a - b, 9) for a, b in itertools.pairwise(values)}
     assert steps == {0.1}
     assert temperature(0, 1) == 10.0
 

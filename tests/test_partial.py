@@ -71,9 +71,7 @@ class TestSupernet:
             total = 0.0
             for state in range(node + 2):
                 seen, rest = states[state][:, :4], states[state][:, 4:]
-                mixed = sum(
-                    weights[edge, k] * cell.edges[edge][k](seen) for k in range(2)
-                )
+                mixed = sum(weights[edge, k] * cell.edges[edge][k](seen) for k in range(2))
                 if state < 2:
                     rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
                 joined = F.channel_shuffle(torch.cat([mixed, rest], dim=1), 4)
@@ -199,7 +197,10 @@ class TestWidening:
 
     def test_a_factorized_reduction_repeats_within_its_halves(self):
         with seeded_modules(0):
-            old, new = FactorizedReduce(3, 3, False).double(), FactorizedReduce(5, 5, False).double()
+            old, new = (
+                FactorizedReduce(3, 3, False).double(),
+                FactorizedReduce(5, 5, False).double(),
+            )
         origin = torch.tensor([0, 1, 2, 1, 1])
         x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
         old(x + 1)

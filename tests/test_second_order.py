@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_bilevel import Doubles, build, labelled, seeded, search
+from test_bilevel import Doubles, build, labelled, search, seeded
 from torch.func import functional_call
 
 from supernetnas.search import BilevelSearch, SearchSettings, SecondOrderSearch

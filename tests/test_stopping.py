@@ -68,9 +68,7 @@ class TestEigenvalue:
             blocks = torch.autograd.functional.hessian(
                 loss, (net.alphas_normal.detach(), net.alphas_reduce.detach())
             )
-        hessian = torch.cat(
-            [torch.cat([b.reshape(28, 28) for b in row], dim=1) for row in blocks]
-        )
+        hessian = torch.cat([torch.cat([b.reshape(28, 28) for b in row], dim=1) for row in blocks])
         assert hessian.abs().max() > 1e-4
         expected = float(torch.linalg.eigvalsh(hessian)[-1])
         assert result == pytest.approx(expected, rel=1e-3)
@@ -80,9 +78,7 @@ def reference_stop(eigenvalues, freq=2, window=5, delta=4, ratio=1.3, start=10):
     """The rule as RobustDARTS states it: first epoch at which it stops, and the one it returns."""
     for now in range(2, len(eigenvalues)):
         centre = freq * now - freq * (window // 2)
-        averages = [
-            np.mean(eigenvalues[max(0, i - window + 1) : i + 1]) for i in range(2, now + 1)
-        ]
+        averages = [np.mean(eigenvalues[max(0, i - window + 1) : i + 1]) for i in range(2, now + 1)]
         if centre - freq * delta >= start and averages[-1] / averages[-1 - delta] > ratio:
             return freq * now, centre - freq * delta
     return None
@@ -129,7 +125,9 @@ class TestRise:
         one.stopping = EigenvalueRise(every=1, window=3, delta=2, start=1)
         states = []
         one.run(
-            on_epoch=lambda s: states.append({k: v.clone() for k, v in s.supernet.state_dict().items()})
+            on_epoch=lambda s: states.append(
+                {k: v.clone() for k, v in s.supernet.state_dict().items()}
+            )
         )
         # In epoch 4 (from 0) the middle of the window is 3, and two before is 1.
         assert len(one.history) == 5
