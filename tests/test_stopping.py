@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_bilevel import Doubles, build, labelled, search, seeded
+from test_bilevel import Doubles, assert_same_state, build, labelled, search, seeded
 from torch.func import functional_call
 
 from supernetnas.search import BilevelSearch, EigenvalueRise, SearchSettings, Settled
 from supernetnas.search.eigenvalue import dominant_eigenvalue, largest_eigenvalue
-from supernetnas.training import frozen_batch_norm
+from supernetnas.training import frozen_batch_norm, load_checkpoint, save_checkpoint
 
 
 class TestEigenvalue:
@@ -137,6 +137,26 @@ class TestRise:
         assert one.validation_accuracy == one.history[1]["validation_accuracy"]
         assert [row["eigenvalue"] for row in one.history] == [1.0, 2.0, 4.0, 8.0, 16.0]
         assert len(one.stopping._states) <= 4
+
+    def test_a_resumed_search_goes_back_to_the_same(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(
+            "supernetnas.search.stopping.dominant_eigenvalue",
+            lambda search: 2.0 ** len(search.history),
+        )
+
+        def start(seed):
+            one = search(build(cells=1, seed=seed), epochs=20, seed=seed)
+            one.stopping = EigenvalueRise(every=1, window=3, delta=2, start=1)
+            return one
+
+        whole, first, second = start(0), start(0), start(7)
+        whole.run()
+        first.run(on_epoch=lambda one: one.epoch == 3)
+        save_checkpoint(tmp_path / "checkpoint", *first.checkpoint())
+        second.restore(*load_checkpoint(tmp_path / "checkpoint"))
+        second.run()
+        assert_same_state(whole, second)
+        assert second.kept_epoch == whole.kept_epoch == 2
 
     def test_every_other_epoch_is_measured(self):
         one = search(build(cells=1), epochs=3)

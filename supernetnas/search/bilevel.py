@@ -376,7 +376,11 @@ class BilevelSearch:
             "best": self.plateau.best,
             "stale": self.plateau.stale,
             "genotypes": [genotype.to_dict() for genotype in self.genotypes],
+            "kept_epoch": self.kept_epoch,
         }
+        if isinstance(self.stopping, EigenvalueRise):
+            states, state["eigenvalues"] = self.stopping.checkpoint()
+            tensors |= states
         return tensors, state
 
     def restore(self, tensors: dict[str, Tensor], state: dict) -> None:
@@ -394,3 +398,6 @@ class BilevelSearch:
         self.plateau.best, self.plateau.stale = state["best"], state["stale"]
         if "genotypes" in state:
             self.genotypes = [Genotype.from_dict(data) for data in state["genotypes"]]
+            self.kept_epoch = state["kept_epoch"]
+        if isinstance(self.stopping, EigenvalueRise) and "eigenvalues" in state:
+            self.stopping.restore(tensors, state["eigenvalues"])

@@ -10,8 +10,9 @@ run. The gradient takes ``h`` for ``h~`` (straight-through) and, as the paper ha
 through the drawn operations alone. The temperature ``tau`` falls linearly from 10 to 0.1 over the
 epochs. Both the alpha step and the weight step draw, once for all cells of a kind.
 
-The validation accuracy of an epoch is that of the most probable operations, so that it does not
-depend on a draw; the papers' code evaluates a derived genotype.
+The validation accuracy of an epoch is that of the most probable operations on all edges, so that it
+does not depend on a draw. Which operations run is decided on the host: on a GPU each forward
+pass waits once for the alphas.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def make_search(
     *args, settings, **kwargs
         Of `BilevelSearch`. The settings' perturbation counts for "sdarts" alone.
     """
-    if method == "darts":
+    if method != "sdarts":
         settings = replace(settings, perturbation="none")
     rule = STOPPING_RULES[stopping]()
     return SEARCH_METHODS[method](*args, settings=settings, stopping=rule, **kwargs)

@@ -9,7 +9,6 @@ paper). The genotype ranks by the softmax of the alphas times that of the betas.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..spaces.cells import N_EDGES
 from ..supernets.cell import CellSupernet
@@ -61,12 +60,6 @@ class PartialChannelSearch(BilevelSearch):
     def may_stop(self) -> bool:
         """Whether the alphas have been free to move."""
         return self.epoch > round(self.frozen_share * self.settings.epochs)
-
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
-        """Scores under unperturbed operation weights."""
-        with torch.no_grad():
-            weights = self.supernet.operation_weights()
-        return self.supernet(images, weights)
 
     def searched_supernet(self) -> CellSupernet:
         """Return an ordinary supernet; the betas are only in the genotype."""

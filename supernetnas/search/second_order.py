@@ -30,6 +30,8 @@ __all__ = ["SecondOrderSearch", "unrolled_gradients"]
 class SecondOrderSearch(BilevelSearch):
     """DARTS with the second-order approximation of the alphas' gradient.
 
+    The step ahead is never perturbed, whatever the settings say of the weight steps.
+
     Attributes
     ----------
     difference : float
@@ -58,12 +60,6 @@ class SecondOrderSearch(BilevelSearch):
                 weight_decay=group["weight_decay"],
                 difference=self.difference,
             )
-
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
-        """Scores under unperturbed operation weights."""
-        with torch.no_grad():
-            operation_weights = self.supernet.operation_weights()
-        return self.supernet(images, operation_weights)
 
 
 def unrolled_gradients(

@@ -140,6 +140,23 @@ class EigenvalueRise:
         values = self.eigenvalues[max(0, end - self.window) : end]
         return sum(values) / len(values)
 
+    def checkpoint(self) -> tuple[dict[str, Tensor], list[float]]:
+        """What `restore` needs: the states that the search may go back to, and the eigenvalues."""
+        tensors = {
+            f"stopping.{epoch}.{name}": value
+            for epoch, state in self._states.items()
+            for name, value in state.items()
+        }
+        return tensors, list(self.eigenvalues)
+
+    def restore(self, tensors: dict[str, Tensor], eigenvalues: list[float]) -> None:
+        """Continue from what `checkpoint` returned; other tensors do not matter."""
+        self.eigenvalues, self._states = list(eigenvalues), {}
+        for key, value in tensors.items():
+            if key.startswith("stopping."):
+                _, epoch, name = key.split(".", 2)
+                self._states.setdefault(int(epoch), {})[name] = value
+
     def restart(self) -> None:
         """Forget everything, as when the supernet has changed its shape."""
         self.eigenvalues.clear()
