@@ -20,7 +20,9 @@ from .preprocessing import Preprocessing
 from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
+from .search.methods import derive
 from .selection import Selection, open_zoo, select_sources, sign_target
+from .spaces.genotype import Genotype
 from .stored_pixels import decode
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
@@ -31,6 +33,7 @@ from .zoo import Zoo
 __all__ = ["SupernetTransferClassifier"]
 
 _SEARCH_SHARE = 0.5  # of a time limit
+_DERIVATION_SHARE = 0.75  # after the search
 
 
 class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
@@ -68,12 +71,30 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         as it is.
     search_learning_rate : float, default=0.05
         Peak learning rate of the weights in the search.
+    search_method : str, default="sdarts"
+        How the supernet is searched: "sdarts", SmoothDARTS with the perturbation below; "darts" and
+        "darts2", DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two
+        stages; "gdas", GDAS. And two baselines: "random", an architecture drawn at random without
+        any search, and "random_search", the best on validation data of 50 random architectures
+        under weights that were trained on random architectures.
     search_perturbation : {"random", "adversarial", "none"}, default="random"
-        SDARTS-RS, SDARTS-ADV (some three times slower) or DARTS.
+        Of "sdarts", without effect on the other methods: SDARTS-RS, SDARTS-ADV (some three times
+        slower), or none, which is "darts".
     search_perturbation_radius : tuple of float, default=(0.03, 0.3)
         First and limiting radius of the perturbation.
+    search_stopping : {"plateau", "settled", "eigenvalue"}, default="plateau"
+        What ends a search before its last epoch. "plateau": the validation accuracy has not risen
+        for ``search_patience`` epochs; "settled": nor has the genotype changed in them;
+        "eigenvalue": the alphas' dominant eigenvalue has risen (RobustDARTS), which takes
+        back the epochs since. The latter is for searches of some thirty epochs and more.
     search_patience : int or None, default=3
-        Epochs without a better validation accuracy after which the search ends.
+        Epochs that "plateau" and "settled" wait; None ends no search early.
+    derivation : {"argmax", "perturbation"}, default="argmax"
+        How the architecture is chosen from the searched supernet: by the largest weights, or by
+        the loss of validation accuracy without each operation (DARTS-PT), which is as long as a
+        search of some twenty epochs. The two random baselines have their own way.
+    derivation_epochs : int, default=1
+        Passes over the images between two of the 17 choices of "perturbation".
     alpha_learning_rate : float, default=0.003
         Learning rate of the alphas.
     validation_fraction : float, default=0.4
@@ -100,7 +121,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         "balanced" weighs a class by the inverse of its share of the images.
     time_limit : float or None, default=None
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
-        share; the retraining gets what is left. An epoch that has begun is finished.
+        share, and a derivation that measures another quarter at most; the retraining gets what is
+        left. An epoch that has begun is finished.
     device : str, default="auto"
         "auto" is a GPU where there is one.
     random_state : int, RandomState instance or None, default=None
@@ -173,11 +195,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         n_cells=5,
         search_epochs=6,
         search_learning_rate=0.05,
+        search_method="sdarts",
         search_perturbation="random",
         search_perturbation_radius=(0.03, 0.3),
+        search_stopping="plateau",
         search_patience=3,
         alpha_learning_rate=0.003,
         validation_fraction=0.4,
+        derivation="argmax",
+        derivation_epochs=1,
         retrain_epochs=15,
         retrain_learning_rate=0.03,
         retrain_cells=None,
@@ -202,11 +228,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         self.n_cells = n_cells
         self.search_epochs = search_epochs
         self.search_learning_rate = search_learning_rate
+        self.search_method = search_method
         self.search_perturbation = search_perturbation
         self.search_perturbation_radius = search_perturbation_radius
+        self.search_stopping = search_stopping
         self.search_patience = search_patience
         self.alpha_learning_rate = alpha_learning_rate
         self.validation_fraction = validation_fraction
+        self.derivation = derivation
+        self.derivation_epochs = derivation_epochs
         self.retrain_epochs = retrain_epochs
         self.retrain_learning_rate = retrain_learning_rate
         self.retrain_cells = retrain_cells
@@ -266,12 +296,14 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         target = self._prepare(data, device)
         selection = self._select(zoo, data, embedder, device, seed)
         start, search = self._search(selection, target, run)
-        network, inherited = self._derive(search.supernet, target, run)
+        genotype = self._derive(search, run)
+        supernet = search.searched_supernet()
+        network, inherited = self._inherit(genotype, supernet, target, run)
         retraining = self._retrain(network, target, run)
 
         supernet_state = {
             name: value.detach().cpu().numpy().copy()
-            for name, value in search.supernet.state_dict().items()
+            for name, value in supernet.state_dict().items()
             if not name.startswith("classifier.")
         }
         n_macs = count_macs(network, tuple(target.pixels.shape[1:]))
@@ -287,7 +319,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         self.genotype_ = network.config.genotype
         self.network_ = network
         self.inherited_ = inherited
-        self.supernet_config_ = search.supernet.config
+        self.supernet_config_ = supernet.config
         self.supernet_state_ = supernet_state
         self.history_ = search.history + retraining
         self.n_parameters_ = count_parameters(network)
@@ -452,12 +484,23 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             self.validation_fraction,
             run,
             None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
+            method=self.search_method,
+            stopping=self.search_stopping,
         )
 
-    def _derive(self, supernet: CellSupernet, target: Target, run: Run) -> tuple[Network, float]:
-        """Build the network of the supernet's genotype with the supernet's weights."""
+    def _derive(self, search: BilevelSearch, run: Run) -> Genotype:
+        """Choose the architecture; a choice that takes long gets its share of the time limit."""
+        watch = None
+        if self.time_limit is not None:
+            watch = Stopwatch(_DERIVATION_SHARE * self.time_limit - run.watch.seconds)
+        return derive(search, self.derivation, int(self.derivation_epochs), watch)
+
+    def _inherit(
+        self, genotype: Genotype, supernet: CellSupernet, target: Target, run: Run
+    ) -> tuple[Network, float]:
+        """Build the network of the genotype with the supernet's weights."""
         config = NetworkConfig(
-            supernet.genotype(),
+            genotype,
             int(self.retrain_channels or supernet.config.init_channels),
             int(self.retrain_cells or supernet.config.n_cells),
             supernet.config.input_channels,

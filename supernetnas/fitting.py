@@ -13,6 +13,7 @@ from .augmentation import Augmentation
 from .preprocessing import Preprocessing
 from .progress import Progress
 from .search.bilevel import BilevelSearch, SearchSettings
+from .search.methods import make_search
 from .stored_pixels import StoredPixels
 from .supernets.cell import CellSupernet
 from .training import (
@@ -94,6 +95,9 @@ def search_best(
     validation_fraction: float,
     run: Run,
     time_limit: float | None = None,
+    *,
+    method: str = "sdarts",
+    stopping: str = "plateau",
 ) -> tuple[Candidate, BilevelSearch]:
     """Search from every candidate and return the best on validation data.
 
@@ -111,6 +115,8 @@ def search_best(
         Seconds of the run's clock at which searching ends. What is left is shared equally by the
         candidates to come; the first is searched for an epoch at least, and those that no time is
         left for are passed over.
+    method, stopping : str
+        Of `supernetnas.search.make_search`.
 
     Returns
     -------
@@ -130,16 +136,18 @@ def search_best(
             watch = Stopwatch(max(left, 0.0) / (len(candidates) - position))
         if candidate.pretrained:
             run.recalibrate(candidate.supernet, train, settings.batch_size)
-        search = BilevelSearch(
-            candidate.supernet, train, validation, settings, run.generator, target.class_weight
+        search = make_search(
+            method,
+            stopping,
+            candidate.supernet,
+            train,
+            validation,
+            settings=settings,
+            generator=run.generator,
+            class_weight=target.class_weight,
         )
         with run.progress.stage(f"search from {candidate.name}", settings.epochs) as advance:
             search.run(stopwatch=watch, on_epoch=lambda s, advance=advance: advance(s.history[-1]))
-        if best is None or _last_accuracy(search) > _last_accuracy(best[1]):
+        if best is None or search.validation_accuracy > best[1].validation_accuracy:
             best = candidate, search
     return best
-
-
-def _last_accuracy(search: BilevelSearch) -> float:
-    """Validation accuracy of the supernet as the search left it."""
-    return search.history[-1]["validation_accuracy"] if search.history else float("-inf")

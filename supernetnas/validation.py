@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_scalar, validate_data
 from .augmentation import Augmentation
 from .image_sets import UnequalImages
 from .images import ImageSet, as_image_set, looks_like_rows
+from .search.methods import DERIVATIONS, SEARCH_METHODS, STOPPING_RULES
 from .spaces.cells import available_spaces
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _INTEGERS = {  # least value, and whether None is allowed
     "n_cells": (1, False),
     "search_epochs": (0, False),
     "search_patience": (1, True),
+    "derivation_epochs": (0, False),
     "retrain_epochs": (1, False),
     "retrain_cells": (1, True),
     "retrain_channels": (2, True),
@@ -99,7 +101,10 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
     for name, ends in _SHARES.items():
         value = getattr(clf, name)
         check_scalar(value, name, numbers.Real, min_val=0, max_val=1, include_boundaries=ends)
+    _check_choice(clf, "search_method", tuple(SEARCH_METHODS))
     _check_choice(clf, "search_perturbation", ("random", "adversarial", "none"))
+    _check_choice(clf, "search_stopping", tuple(STOPPING_RULES))
+    _check_choice(clf, "derivation", DERIVATIONS)
     _check_choice(clf, "space", tuple(available_spaces()))
     if not isinstance(clf.augmentation, Augmentation):
         _check_choice(clf, "augmentation", ("auto", "none"), "or an Augmentation")
@@ -109,10 +114,10 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         check_scalar(clf.batch_size, "batch_size", numbers.Integral, min_val=2)
     _check_radius(clf.search_perturbation_radius)
     _check_image_size(clf.image_size)
-    if clf.strategy == "oracle" and clf.search_epochs == 0:
+    if clf.strategy == "oracle" and (clf.search_epochs == 0 or clf.search_method == "random"):
         raise ValueError(
             "strategy='oracle' compares sources by their searches, so search_epochs must be at "
-            "least 1."
+            "least 1 and search_method must not be 'random'."
         )
 
 

@@ -167,6 +167,13 @@ class TestSearchCurveDisplay:
         display = SearchCurveDisplay.from_history(history, metric="alpha_entropy")
         assert display.ax_.get_ylabel() == "alpha entropy"
 
+    def test_what_is_measured_every_other_epoch_is_joined(self):
+        rows = [{"stage": "search", "eigenvalue": v} for v in (0.1, None, 0.3, None, 0.2)]
+        (line,) = SearchCurveDisplay.from_history(rows, metric="eigenvalue").lines_
+        assert list(line.get_xdata()) == [1, 3, 5]
+        assert list(line.get_ydata()) == [0.1, 0.3, 0.2]
+        assert line.get_marker() == "o"
+
     def test_data_frame(self, history):
         frame = pytest.importorskip("pandas").DataFrame(history)
         display = SearchCurveDisplay.from_history(frame)

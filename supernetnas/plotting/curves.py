@@ -127,7 +127,8 @@ class SearchCurveDisplay:
         ----------
         metric : str, default="accuracy"
             "accuracy" and "loss" draw the curves of the training and of the validation images;
-            any other key of the history's rows, such as "alpha_entropy", draws that one.
+            any other key of the history's rows, such as "alpha_entropy", "skip_connections",
+            "genotype_agreement" or "eigenvalue", draws that one.
         ax : matplotlib.axes.Axes or None, default=None
             Where to draw; a new figure if None.
         line_kw : dict or None, default=None
@@ -161,14 +162,19 @@ class SearchCurveDisplay:
             rows = list(group)
             epochs = range(first, first + len(rows))
             for key, style in curves.items():
+                values = [_number(row.get(key)) for row in rows]
+                points = [(x, y) for x, y in zip(epochs, values, strict=True) if not math.isnan(y)]
+                # What is measured every other epoch, say, is joined over the gaps.
+                gaps = 0 < len(points) < len(rows)
                 style = {
                     **style,
                     "label": style["label"] if number == 0 else None,
-                    "marker": "o" if len(rows) == 1 else None,
+                    "marker": "o" if len(rows) == 1 or gaps else None,
                     "markersize": 4,
                     **(line_kw or {}),
                 }
-                self.lines_ += ax.plot(epochs, [_number(row.get(key)) for row in rows], **style)
+                x, y = zip(*points, strict=True) if gaps else (epochs, values)
+                self.lines_ += ax.plot(x, y, **style)
             self._mark_stage(stage, epochs, shaded=number % 2 == 1, text_kw=text_kw)
             first += len(rows)
 

@@ -14,12 +14,15 @@ Deviations from the DARTS code, on purpose:
   Running statistics lag many steps behind, which on a few hundred images is several epochs.
 - Each step computes only the gradients it uses. The original also accumulates and discards those
   of the weights in the alpha step and those of the alphas in the weight step.
+
+The other methods of the family (`supernetnas.search.methods`) are subclasses that replace one of
+the methods under "What the methods of the family change".
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distributed import ALONE, Processes
+from ..spaces.genotype import Genotype
 from ..supernets.cell import CellSupernet
 from ..training import (
     LabelledImages,
@@ -39,8 +43,9 @@ from ..training import (
     optimizer_tensors,
     restore_optimizer,
 )
+from .diagnostics import genotype_agreement
 from .perturbation import adversarial_perturbation, perturbation_radius, random_perturbation
-from .stopping import Plateau
+from .stopping import EigenvalueRise, Plateau, Settled
 
 __all__ = ["BilevelSearch", "SearchSettings"]
 
@@ -106,8 +111,17 @@ class BilevelSearch:
         On the CPU; the source of every random draw.
     class_weight : torch.Tensor of shape (n_classes,), optional
         Weight of each class in both losses.
+    stopping : Settled or EigenvalueRise, optional
+        What ends the search instead of the plateau of the settings' patience.
     processes : Processes, optional
         Those that train together, each on its part of every batch; all with the same arguments.
+
+    Attributes
+    ----------
+    genotypes : list of Genotype
+        The genotype before the first epoch and after each.
+    kept_epoch : int or None
+        Epoch whose state the search went back to when it was stopped; None for the last.
     """
 
     def __init__(
@@ -118,6 +132,7 @@ class BilevelSearch:
         settings: SearchSettings,
         generator: torch.Generator,
         class_weight: Tensor | None = None,
+        stopping: Settled | EigenvalueRise | None = None,
         processes: Processes = ALONE,
     ) -> None:
         processes.check_enough(len(train), len(validation))
@@ -141,6 +156,9 @@ class BilevelSearch:
         self.epoch = 0
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
+        self.stopping = stopping
+        self.genotypes: list[Genotype] = [supernet.genotype()]
+        self.kept_epoch: int | None = None
         self._noise = torch.Generator(device=supernet.alphas_normal.device)
         supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
 
@@ -167,7 +185,9 @@ class BilevelSearch:
         stop = False
         while self.epoch < self.settings.epochs and not stop:
             row = self.run_epoch()
-            stop = self.plateau.update(row["validation_accuracy"])
+            stop = self.may_stop() and self.plateau.update(row["validation_accuracy"])
+            if self.stopping is not None:
+                stop = self.may_stop() and self.stopping.update(self)
             stop |= bool(on_epoch and on_epoch(self))
             stop |= bool(stopwatch and stopwatch.expired())
             stop = self.processes.any(stop)
@@ -177,6 +197,7 @@ class BilevelSearch:
         """Pass once over the training images; returns and appends the epoch's row."""
         settings, watch = self.settings, Stopwatch()
         radius = perturbation_radius(self.epoch, settings.epochs, settings.perturbation_radius)
+        self.before_epoch()
         batches = balanced_batches(
             len(self.train), settings.batch_size, self.generator, self.processes
         )
@@ -186,8 +207,6 @@ class BilevelSearch:
         total_loss = correct = torch.zeros((), device=device)
         for position, index in enumerate(batches):
             step = self.epoch * len(batches) + position
-            if step % settings.weight_steps_per_alpha_step == 0:
-                self._alpha_step(next(validation))
             for group in self.weight_optimizer.param_groups:
                 group["lr"] = cosine_schedule(
                     step / (settings.epochs * len(batches)),
@@ -195,6 +214,8 @@ class BilevelSearch:
                     settings.final_learning_rate,
                     settings.warmup,
                 )
+            if step % settings.weight_steps_per_alpha_step == 0 and not self.alphas_frozen():
+                self._alpha_step(next(validation), index)
             loss, hits = self._weight_step(index, radius)
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
@@ -208,13 +229,15 @@ class BilevelSearch:
         self.processes.average_statistics(self.supernet)
         with frozen_batch_norm(self.supernet):
             loss, accuracy = evaluate(
-                self.supernet,
+                self.evaluation_scores,
                 self.validation,
                 own_scores=self.own_scores,
                 processes=self.processes,
             )
         row["validation_loss"], row["validation_accuracy"] = loss, accuracy
         genotype = self.supernet.genotype()
+        row["genotype_agreement"] = genotype_agreement(genotype, self.genotypes)
+        self.genotypes.append(genotype)
         row["skip_connections"] = genotype.count("skip_connect")
         row["alpha_entropy"] = self.supernet.alpha_entropy()
         row["seconds"] = watch.seconds
@@ -240,12 +263,72 @@ class BilevelSearch:
         """Scores that count for images of these labels: all of them."""
         return scores
 
-    def _alpha_step(self, index: Tensor) -> None:
+    # What the methods of the family change
+
+    def before_epoch(self) -> None:
+        """Prepare the epoch to come, number ``self.epoch`` from 0."""
+
+    def alphas_frozen(self) -> bool:
+        """Whether the current epoch leaves the alphas as they are."""
+        return False
+
+    def may_stop(self) -> bool:
+        """Whether the epoch that has just been run may be the last, however it went."""
+        return True
+
+    def alpha_scores(self, images: Tensor) -> Tensor:
+        """Scores that an alpha step differentiates."""
+        return self.supernet(images)
+
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+        """Scores that a weight step differentiates."""
+        return self.supernet(images, self._operation_weights(images, labels, radius))
+
+    def evaluation_scores(self, images: Tensor) -> Tensor:
+        """Scores that validation images are classified by."""
+        return self.supernet(images)
+
+    def alpha_gradients(self, index: Tensor, train_index: Tensor) -> Sequence[Tensor | None]:
+        """Gradients of the validation loss with respect to the alphas.
+
+        Parameters
+        ----------
+        index, train_index : torch.Tensor of int64
+            The validation images of this step, and the training images of the weight step that
+            follows.
+        """
         images = self.validation.images.augmented(index, self.generator)
-        alphas = self.supernet.alpha_parameters()
-        loss = self._loss(self.supernet(images), self.validation.labels[index])
+        loss = self._loss(self.alpha_scores(images), self.validation.labels[index])
         # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
-        gradients = torch.autograd.grad(loss, alphas, allow_unused=True)
+        return torch.autograd.grad(loss, self.supernet.alpha_parameters(), allow_unused=True)
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of the supernet as the search left it; minus infinity before."""
+        rows = [row for row in self.history if row["stage"] == "search"]
+        if not rows:
+            return float("-inf")
+        return rows[-1 if self.kept_epoch is None else self.kept_epoch - 1]["validation_accuracy"]
+
+    def searched_supernet(self) -> CellSupernet:
+        """Return the supernet that the search leaves, in the form that zoos keep."""
+        return self.supernet
+
+    def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
+        """Architecture that the search has found.
+
+        Parameters
+        ----------
+        stopwatch : Stopwatch, optional
+            Once its limit has passed, a derivation that measures architectures is cut short.
+        """
+        return self.supernet.genotype()
+
+    # The two steps
+
+    def _alpha_step(self, index: Tensor, train_index: Tensor) -> None:
+        alphas = self.supernet.alpha_parameters()
+        gradients = self.alpha_gradients(index, train_index)
         for alpha, gradient in zip(alphas, self.processes.average(gradients), strict=True):
             alpha.grad = gradient
         self.alpha_optimizer.step()
@@ -256,8 +339,7 @@ class BilevelSearch:
             self.train.images.augmented(index, self.generator),
             self.train.labels[index],
         )
-        operation_weights = self._operation_weights(images, labels, radius)
-        scores = self.supernet(images, operation_weights)
+        scores = self.weight_scores(images, labels, radius)
         loss = self._loss(scores, labels)
         weights = self.supernet.weight_parameters()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -309,7 +391,12 @@ class BilevelSearch:
             "history": self.history,
             "best": self.plateau.best,
             "stale": self.plateau.stale,
+            "genotypes": [genotype.to_dict() for genotype in self.genotypes],
+            "kept_epoch": self.kept_epoch,
         }
+        if isinstance(self.stopping, EigenvalueRise):
+            states, state["eigenvalues"] = self.stopping.checkpoint()
+            tensors |= states
         return tensors, state
 
     def restore(self, tensors: dict[str, Tensor], state: dict) -> None:
@@ -325,3 +412,8 @@ class BilevelSearch:
             self._noise.set_state(tensors["noise"])
         self.epoch, self.history = state["epoch"], state["history"]
         self.plateau.best, self.plateau.stale = state["best"], state["stale"]
+        if "genotypes" in state:
+            self.genotypes = [Genotype.from_dict(data) for data in state["genotypes"]]
+            self.kept_epoch = state["kept_epoch"]
+        if isinstance(self.stopping, EigenvalueRise) and "eigenvalues" in state:
+            self.stopping.restore(tensors, state["eigenvalues"])

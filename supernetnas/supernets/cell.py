@@ -229,8 +229,14 @@ class CellSupernet(nn.Module):
         """Softmax of the alphas over the operations of each edge; rows sum to one."""
         return tuple(
             alphas.masked_fill(~mask, -torch.inf).softmax(dim=1)
-            for alphas, mask in zip(self.alpha_parameters(), self.operation_masks(), strict=True)
+            for alphas, mask in zip(
+                (self.alphas_normal, self.alphas_reduce), self.operation_masks(), strict=True
+            )
         )
+
+    def decision_weights(self) -> tuple[Tensor, Tensor]:
+        """What `genotype` compares: here the operation weights."""
+        return self.operation_weights()
 
     def operation_masks(self) -> tuple[Tensor, Tensor]:
         """For the normal and the reduction cell, which entries of the alphas are operations."""
@@ -273,7 +279,7 @@ class CellSupernet(nn.Module):
         largest weight, and on each of them that operation. Ties go to the lower index.
         """
         cells = []
-        for weights, reduction in zip(self.operation_weights(), (False, True), strict=True):
+        for weights, reduction in zip(self.decision_weights(), (False, True), strict=True):
             weights, edges = weights.detach().cpu(), self.space.edges(reduction)
             nodes, edge = [], 0
             for node in range(N_NODES):

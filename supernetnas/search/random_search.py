@@ -1,0 +1,116 @@
+"""The baselines: a random architecture, and the best of some by shared weights.
+
+Random search with weight sharing is that of Li and Talwalkar, "Random Search and Reproducibility
+for Neural Architecture Search" (UAI 2019), section 4: each weight step trains one architecture
+drawn uniformly, and after the training random architectures are compared by their accuracy on
+validation images with the shared weights. Architectures are drawn as a genotype has them: two edges
+into each node, any operation but ``none`` on each.
+
+Two deviations: 50 architectures are compared instead of 1,000, on all validation images at once
+instead of in two rounds; and batches are normalised by their own statistics, since no architecture
+has running statistics of its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..spaces.cells import N_NODES, SearchSpace
+from ..spaces.genotype import Genotype
+from ..supernets.paths import choices_of, path_scores
+from ..training import Stopwatch, evaluate, frozen_batch_norm
+from .bilevel import BilevelSearch
+
+__all__ = ["RandomArchitecture", "RandomSearch", "random_genotype"]
+
+
+def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
+    """Draw uniformly from the architectures that a search of the space can end with."""
+
+    def below(n: int) -> int:
+        return int(torch.randint(n, (), generator=generator))
+
+    cells = []
+    for reduction in (False, True):
+        edges, nodes = space.edges(reduction), []
+        for node in range(N_NODES):
+            states = torch.randperm(node + 2, generator=generator)[:2].sort().values.tolist()
+            kept = []
+            for state in states:
+                names = [n for n in edges[node * (node + 3) // 2 + state] if n != "none"]
+                kept.append((names[below(len(names))], state))
+            nodes.append(tuple(kept))
+        cells.append(tuple(nodes))
+    return Genotype(space.name, *cells)
+
+
+class RandomArchitecture(BilevelSearch):
+    """No search at all: one random architecture."""
+
+    def run(self, **kwargs) -> list[dict]:
+        """Return the empty history; the supernet stays as it is."""
+        return self.history
+
+    def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
+        """Draw the architecture."""
+        return random_genotype(self.supernet.space, self.generator)
+
+
+class RandomSearch(BilevelSearch):
+    """Random search with weight sharing.
+
+    Attributes
+    ----------
+    n_candidates : int
+        Architectures that are compared after the training.
+    """
+
+    n_candidates = 50
+
+    def alphas_frozen(self) -> bool:
+        """Whether the alphas rest: always, since nothing asks for them."""
+        return True
+
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+        """Scores of a random architecture."""
+        return self._path(images, random_genotype(self.supernet.space, self.generator))
+
+    def evaluation_scores(self, images: Tensor) -> Tensor:
+        """Scores of a random architecture."""
+        return self.weight_scores(images, images, 0.0)
+
+    def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
+        """Compare random architectures on validation images; the history gets a row for the best.
+
+        Equal accuracies are told apart by their losses.
+        """
+        best, found, count, watch = (-math.inf, -math.inf), None, 0, Stopwatch()
+        self.supernet.train()
+        while count < self.n_candidates and not (count and stopwatch and stopwatch.expired()):
+            candidate = random_genotype(self.supernet.space, self.generator)
+            with frozen_batch_norm(self.supernet):
+                loss, accuracy = evaluate(
+                    lambda images, candidate=candidate: self._path(images, candidate),
+                    self.validation,
+                    own_scores=self.own_scores,
+                )
+            if found is None or (accuracy, -loss) > best:
+                best, found = (accuracy, -loss), candidate
+            count += 1
+        self.history.append(
+            {
+                "stage": "derive",
+                "epoch": self.epoch,
+                "validation_loss": -best[1],
+                "validation_accuracy": best[0],
+                "candidates": count,
+                "seconds": watch.seconds,
+            }
+        )
+        return found
+
+    def _path(self, images: Tensor, genotype: Genotype) -> Tensor:
+        return path_scores(self.supernet, images, choices_of(genotype, self.supernet))

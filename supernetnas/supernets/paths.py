@@ -1,0 +1,81 @@
+"""Single paths of a cell supernet: one operation at most on each edge, and no other computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..spaces.cells import N_NODES
+from ..spaces.genotype import Genotype
+from .cell import CellSupernet, SupernetCell
+
+__all__ = ["Choices", "choices_of", "path_scores"]
+
+Choices = tuple[Sequence[int | None], Sequence[int | None]]
+"""For the normal and the reduction cell, the operation on each of the 14 edges; None for none."""
+
+
+def choices_of(genotype: Genotype, supernet: CellSupernet) -> Choices:
+    """Positions of a genotype's operations among those of a supernet's edges."""
+    result = []
+    for kind in ("normal", "reduce"):
+        chosen: list[int | None] = [None] * len(supernet.space.normal)
+        for node, edges in enumerate(getattr(genotype, kind)):
+            for name, state in edges:
+                edge = node * (node + 3) // 2 + state
+                chosen[edge] = getattr(supernet.space, kind)[edge].index(name)
+        result.append(chosen)
+    return tuple(result)
+
+
+def path_scores(
+    supernet: CellSupernet,
+    images: Tensor,
+    choices: Choices,
+    weights: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Class scores when each edge has its chosen operation alone.
+
+    Parameters
+    ----------
+    supernet : CellSupernet
+    images : torch.Tensor of shape (n, input_channels, h, w)
+        Standardised.
+    choices : tuple of two sequences of int or None
+        Operation of each edge of the normal and of the reduction cell; each node must have one.
+    weights : tuple of two torch.Tensor of shape (14, k), optional
+        Operation weights, of which those of the chosen operations count; 1 by default.
+
+    Returns
+    -------
+    torch.Tensor of shape (n, n_classes)
+    """
+    before_last = last = supernet.stem(images)
+    for cell, reduction in zip(supernet.cells, supernet.reductions, strict=True):
+        of_kind = None if weights is None else weights[int(reduction)]
+        output = _cell(cell, before_last, last, choices[int(reduction)], of_kind)
+        before_last, last = last, output
+    return supernet.classifier(last.mean(dim=(2, 3)))
+
+
+def _cell(
+    cell: SupernetCell,
+    before_last: Tensor,
+    last: Tensor,
+    chosen: Sequence[int | None],
+    weights: Tensor | None,
+) -> Tensor:
+    states = [cell.input0(before_last), cell.input1(last)]
+    edge = 0
+    for _ in range(N_NODES):
+        terms = []
+        for state in states:
+            index = chosen[edge]
+            if index is not None:
+                term = cell.edges[edge][index](state)
+                terms.append(term if weights is None else weights[edge, index] * term)
+            edge += 1
+        states.append(sum(terms[1:], start=terms[0]))
+    return torch.cat(states[2:], dim=1)
