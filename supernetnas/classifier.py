@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .augmentation import Augmentation
+from .checkpoint import fingerprint, fit_checkpoints
 from .cost import count_macs, count_parameters
 from .devices import resolve_device
 from .embedding import Embedder, get_embedder
@@ -20,6 +21,7 @@ from .preprocessing import Preprocessing
 from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
+from .search.budget import Budget, network_cost
 from .selection import Selection, open_zoo, select_sources, sign_target
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
@@ -83,6 +85,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     retrain_cells, retrain_channels : int or None, default=None
         Cells and initial channels of the final network; None for those of the supernet. More
         cells repeat the supernet's; where shapes differ, weights start anew.
+    max_macs, max_parameters : int or None, default=None
+        Most multiply-accumulates for one image, and most trainable values, of the final network.
+        The search is pushed below them, and the network keeps them.
     batch_size : int or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64.
     augmentation : "auto", "none" or Augmentation, default="auto"
@@ -99,6 +104,11 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     time_limit : float or None, default=None
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
         share; the retraining gets what is left. An epoch that has begun is finished.
+    checkpoint_dir : str, path or None, default=None
+        Folder where ``fit`` keeps a checkpoint of every epoch of search and retraining. A fit that
+        was interrupted goes on from there when it is called again with the same parameters and
+        data, and on a CPU gives what it would have given. A fit with others starts anew; one that
+        ends deletes its checkpoints.
     device : str, default="auto"
         "auto" is a GPU where there is one.
     random_state : int, RandomState instance or None, default=None
@@ -177,12 +187,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         retrain_learning_rate=0.03,
         retrain_cells=None,
         retrain_channels=None,
+        max_macs=None,
+        max_parameters=None,
         batch_size="auto",
         augmentation="auto",
         label_smoothing=0.1,
         dropout=0.0,
         class_weight=None,
         time_limit=None,
+        checkpoint_dir=None,
         device="auto",
         random_state=None,
         verbose=0,
@@ -206,12 +219,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         self.retrain_learning_rate = retrain_learning_rate
         self.retrain_cells = retrain_cells
         self.retrain_channels = retrain_channels
+        self.max_macs = max_macs
+        self.max_parameters = max_parameters
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
         self.dropout = dropout
         self.class_weight = class_weight
         self.time_limit = time_limit
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -224,7 +240,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def fit(self, X, y):
         """Search, derive and train a network for the images X of the classes y.
 
-        A fit that fails or is interrupted leaves the classifier as it was.
+        A fit that fails or is interrupted leaves the classifier as it was; with a
+        ``checkpoint_dir`` it can be called again to go on.
 
         Parameters
         ----------
@@ -243,7 +260,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         TypeError, ValueError
             If parameters or data are wrong; before any long work.
         OSError
-            If images cannot be read; names the first and counts them.
+            If images cannot be read; names the first and counts them. If checkpoints cannot be
+            written, are damaged, or another process is at the same fit.
         ZooError
             If the zoo is missing or damaged.
         FloatingPointError
@@ -255,14 +273,18 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         data = read_training_data(self, X, y)
         embedder = get_embedder(self.embedder) if self.strategy == "ot" else None
         zoo = open_zoo(self.strategy, self.zoo, embedder)
-        seed = self._draw_seed()
-        run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose))
-
         target = self._prepare(data, device)
-        selection = self._select(zoo, data, embedder, device, seed)
-        start, search = self._search(selection, target, run)
-        network, inherited = self._derive(search.supernet, target, run)
-        retraining = self._retrain(network, target, run)
+        self._check_budget(zoo, target)
+        name = "" if self.checkpoint_dir is None else self._fingerprint(target, data)
+
+        with fit_checkpoints(self.checkpoint_dir, name, watch) as checkpoints:
+            seed = checkpoints.seed(self._draw_seed)
+            generator = torch.Generator().manual_seed(seed)
+            run = Run(generator, watch, Progress(self.verbose), checkpoints)
+            selection = self._select(zoo, data, embedder, device, seed)
+            start, search = self._search(selection, target, run)
+            network, inherited = self._derive(search.supernet, start.budget, target, run)
+            retraining = self._retrain(network, target, run)
 
         supernet_state = {
             name: value.detach().cpu().numpy().copy()
@@ -358,6 +380,14 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             device=device,
         )
 
+    def _fingerprint(self, target: Target, data: TrainingData) -> str:
+        """Name this fit for its checkpoints."""
+        return fingerprint(
+            self.get_params(deep=False),
+            (target.pixels.numpy(), target.labels.numpy(), data.classes),
+            (target.augmentation, target.device.type),
+        )
+
     def _network_size(self, images: ImageSet) -> tuple[int, int]:
         if self.image_size == "auto":
             sides = [min(max(side, 8), 32) for side in images.typical_size]
@@ -399,7 +429,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def _candidates(self, selection: Selection, target: Target, run: Run) -> list[Candidate]:
         """Build the supernets to search, all before the first search, so bad files show early."""
         _, channels, height, width = target.pixels.shape
-        candidates = []
+        candidates: list[Candidate] = []
         for source in selection.candidates:
             supernet = warm_started_supernet(
                 source.config,
@@ -409,21 +439,54 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 n_classes=target.n_classes,
                 seed=run.draw_seed(),
             )
-            candidates.append(Candidate(source.name, supernet, pretrained=True))
+            budget = self._budget(source.config, target)
+            candidates.append(Candidate(source.name, supernet, True, budget))
         if not candidates:
-            config = SupernetConfig(
-                self.space,
-                int(self.init_channels),
-                int(self.n_cells),
-                (height, width),
-                channels,
-                target.n_classes,
-            )
+            config = self._scratch_config(target)
             with seeded_modules(run.draw_seed()):
-                candidates.append(Candidate("scratch", CellSupernet(config), pretrained=False))
+                supernet = CellSupernet(config)
+            candidates.append(Candidate("scratch", supernet, False, self._budget(config, target)))
         for candidate in candidates:
             candidate.supernet.to(target.device, memory_format=torch.channels_last)
         return candidates
+
+    def _scratch_config(self, target: Target) -> SupernetConfig:
+        _, channels, height, width = target.pixels.shape
+        return SupernetConfig(
+            self.space,
+            int(self.init_channels),
+            int(self.n_cells),
+            (height, width),
+            channels,
+            target.n_classes,
+        )
+
+    def _budget(self, config: SupernetConfig, target: Target) -> Budget | None:
+        """What the network of a supernet may cost; ValueError if that cannot be."""
+        if self.max_macs is None and self.max_parameters is None:
+            return None
+        cost = network_cost(
+            config.space,
+            int(self.retrain_channels or config.init_channels),
+            int(self.retrain_cells or config.n_cells),
+            tuple(target.pixels.shape[1:]),
+            target.n_classes,
+        )
+        return Budget(cost, self.max_macs, self.max_parameters)
+
+    def _check_budget(self, zoo: Zoo | None, target: Target) -> None:
+        """Refuse a budget that no network keeps, whichever source may be selected."""
+        configs = (
+            [self._scratch_config(target)] if zoo is None else [zoo[name].config for name in zoo]
+        )
+        errors = []
+        for config in configs:
+            try:
+                self._budget(config, target)
+                return
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
     def _search(
         self, selection: Selection, target: Target, run: Run
@@ -448,10 +511,13 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
         )
 
-    def _derive(self, supernet: CellSupernet, target: Target, run: Run) -> tuple[Network, float]:
+    def _derive(
+        self, supernet: CellSupernet, budget: Budget | None, target: Target, run: Run
+    ) -> tuple[Network, float]:
         """Build the network of the supernet's genotype with the supernet's weights."""
+        genotype = budget.derive(supernet.operation_weights()) if budget else supernet.genotype()
         config = NetworkConfig(
-            supernet.genotype(),
+            genotype,
             int(self.retrain_channels or supernet.config.init_channels),
             int(self.retrain_cells or supernet.config.n_cells),
             supernet.config.input_channels,
@@ -482,6 +548,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 class_weight=target.class_weight,
                 time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
                 on_epoch=advance,
+                checkpoint=run.checkpoints.stage("retrain"),
             )
         run.recalibrate(network, train, settings.batch_size)
         return history

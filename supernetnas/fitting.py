@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import Augmentation
+from .checkpoint import FitCheckpoints
 from .preprocessing import Preprocessing
 from .progress import Progress
 from .search.bilevel import BilevelSearch, SearchSettings
+from .search.budget import Budget
 from .supernets.cell import CellSupernet
 from .training import (
     LabelledImages,
@@ -60,11 +62,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Run:
-    """Randomness, clock and display of a fit."""
+    """Randomness, clock, display and checkpoints of a fit."""
 
     generator: torch.Generator
     watch: Stopwatch
     progress: Progress
+    checkpoints: FitCheckpoints
 
     def draw_seed(self) -> int:
         """Draw the seed of something that has its own source of randomness."""
@@ -79,11 +82,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A supernet to search from, the name of its source, and whether it is pretrained."""
+    """A supernet to search from.
+
+    Attributes
+    ----------
+    name : str
+        Of its source.
+    supernet : CellSupernet
+    pretrained : bool
+    budget : Budget or None
+        What the derived network may cost.
+    """
 
     name: str
     supernet: CellSupernet
     pretrained: bool
+    budget: Budget | None = None
 
 
 def search_best(
@@ -116,6 +130,7 @@ def search_best(
     candidate : Candidate
     search : BilevelSearch
     """
+    run.checkpoints.check_start((c.name, c.supernet) for c in candidates)
     first, second = stratified_split(target.labels, validation_fraction, run.generator)
     train, validation = target.part(first), target.part(second)
     best: tuple[Candidate, BilevelSearch] | None = None
@@ -130,10 +145,28 @@ def search_best(
         if candidate.pretrained:
             run.recalibrate(candidate.supernet, train, settings.batch_size)
         search = BilevelSearch(
-            candidate.supernet, train, validation, settings, run.generator, target.class_weight
+            candidate.supernet,
+            train,
+            validation,
+            settings,
+            run.generator,
+            target.class_weight,
+            candidate.budget,
         )
+        checkpoint = run.checkpoints.stage(f"search-{position}")
+        if (saved := checkpoint.load()) is not None:
+            search.restore(*saved)
+            watch.start -= sum(row["seconds"] for row in search.history)
+            logger.info("going on with the search after epoch %d", search.epoch)
         with run.progress.stage(f"search from {candidate.name}", settings.epochs) as advance:
-            search.run(stopwatch=watch, on_epoch=lambda s, advance=advance: advance(s.history[-1]))
+
+            def on_epoch(search, advance=advance, checkpoint=checkpoint) -> None:
+                checkpoint.save(*search.checkpoint())
+                advance(search.history[-1])
+
+            for row in search.history:
+                advance(row)
+            search.run(stopwatch=watch, on_epoch=on_epoch)
         if best is None or _last_accuracy(search) > _last_accuracy(best[1]):
             best = candidate, search
     return best

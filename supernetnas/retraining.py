@@ -11,9 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import StageCheckpoint
 from .network import Dropout
 from .spaces.operations import Noise
-from .training import LabelledImages, Stopwatch, balanced_batches, cosine_schedule
+from .training import (
+    LabelledImages,
+    Stopwatch,
+    balanced_batches,
+    cosine_schedule,
+    optimizer_tensors,
+    restore_optimizer,
+)
 
 __all__ = ["RetrainSettings", "retrain"]
 
@@ -57,6 +65,7 @@ def retrain(
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
     on_epoch: Callable[[dict], bool | None] | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> list[dict]:
     """Train a network on all of the target's images.
 
@@ -74,6 +83,8 @@ def retrain(
         learning rate still falls to zero if more than one fits; at least one epoch runs.
     on_epoch : callable, optional
         Called with the row of each epoch; True ends the training.
+    checkpoint : StageCheckpoint, optional
+        Written after each epoch; if it exists, the training goes on from there.
 
     Returns
     -------
@@ -85,7 +96,7 @@ def retrain(
     FloatingPointError
         If the loss is not finite.
     """
-    _seed_draws(network, train.labels.device, generator)
+    draws = _seed_draws(network, train.labels.device, generator)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD(
@@ -97,6 +108,20 @@ def retrain(
         foreach=True,
     )
     watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
+    generators = {"generator": generator} | ({} if draws is None else {"draws": draws})
+    saved = checkpoint.load() if checkpoint else None
+    if saved is not None:
+        tensors, state = saved
+        network.load_state_dict(_under(tensors, "network."))
+        restore_optimizer(optimizer, "optimizer", tensors)
+        for name, source in generators.items():
+            source.set_state(tensors[name])
+        history, epochs, progress = state["history"], state["epochs"], state["progress"]
+        epoch = len(history)
+        watch.start -= sum(row["seconds"] for row in history)
+        logger.info("going on with the retraining after epoch %d", epoch)
+        for row in history if on_epoch else ():
+            on_epoch(row)
     while epoch < epochs:
         epoch_watch = Stopwatch()
         network.train()
@@ -137,21 +162,34 @@ def retrain(
         if time_limit is not None:
             left = time_limit - watch.seconds
             epochs = min(epochs, epoch + max(0, int(left / (watch.seconds / epoch))))
+        if checkpoint:
+            tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+            tensors |= optimizer_tensors(optimizer, "optimizer")
+            tensors |= {name: source.get_state() for name, source in generators.items()}
+            checkpoint.save(tensors, {"history": history, "epochs": epochs, "progress": progress})
         if on_epoch and on_epoch(row):
             break
     network.eval()
     return history
 
 
-def _seed_draws(network: nn.Module, device: torch.device, generator: torch.Generator) -> None:
-    """Let dropout and ``noise`` operations draw from a generator of their own."""
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _seed_draws(
+    network: nn.Module, device: torch.device, generator: torch.Generator
+) -> torch.Generator | None:
+    """Let dropout and ``noise`` operations draw from a generator of their own, and return it."""
     drawing = [
         module
         for module in network.modules()
         if isinstance(module, Noise) or (isinstance(module, Dropout) and module.share > 0)
     ]
-    if drawing:
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        draws = torch.Generator(device=device).manual_seed(seed)
-        for module in drawing:
-            module.generator = draws
+    if not drawing:
+        return None
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    draws = torch.Generator(device=device).manual_seed(seed)
+    for module in drawing:
+        module.generator = draws
+    return draws

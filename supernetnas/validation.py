@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ _INTEGERS = {  # least value, and whether None is allowed
     "retrain_epochs": (1, False),
     "retrain_cells": (1, True),
     "retrain_channels": (2, True),
+    "max_macs": (1, True),
+    "max_parameters": (1, True),
     "verbose": (0, False),
 }
 _POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
@@ -107,6 +110,10 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         _check_choice(clf, "class_weight", ("balanced",), "a dict or None")
     if clf.batch_size != "auto":
         check_scalar(clf.batch_size, "batch_size", numbers.Integral, min_val=2)
+    if not isinstance(clf.checkpoint_dir, str | os.PathLike | None):
+        raise TypeError(
+            f"checkpoint_dir must be a folder or None; got {type(clf.checkpoint_dir).__name__}."
+        )
     _check_radius(clf.search_perturbation_radius)
     _check_image_size(clf.image_size)
     if clf.strategy == "oracle" and clf.search_epochs == 0:

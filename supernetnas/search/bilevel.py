@@ -38,6 +38,7 @@ from ..training import (
     optimizer_tensors,
     restore_optimizer,
 )
+from .budget import Budget
 from .perturbation import adversarial_perturbation, perturbation_radius, random_perturbation
 from .stopping import Plateau
 
@@ -105,6 +106,8 @@ class BilevelSearch:
         On the CPU; the source of every random draw.
     class_weight : torch.Tensor of shape (n_classes,), optional
         Weight of each class in both losses.
+    budget : Budget, optional
+        Adds its term to the loss of the alpha steps.
     """
 
     def __init__(
@@ -115,10 +118,11 @@ class BilevelSearch:
         settings: SearchSettings,
         generator: torch.Generator,
         class_weight: Tensor | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.supernet, self.train, self.validation = supernet, train, validation
         self.settings, self.generator = settings, generator
-        self.class_weight = class_weight
+        self.class_weight, self.budget = class_weight, budget
         self.alpha_optimizer = torch.optim.Adam(
             supernet.alpha_parameters(),
             lr=settings.alpha_learning_rate,
@@ -135,6 +139,7 @@ class BilevelSearch:
         self.epoch = 0
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
+        self.finished = False
         self._noise = torch.Generator(device=supernet.alphas_normal.device)
         supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
 
@@ -158,11 +163,12 @@ class BilevelSearch:
         list of dict
             The history: one row per epoch.
         """
-        stop = False
-        while self.epoch < self.settings.epochs and not stop:
+        # A resumed search may have finished, or its time may be up.
+        stop = self.epoch > 0 and bool(stopwatch and stopwatch.expired())
+        while self.epoch < self.settings.epochs and not (self.finished or stop):
             row = self.run_epoch()
-            stop = self.plateau.update(row["validation_accuracy"])
-            stop |= bool(on_epoch and on_epoch(self))
+            self.finished = self.plateau.update(row["validation_accuracy"])
+            stop = bool(on_epoch and on_epoch(self))
             stop |= bool(stopwatch and stopwatch.expired())
         return self.history
 
@@ -228,6 +234,8 @@ class BilevelSearch:
         images = self.validation.images.augmented(index, self.generator)
         alphas = self.supernet.alpha_parameters()
         loss = self._loss(self.supernet(images), self.validation.labels[index])
+        if self.budget is not None:
+            loss = loss + self.budget.penalty(self.supernet.operation_weights())
         # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
         gradients = torch.autograd.grad(loss, alphas, allow_unused=True)
         for alpha, gradient in zip(alphas, gradients, strict=True):
@@ -291,6 +299,7 @@ class BilevelSearch:
             "history": self.history,
             "best": self.plateau.best,
             "stale": self.plateau.stale,
+            "finished": self.finished,
         }
         return tensors, state
 
@@ -307,3 +316,4 @@ class BilevelSearch:
             self._noise.set_state(tensors["noise"])
         self.epoch, self.history = state["epoch"], state["history"]
         self.plateau.best, self.plateau.stale = state["best"], state["stale"]
+        self.finished = state.get("finished", False)
