@@ -17,7 +17,7 @@ from .spaces.cells import N_NODES
 from .spaces.genotype import Genotype
 from .spaces.operations import make_operation
 from .supernets.cell import CellSupernet, cell_inputs, cell_layout
-from .supernets.fused import State, fused_network_cell
+from .supernets.fused import State, compiled_cell, fused_network_cell
 
 __all__ = ["Network", "NetworkConfig", "inherit_weights"]
 
@@ -113,9 +113,12 @@ class Network(nn.Module):
     ----------
     fused : bool
         As in `supernetnas.supernets.CellSupernet`: the faster form of the same function.
+    compiled : bool
+        Whether the cells of that form are compiled by `torch.compile`; False by default.
     """
 
     fused = True
+    compiled = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -139,8 +142,9 @@ class Network(nn.Module):
                 before_last, last = last, cell(before_last, last)
             return last.mean(dim=(2, 3))
         before_last = last = State(self.stem(x))
+        run = compiled_cell if self.compiled else fused_network_cell
         for cell in self.cells:
-            before_last, last = last, fused_network_cell(cell, before_last, last)
+            before_last, last = last, run(cell, before_last, last)
         return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checkpoint import StageCheckpoint
-from .network import Dropout
+from .devices import autocast
+from .network import Dropout, Network
 from .spaces.operations import Noise
 from .training import (
     LabelledImages,
@@ -44,6 +45,10 @@ class RetrainSettings:
     momentum, weight_decay, clip_norm : float
         Biases and the scales of batch norms do not decay.
     label_smoothing : float
+    precision : {"float32", "bfloat16"}
+        What convolutions compute in; see `supernetnas.devices.autocast`.
+    compile : bool
+        Whether cells are compiled by `torch.compile`.
     """
 
     epochs: int = 15
@@ -54,6 +59,8 @@ class RetrainSettings:
     weight_decay: float = 5e-4
     clip_norm: float = 5.0
     label_smoothing: float = 0.1
+    precision: str = "float32"
+    compile: bool = False
 
 
 def retrain(
@@ -76,7 +83,8 @@ def retrain(
     train : LabelledImages
     settings : RetrainSettings
     generator : torch.Generator
-        On the CPU; the source of every random draw.
+        On the CPU; the source of every random draw. On a GPU what is drawn within an epoch comes
+        from a generator there that this one seeds.
     class_weight : torch.Tensor of shape (n_classes,), optional
     time_limit : float, optional
         Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
@@ -96,7 +104,10 @@ def retrain(
     FloatingPointError
         If the loss is not finite.
     """
-    draws = _seed_draws(network, train.labels.device, generator)
+    noise = _seed_draws(network, train.labels.device, generator)
+    draws = generator if train.labels.device.type == "cpu" else noise
+    if isinstance(network, Network):
+        network.compiled = settings.compile
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD(
@@ -108,7 +119,7 @@ def retrain(
         foreach=True,
     )
     watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
-    generators = {"generator": generator} | ({} if draws is None else {"draws": draws})
+    generators = {"generator": generator} | ({} if noise is None else {"noise": noise})
     saved = checkpoint.load() if checkpoint else None
     if saved is not None:
         tensors, state = saved
@@ -126,15 +137,19 @@ def retrain(
         epoch_watch = Stopwatch()
         network.train()
         total_loss = correct = torch.zeros((), device=train.labels.device)
-        batches = balanced_batches(len(train), settings.batch_size, generator)
+        batches = balanced_batches(
+            len(train), settings.batch_size, generator, train.images.index_device
+        )
         share = (1.0 - progress) / ((epochs - epoch) * len(batches))
         for index in batches:
             rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
             progress += share
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            scores = network(train.images.augmented(index, generator)).float()
-            labels = train.labels[index]
+            images, labels = train.images.augmented(index, draws), train.labels_at(index)
+            with autocast(images.device, settings.precision):
+                scores = network(images)
+            scores = scores.float()
             loss = F.cross_entropy(
                 scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
             )
@@ -180,13 +195,16 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _seed_draws(
     network: nn.Module, device: torch.device, generator: torch.Generator
 ) -> torch.Generator | None:
-    """Let dropout and ``noise`` operations draw from a generator of their own, and return it."""
+    """Let dropout and ``noise`` operations draw from a generator of their own, and return it.
+
+    None where nothing draws; on a GPU there is always one.
+    """
     drawing = [
         module
         for module in network.modules()
         if isinstance(module, Noise) or (isinstance(module, Dropout) and module.share > 0)
     ]
-    if not drawing:
+    if not drawing and device.type == "cpu":
         return None
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     draws = torch.Generator(device=device).manual_seed(seed)

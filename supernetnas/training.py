@@ -56,6 +56,10 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labels_at(self, index: Tensor) -> Tensor:
+        """Labels at an index on any device, without waiting for one that has to move."""
+        return self.labels[index.to(self.labels.device, non_blocking=True)]
+
 
 @contextlib.contextmanager
 def seeded_modules(seed: int) -> Iterator[None]:
@@ -69,19 +73,30 @@ def seeded_modules(seed: int) -> Iterator[None]:
         yield
 
 
-def balanced_batches(n: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+def balanced_batches(
+    n: int,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> list[Tensor]:
     """Shuffle ``n`` indices into batches whose sizes differ by one at most.
 
-    No batch holds a single image unless ``n`` is one, so batch norm always has statistics.
+    No batch holds a single image unless ``n`` is one, so batch norm always has statistics. The
+    indices go to ``device`` in one transfer, which nothing waits for.
     """
-    order = torch.randperm(n, generator=generator)
+    order = torch.randperm(n, generator=generator).to(device, non_blocking=True)
     return list(order.tensor_split(max(1, min(round(n / batch_size), n // 2))))
 
 
-def endless_batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def endless_batches(
+    n: int,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Iterator[Tensor]:
     """Yield balanced batches for ever, reshuffled every time all ``n`` indices have been seen."""
     while True:
-        yield from balanced_batches(n, batch_size, generator)
+        yield from balanced_batches(n, batch_size, generator, device)
 
 
 def cosine_schedule(progress: float, peak: float, final: float = 0.0, warmup: float = 0.0) -> float:
@@ -167,9 +182,10 @@ def evaluate(
     # Mixed, though in the same way every time: under the statistics of its batch, an image's score
     # depends on the company it is in, and data are often sorted by class.
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    order = order.to(data.images.index_device, non_blocking=True)
     for index in order.tensor_split(-(-len(data) // batch_size)):
         output = scores(data.images.clean(index)).float()
-        labels = data.labels[index]
+        labels = data.labels_at(index)
         output = own_scores(output, labels) if own_scores else output
         loss = loss + F.cross_entropy(output, labels, reduction="sum")
         correct = correct + (output.argmax(1) == labels).sum()
@@ -217,7 +233,8 @@ def recalibrate_batch_norm(
         bn.reset_running_stats()
         bn.train()
     try:
-        batches = balanced_batches(len(images), batch_size, generator)[:max_batches]
+        device = images.index_device
+        batches = balanced_batches(len(images), batch_size, generator, device)[:max_batches]
         for count, index in enumerate(batches):
             for bn in norms:
                 bn.momentum = 1.0 / (count + 1)

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import autocast
 from ..supernets.cell import CellSupernet
 from ..training import (
     LabelledImages,
@@ -73,6 +74,10 @@ class SearchSettings:
     label_smoothing : float
     patience : int or None
         Epochs without a better validation accuracy after which the search stops.
+    precision : {"float32", "bfloat16"}
+        What convolutions compute in; see `supernetnas.devices.autocast`.
+    compile : bool
+        Whether cells are compiled by `torch.compile`.
     """
 
     epochs: int = 50
@@ -90,6 +95,8 @@ class SearchSettings:
     perturbation_radius: tuple[float, float] = (0.03, 0.3)
     label_smoothing: float = 0.0
     patience: int | None = None
+    precision: str = "float32"
+    compile: bool = False
 
 
 class BilevelSearch:
@@ -103,7 +110,8 @@ class BilevelSearch:
         Images for the weights, and images for the alphas.
     settings : SearchSettings
     generator : torch.Generator
-        On the CPU; the source of every random draw.
+        On the CPU; the source of every random draw. On a GPU what is drawn within an epoch comes
+        from a generator there that this one seeds.
     class_weight : torch.Tensor of shape (n_classes,), optional
         Weight of each class in both losses.
     budget : Budget, optional
@@ -140,8 +148,12 @@ class BilevelSearch:
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
         self.finished = False
-        self._noise = torch.Generator(device=supernet.alphas_normal.device)
+        device = supernet.alphas_normal.device
+        self._noise = torch.Generator(device=device)
         supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
+        # Draws within an epoch: a step must not wait for a transfer.
+        self._draws = generator if device.type == "cpu" else self._noise
+        supernet.compiled = settings.compile
 
     def run(
         self,
@@ -176,7 +188,9 @@ class BilevelSearch:
         """Pass once over the training images; returns and appends the epoch's row."""
         settings, watch = self.settings, Stopwatch()
         radius = perturbation_radius(self.epoch, settings.epochs, settings.perturbation_radius)
-        batches = balanced_batches(len(self.train), settings.batch_size, self.generator)
+        batches = balanced_batches(
+            len(self.train), settings.batch_size, self.generator, self.train.images.index_device
+        )
         validation = self._validation_batches()
         self.supernet.train()
         device = self.train.labels.device
@@ -202,7 +216,7 @@ class BilevelSearch:
             "train_accuracy": float(correct) / len(self.train),
         }
         with frozen_batch_norm(self.supernet):
-            loss, accuracy = evaluate(self.supernet, self.validation, own_scores=self.own_scores)
+            loss, accuracy = evaluate(self.scores, self.validation, own_scores=self.own_scores)
         row["validation_loss"], row["validation_accuracy"] = loss, accuracy
         genotype = self.supernet.genotype()
         row["skip_connections"] = genotype.count("skip_connect")
@@ -226,14 +240,19 @@ class BilevelSearch:
             label_smoothing=self.settings.label_smoothing,
         )
 
+    def scores(self, images: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Class scores of the supernet, in the precision of the search."""
+        with autocast(images.device, self.settings.precision):
+            return self.supernet(images, weights)
+
     def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Scores that count for images of these labels: all of them."""
         return scores
 
     def _alpha_step(self, index: Tensor) -> None:
-        images = self.validation.images.augmented(index, self.generator)
+        images = self.validation.images.augmented(index, self._draws)
         alphas = self.supernet.alpha_parameters()
-        loss = self._loss(self.supernet(images), self.validation.labels[index])
+        loss = self._loss(self.scores(images), self.validation.labels_at(index))
         if self.budget is not None:
             loss = loss + self.budget.penalty(self.supernet.operation_weights())
         # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
@@ -244,12 +263,10 @@ class BilevelSearch:
         self.alpha_optimizer.zero_grad()
 
     def _weight_step(self, index: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-        images, labels = (
-            self.train.images.augmented(index, self.generator),
-            self.train.labels[index],
-        )
+        images = self.train.images.augmented(index, self._draws)
+        labels = self.train.labels_at(index)
         operation_weights = self._operation_weights(images, labels, radius)
-        scores = self.supernet(images, operation_weights)
+        scores = self.scores(images, operation_weights)
         loss = self._loss(scores, labels)
         weights = self.supernet.weight_parameters()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
@@ -271,18 +288,23 @@ class BilevelSearch:
         if self.settings.perturbation == "none":
             return weights
         if self.settings.perturbation == "random":
-            return random_perturbation(weights, masks, radius, self.generator)
+            return random_perturbation(weights, masks, radius, self._draws)
         with frozen_batch_norm(self.supernet):
             return adversarial_perturbation(
-                lambda perturbed: self._loss(self.supernet(images, perturbed), labels),
+                lambda perturbed: self._loss(self.scores(images, perturbed), labels),
                 weights,
                 masks,
                 radius,
-                self.generator,
+                self._draws,
             )
 
     def _validation_batches(self) -> Iterator[Tensor]:
-        return endless_batches(len(self.validation), self.settings.batch_size, self.generator)
+        return endless_batches(
+            len(self.validation),
+            self.settings.batch_size,
+            self.generator,
+            self.validation.images.index_device,
+        )
 
     def _draw_seed(self) -> int:
         return int(torch.randint(2**31 - 1, (), generator=self.generator))

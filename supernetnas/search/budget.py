@@ -232,7 +232,9 @@ class Budget:
                 share[:, first : first + node + 2] = 2 / (node + 2)
             rows = (np.stack(self.cost.edges) * share).reshape(-1, 2)
             arrays = masks, np.concatenate([rows, self.cost.fixed[None]])
-            self._tensors = tuple(torch.from_numpy(array).to(like) for array in arrays)
+            self._tensors = tuple(
+                torch.from_numpy(array).to(like, non_blocking=True) for array in arrays
+            )
         return self._tensors
 
     def derive(self, weights: tuple[Tensor, Tensor]) -> Genotype:

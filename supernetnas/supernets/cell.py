@@ -13,6 +13,7 @@ Unlike in the DARTS code the alphas are parameters: they are saved with the weig
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from ..spaces.cells import N_EDGES, N_NODES, SearchSpace, get_space
 from ..spaces.genotype import Genotype
 from ..spaces.operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
-from .fused import State, fused_cell
+from .fused import State, compiled_cell, fused_cell
+from .merged import Statistics, can_merge, merged_cell
 
 __all__ = ["CellSupernet", "SupernetConfig", "cell_layout"]
 
@@ -180,9 +182,16 @@ class CellSupernet(nn.Module):
     fused : bool
         Whether `forward` runs the rewritten cells of `supernetnas.supernets.fused` (the default)
         or the plain definition. Both give the same.
+    merged : bool or None
+        Which of two rewrites: the one that launches few kernels, for GPUs, or the one that moves
+        little memory, for CPUs. None (the default) chooses by the device of the images.
+    compiled : bool
+        Whether the rewritten cells are compiled by `torch.compile`; False by default.
     """
 
     fused = True
+    merged: bool | None = None
+    compiled = False
 
     def __init__(self, config: SupernetConfig) -> None:
         super().__init__()
@@ -257,8 +266,14 @@ class CellSupernet(nn.Module):
                 before_last, last = last, cell(before_last, last, weights[int(reduction)])
             return last.mean(dim=(2, 3))
         before_last = last = State(self.stem(x))
+        run = compiled_cell if self.compiled else fused_cell
+        merged = x.device.type == "cuda" if self.merged is None else self.merged
+        statistics = Statistics()
+        if merged and not self.compiled and all(map(can_merge, self.cells)):
+            run = partial(merged_cell, statistics=statistics)
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
-            before_last, last = last, fused_cell(cell, before_last, last, weights[int(reduction)])
+            before_last, last = last, run(cell, before_last, last, weights[int(reduction)])
+        statistics.update()
         return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -17,6 +17,7 @@ exact up to rounding, and the tests hold it to the definition in double precisio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..network import NetworkCell
     from .cell import SupernetCell
 
-__all__ = ["State", "depthwise_conv", "fused_cell", "fused_network_cell"]
+__all__ = ["State", "compiled_cell", "depthwise_conv", "fused_cell", "fused_network_cell"]
 
 
 class State:
@@ -101,6 +102,31 @@ def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> St
         terms = [_weighted(next(edges), states[state]) for _, state in node]
         states.append(State(sum(terms[1:], start=terms[0])))
     return State(_DenseCat.apply(*(state.value for state in states[2:])))
+
+
+def compiled_cell(cell: nn.Module, before_last: State, last: State, *weights: Tensor) -> State:
+    """Compute the fused form of a cell, compiled.
+
+    Cells of the same structure share what was compiled, and the number of images is a variable of
+    it, so that a stack of cells compiles a few times and then no more. Nothing is shared between
+    two cells: each computes the ReLU of its inputs.
+    """
+    structure = repr(cell)
+    if structure not in _COMPILED:
+
+        def run(cell: nn.Module, before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
+            function = fused_cell if weights else fused_network_cell
+            return function(cell, State(before_last), State(last), *weights).value
+
+        _COMPILED[structure] = torch.compile(run, backend=_BACKEND)
+    inputs = before_last.value, last.value
+    for value in inputs:
+        torch._dynamo.maybe_mark_dynamic(value, 0)
+    return State(_COMPILED[structure](cell, *inputs, *weights))
+
+
+_COMPILED: dict[str, Callable[..., Tensor]] = {}
+_BACKEND = "inductor"
 
 
 def _input(module: nn.Module, state: State) -> Tensor:
