@@ -15,6 +15,7 @@ from .devices import resolve_device, resolve_precision
 from .embedding import Embedder, get_embedder
 from .fitting import Candidate, Run, Target, search_best
 from .images import ImageSet
+from .memory import explained_memory_error
 from .network import Network, NetworkConfig, inherit_weights
 from .persistence import PersistenceMixin
 from .preprocessing import Preprocessing
@@ -115,6 +116,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         What convolutions compute in while networks are trained; alphas, weights and the statistics
         of batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and float32 on
         a CPU, where bfloat16 is slower. Predictions are made in float32.
+    gradient_checkpointing : bool, default=False
+        Whether training keeps the inputs of cells only and computes the rest again: a fraction of
+        the memory for some 1.5 times the time.
     compile : bool, default=False
         Whether `torch.compile` compiles the cells of search and retraining. It takes minutes, so it
         pays in long fits on a GPU only; on a CPU it was measured not to pay at all.
@@ -205,6 +209,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         checkpoint_dir=None,
         device="auto",
         precision="auto",
+        gradient_checkpointing=False,
         compile=False,
         random_state=None,
         verbose=0,
@@ -239,6 +244,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
+        self.gradient_checkpointing = gradient_checkpointing
         self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
@@ -277,6 +283,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             If the zoo is missing or damaged.
         FloatingPointError
             If the search or the retraining diverges.
+        MemoryError
+            If a step needs more memory than there is; suggests a batch size.
         """
         watch = Stopwatch(self.time_limit)
         check_parameters(self)
@@ -514,15 +522,17 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             patience=self.search_patience,
             precision=resolve_precision(self.precision, target.device),
             compile=bool(self.compile),
+            gradient_checkpointing=bool(self.gradient_checkpointing),
         )
-        return search_best(
-            self._candidates(selection, target, run),
-            target,
-            settings,
-            self.validation_fraction,
-            run,
-            None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
-        )
+        with explained_memory_error(settings.batch_size, settings.gradient_checkpointing):
+            return search_best(
+                self._candidates(selection, target, run),
+                target,
+                settings,
+                self.validation_fraction,
+                run,
+                None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
+            )
 
     def _derive(
         self, supernet: CellSupernet, budget: Budget | None, target: Target, run: Run
@@ -552,9 +562,13 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             label_smoothing=self.label_smoothing,
             precision=resolve_precision(self.precision, target.device),
             compile=bool(self.compile),
+            gradient_checkpointing=bool(self.gradient_checkpointing),
         )
         run.recalibrate(network, train, settings.batch_size)
-        with run.progress.stage("retrain", settings.epochs) as advance:
+        with (
+            run.progress.stage("retrain", settings.epochs) as advance,
+            explained_memory_error(settings.batch_size, settings.gradient_checkpointing),
+        ):
             history = retrain(
                 network,
                 train,

@@ -49,6 +49,8 @@ class RetrainSettings:
         What convolutions compute in; see `supernetnas.devices.autocast`.
     compile : bool
         Whether cells are compiled by `torch.compile`.
+    gradient_checkpointing : bool
+        Whether cells are computed again in the backward pass, for less memory.
     """
 
     epochs: int = 15
@@ -61,6 +63,7 @@ class RetrainSettings:
     label_smoothing: float = 0.1
     precision: str = "float32"
     compile: bool = False
+    gradient_checkpointing: bool = False
 
 
 def retrain(
@@ -108,6 +111,7 @@ def retrain(
     draws = generator if train.labels.device.type == "cpu" else noise
     if isinstance(network, Network):
         network.compiled = settings.compile
+        network.checkpointed = settings.gradient_checkpointing
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD(
@@ -185,6 +189,8 @@ def retrain(
         if on_epoch and on_epoch(row):
             break
     network.eval()
+    if isinstance(network, Network):
+        network.compiled = network.checkpointed = False
     return history
 
 

@@ -104,8 +104,9 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         check_scalar(value, name, numbers.Real, min_val=0, max_val=1, include_boundaries=ends)
     _check_choice(clf, "search_perturbation", ("random", "adversarial", "none"))
     _check_choice(clf, "precision", ("auto", "float32", "bfloat16"))
-    if not isinstance(clf.compile, bool | np.bool_):
-        raise TypeError(f"compile must be True or False; got {clf.compile!r}.")
+    for name in ("compile", "gradient_checkpointing"):
+        if not isinstance(getattr(clf, name), bool | np.bool_):
+            raise TypeError(f"{name} must be True or False; got {getattr(clf, name)!r}.")
     _check_choice(clf, "space", tuple(available_spaces()))
     if not isinstance(clf.augmentation, Augmentation):
         _check_choice(clf, "augmentation", ("auto", "none"), "or an Augmentation")

@@ -78,6 +78,8 @@ class SearchSettings:
         What convolutions compute in; see `supernetnas.devices.autocast`.
     compile : bool
         Whether cells are compiled by `torch.compile`.
+    gradient_checkpointing : bool
+        Whether cells are computed again in the backward pass, for less memory.
     """
 
     epochs: int = 50
@@ -97,6 +99,7 @@ class SearchSettings:
     patience: int | None = None
     precision: str = "float32"
     compile: bool = False
+    gradient_checkpointing: bool = False
 
 
 class BilevelSearch:
@@ -154,6 +157,7 @@ class BilevelSearch:
         # Draws within an epoch: a step must not wait for a transfer.
         self._draws = generator if device.type == "cpu" else self._noise
         supernet.compiled = settings.compile
+        supernet.checkpointed = settings.gradient_checkpointing
 
     def run(
         self,

@@ -13,8 +13,8 @@ Unlike in the DARTS code the alphas are parameters: they are saved with the weig
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..spaces.cells import N_EDGES, N_NODES, SearchSpace, get_space
 from ..spaces.genotype import Genotype
 from ..spaces.operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
-from .fused import State, compiled_cell, fused_cell
+from .fused import State, checkpointed, compiled_cell, fused_cell
 from .merged import Statistics, can_merge, merged_cell
 
 __all__ = ["CellSupernet", "SupernetConfig", "cell_layout"]
@@ -187,11 +187,15 @@ class CellSupernet(nn.Module):
         little memory, for CPUs. None (the default) chooses by the device of the images.
     compiled : bool
         Whether the rewritten cells are compiled by `torch.compile`; False by default.
+    checkpointed : bool
+        Whether the rewritten cells are computed again in the backward pass instead of keeping what
+        they computed: less memory for more time; False by default.
     """
 
     fused = True
     merged: bool | None = None
     compiled = False
+    checkpointed = False
 
     def __init__(self, config: SupernetConfig) -> None:
         super().__init__()
@@ -271,6 +275,8 @@ class CellSupernet(nn.Module):
         statistics = Statistics()
         if merged and not self.compiled and all(map(can_merge, self.cells)):
             run = partial(merged_cell, statistics=statistics)
+        if self.checkpointed:
+            run = partial(checkpointed, run)
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             before_last, last = last, run(cell, before_last, last, weights[int(reduction)])
         statistics.update()

@@ -17,20 +17,30 @@ exact up to rounding, and the tests hold it to the definition in double precisio
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
+from ..spaces.operations import DilatedConv, FactorizedReduce, Noise, Pool, SeparableConv, Zero
+from ..training import frozen_batch_norm
 
 if TYPE_CHECKING:
     from ..network import NetworkCell
     from .cell import SupernetCell
 
-__all__ = ["State", "compiled_cell", "depthwise_conv", "fused_cell", "fused_network_cell"]
+__all__ = [
+    "State",
+    "checkpointed",
+    "compiled_cell",
+    "depthwise_conv",
+    "fused_cell",
+    "fused_network_cell",
+]
 
 
 class State:
@@ -127,6 +137,30 @@ def compiled_cell(cell: nn.Module, before_last: State, last: State, *weights: Te
 
 _COMPILED: dict[str, Callable[..., Tensor]] = {}
 _BACKEND = "inductor"
+
+
+def checkpointed(
+    run: Callable[..., State], cell: nn.Module, before_last: State, last: State, *weights: Tensor
+) -> State:
+    """Compute ``run(cell, before_last, last, *weights)`` again in the backward pass.
+
+    Only a cell's inputs are kept meanwhile. The second time leaves running statistics alone. Cells
+    that draw noise would draw another: they are computed once, as ever.
+    """
+    draws = any(isinstance(module, Noise) for module in cell.modules())
+    if draws or not torch.is_grad_enabled():
+        return run(cell, before_last, last, *weights)
+
+    def function(before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
+        return run(cell, State(before_last), State(last), *weights).value
+
+    result = checkpoint(
+        *(function, before_last.value, last.value, *weights),
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (contextlib.nullcontext(), frozen_batch_norm(cell)),
+    )
+    return State(result)
 
 
 def _input(module: nn.Module, state: State) -> Tensor:

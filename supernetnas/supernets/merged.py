@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..spaces.cells import N_NODES
-from ..spaces.operations import DilatedConv, FactorizedReduce, Noise, Pool, SeparableConv, Zero
+from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
 from .fused import State, _DiagonalPhases, _input
 
 if TYPE_CHECKING:
