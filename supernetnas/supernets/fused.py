@@ -195,12 +195,15 @@ def _weighted(operation: nn.Module, state: State, weight: Tensor | None = None) 
 def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
     even, odd = _DiagonalPhases.apply(x)
     return _DenseCat.apply(
-        F.conv2d(even, module.conv_even.weight), F.conv2d(odd, module.conv_odd.weight)
+        F.conv2d(even, module.conv_even.weight, module.conv_even.bias),
+        F.conv2d(odd, module.conv_odd.weight, module.conv_odd.bias),
     )
 
 
 def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return ``bn(x)``, or ``weight * bn(x)`` for a batch norm without a scale of its own."""
+    if isinstance(bn, nn.Identity):  # folded into the convolution before it
+        return x
     if bn.training:
         bn.num_batches_tracked.add_(1)
     scale, offset = bn.weight, bn.bias
