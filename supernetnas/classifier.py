@@ -564,11 +564,11 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             compile=bool(self.compile),
             gradient_checkpointing=bool(self.gradient_checkpointing),
         )
-        run.recalibrate(network, train, settings.batch_size)
         with (
-            run.progress.stage("retrain", settings.epochs) as advance,
             explained_memory_error(settings.batch_size, settings.gradient_checkpointing),
+            run.progress.stage("retrain", settings.epochs) as advance,
         ):
+            run.recalibrate(network, train, settings.batch_size)
             history = retrain(
                 network,
                 train,
@@ -579,7 +579,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 on_epoch=advance,
                 checkpoint=run.checkpoints.stage("retrain"),
             )
-        run.recalibrate(network, train, settings.batch_size)
+            run.recalibrate(network, train, settings.batch_size)
         return history
 
     def _batch_size(self, n_images: int) -> int:

@@ -18,7 +18,13 @@ from .spaces.cells import N_NODES
 from .spaces.genotype import Genotype
 from .spaces.operations import make_operation
 from .supernets.cell import CellSupernet, cell_inputs, cell_layout
-from .supernets.fused import State, checkpointed, compiled_cell, fused_network_cell
+from .supernets.fused import (
+    State,
+    checkpointed,
+    compiled_cell,
+    count_batch,
+    fused_network_cell,
+)
 
 __all__ = ["Network", "NetworkConfig", "inherit_weights"]
 
@@ -151,6 +157,7 @@ class Network(nn.Module):
             run = partial(checkpointed, run)
         for cell in self.cells:
             before_last, last = last, run(cell, before_last, last)
+        count_batch(self.cells)
         return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -200,15 +200,18 @@ def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
     """Normalise by the statistics of the batch and leave the running statistics as they are."""
     norms = _batch_norms(module)
-    kept = [(bn.momentum, bn.num_batches_tracked.clone()) for bn in norms]
+    momenta = [bn.momentum for bn in norms]
+    counters = [bn.num_batches_tracked for bn in norms]
+    kept = torch.stack(counters) if counters else None
     for bn in norms:
         bn.momentum = 0.0
     try:
         yield
     finally:
-        for bn, (momentum, count) in zip(norms, kept, strict=True):
+        for bn, momentum in zip(norms, momenta, strict=True):
             bn.momentum = momentum
-            bn.num_batches_tracked.copy_(count)
+        if kept is not None:
+            torch._foreach_copy_(counters, list(kept.unbind()))
 
 
 @torch.no_grad()

@@ -145,7 +145,22 @@ class TestSupernet:
 
 class TestDepthwise:
     @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("size", [(8, 8), (7, 9), (8, 5), (2, 2), (16, 16), (17, 16), (20, 18)])
+    @pytest.mark.parametrize(
+        "size",
+        [
+            (8, 8),
+            (7, 9),
+            (8, 5),
+            (2, 2),
+            (1, 1),
+            (4, 4),
+            (3, 1),
+            (2, 5),
+            (16, 16),
+            (17, 16),
+            (20, 18),
+        ],
+    )
     @pytest.mark.parametrize("channels", [3, 16])
     @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (3, 2), (5, 2)])
     def test_against_the_plain_convolution(self, kernel, dilation, channels, size, layout):

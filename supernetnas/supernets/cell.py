@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..spaces.cells import N_EDGES, N_NODES, SearchSpace, get_space
 from ..spaces.genotype import Genotype
 from ..spaces.operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
-from .fused import State, checkpointed, compiled_cell, fused_cell
+from .fused import State, checkpointed, compiled_cell, count_batch, fused_cell
 from .merged import Statistics, can_merge, merged_cell
 
 __all__ = ["CellSupernet", "SupernetConfig", "cell_layout"]
@@ -280,6 +280,7 @@ class CellSupernet(nn.Module):
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             before_last, last = last, run(cell, before_last, last, weights[int(reduction)])
         statistics.update()
+        count_batch(self.cells)
         return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:

@@ -95,7 +95,6 @@ class Statistics:
         torch._foreach_lerp_(
             [bn.running_var for bn, _ in pairs], [variances[i] for _, i in pairs], momentum
         )
-        torch._foreach_add_([bn.num_batches_tracked for bn, _ in pairs], 1)
 
 
 _Job = tuple[nn.Module, int, int]  # operation, row of the node it feeds, entry of its weight
