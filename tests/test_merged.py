@@ -87,6 +87,24 @@ class TestSupernet:
         assert_near(after, fused(x))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_is_the_default():
+    plain, other = (net.cuda() for net in pair("darts"))
+    x, labels = images(4, 3, 8, 8).cuda(), torch.tensor([0, 1, 2, 1], device="cuda")
+    scores, found = gradients(other, x, labels)
+    expected, wanted = gradients(plain, x, labels)
+    assert_near(scores, expected)
+    for name in ("alphas_normal", "alphas_reduce", "stem.0.weight"):
+        assert_near(found[name], wanted[name])
+    with Launches() as few:
+        other(x)
+    other.merged = False
+    with Launches() as many:
+        other(x)
+    assert sum(few.names.values()) < 0.5 * sum(many.names.values())
+
+
 class Launches(TorchDispatchMode):
     """Counts what a device would launch: every operation but views and allocations."""
 
