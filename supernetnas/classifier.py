@@ -466,7 +466,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 supernet = CellSupernet(config)
             candidates.append(Candidate("scratch", supernet, False, self._budget(config, target)))
         for candidate in candidates:
-            candidate.supernet.to(target.device, memory_format=torch.channels_last)
+            candidate.supernet.place(target.device)
         return candidates
 
     def _scratch_config(self, target: Target) -> SupernetConfig:

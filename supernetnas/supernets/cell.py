@@ -269,12 +269,10 @@ class CellSupernet(nn.Module):
             for cell, reduction in zip(self.cells, self.reductions, strict=True):
                 before_last, last = last, cell(before_last, last, weights[int(reduction)])
             return last.mean(dim=(2, 3))
+        statistics, run = Statistics(), compiled_cell if self.compiled else fused_cell
+        if self._merges(x.device):
+            run, x = partial(merged_cell, statistics=statistics), x.contiguous()
         before_last = last = State(self.stem(x))
-        run = compiled_cell if self.compiled else fused_cell
-        merged = x.device.type == "cuda" if self.merged is None else self.merged
-        statistics = Statistics()
-        if merged and not self.compiled and all(map(can_merge, self.cells)):
-            run = partial(merged_cell, statistics=statistics)
         if self.checkpointed:
             run = partial(checkpointed, run)
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
@@ -315,6 +313,15 @@ class CellSupernet(nn.Module):
                 nodes.append(tuple((name, state) for _, name, state in sorted(kept, key=_state)))
             cells.append(tuple(nodes))
         return Genotype(self.config.space, *cells)
+
+    def place(self, device: torch.device) -> CellSupernet:
+        """Move to a device, in the memory format in which the cells run there; returns itself."""
+        layout = torch.contiguous_format if self._merges(device) else torch.channels_last
+        return self.to(device, memory_format=layout)
+
+    def _merges(self, device: torch.device) -> bool:
+        wanted = device.type == "cuda" if self.merged is None else self.merged
+        return wanted and not self.compiled and all(map(can_merge, self.cells))
 
     def replace_head(self, n_classes: int) -> None:
         """Put a new, randomly initialised classifier of ``n_classes`` outputs."""

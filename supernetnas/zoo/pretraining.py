@@ -344,7 +344,7 @@ def _new_supernet(
             n_classes=n_classes,
             seed=seed,
         )
-    return supernet.to(device, memory_format=torch.channels_last)
+    return supernet.place(device)
 
 
 def _check_same_supernet(source: Source, pretraining: Pretraining) -> None:
