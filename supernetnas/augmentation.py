@@ -114,6 +114,8 @@ class ImageTensors:
     Attributes
     ----------
     shape : tuple of int (channels, height, width)
+    index_device : torch.device
+        Where indices had better be: the device of the images.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class ImageTensors:
         std = torch.where(std > 0, std, 1.0)
         self.shape = (channels, height, width)
         self.augmentation = augmentation
-        self.device = torch.device(device)
+        self.device = self.index_device = torch.device(device)
         # (x / unit - mean) / std = x * scale + offset: one pass instead of three. Repeated over a
         # row of pixels, because an inner dimension of 1 or 3 is not vectorised.
         self._scale = (1 / (unit * std)).float().repeat(width).to(self.device)
@@ -172,7 +174,9 @@ class ImageTensors:
         torch.Tensor of shape (b, channels, height, width), float32, channels_last
         """
         down, right = self._pad
-        return self._standardise(self._windows[:, down, right][index.to(self.device)])
+        return self._standardise(
+            self._windows[:, down, right][index.to(self.device, non_blocking=True)]
+        )
 
     def augmented(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """The images at `index`, each with its own shift, flip and cutout, standardised.
@@ -194,10 +198,10 @@ class ImageTensors:
 
         def draw(values: int) -> torch.Tensor:
             drawn = torch.randint(values, (n,), generator=generator, device=generator.device)
-            return drawn.to(self.device)
+            return drawn.to(self.device, non_blocking=True)
 
         down, right = self._pad
-        index = index.to(self.device)
+        index = index.to(self.device, non_blocking=True)
         if down or right:
             images = self._windows[index, draw(2 * down + 1), draw(2 * right + 1)]
         else:

@@ -9,11 +9,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .augmentation import Augmentation
+from .checkpoint import fingerprint, fit_checkpoints
 from .cost import count_macs, count_parameters
-from .devices import resolve_device
+from .devices import resolve_device, resolve_precision
 from .embedding import Embedder, get_embedder
 from .fitting import Candidate, Run, Target, search_best
 from .images import ImageSet
+from .memory import explained_memory_error
 from .network import Network, NetworkConfig, inherit_weights
 from .persistence import PersistenceMixin
 from .preprocessing import Preprocessing
@@ -21,6 +23,7 @@ from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
 from .search.methods import derive
+from .search.budget import Budget, network_cost
 from .selection import Selection, open_zoo, select_sources, sign_target
 from .spaces.genotype import Genotype
 from .stored_pixels import decode
@@ -106,6 +109,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     retrain_cells, retrain_channels : int or None, default=None
         Cells and initial channels of the final network; None for those of the supernet. More
         cells repeat the supernet's; where shapes differ, weights start anew.
+    max_macs, max_parameters : int or None, default=None
+        Most multiply-accumulates for one image, and most trainable values, of the final network.
+        The search is pushed below them, and the network keeps them.
     batch_size : int or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64.
     augmentation : "auto", "none" or Augmentation, default="auto"
@@ -123,8 +129,23 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
         share, and a derivation that measures another quarter at most; the retraining gets what is
         left. An epoch that has begun is finished.
+    checkpoint_dir : str, path or None, default=None
+        Folder where ``fit`` keeps a checkpoint of every epoch of search and retraining. A fit that
+        was interrupted goes on from there when it is called again with the same parameters and
+        data, and on a CPU gives what it would have given. A fit with others starts anew; one that
+        ends deletes its checkpoints.
     device : str, default="auto"
         "auto" is a GPU where there is one.
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        What convolutions compute in while networks are trained; alphas, weights and the statistics
+        of batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and float32 on
+        a CPU, where bfloat16 is slower. Predictions are made in float32.
+    gradient_checkpointing : bool, default=False
+        Whether training keeps the inputs of cells only and computes the rest again: a fraction of
+        the memory for some 1.5 times the time.
+    compile : bool, default=False
+        Whether `torch.compile` compiles the cells of search and retraining. It takes minutes, so it
+        pays in long fits on a GPU only; on a CPU it was measured not to pay at all.
     random_state : int, RandomState instance or None, default=None
         Seed of everything; None is a fresh seed for each fit. The same int gives the same network
         on the same CPU with the same number of threads: another number adds in another order, and
@@ -208,13 +229,19 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         retrain_learning_rate=0.03,
         retrain_cells=None,
         retrain_channels=None,
+        max_macs=None,
+        max_parameters=None,
         batch_size="auto",
         augmentation="auto",
         label_smoothing=0.1,
         dropout=0.0,
         class_weight=None,
         time_limit=None,
+        checkpoint_dir=None,
         device="auto",
+        precision="auto",
+        gradient_checkpointing=False,
+        compile=False,
         random_state=None,
         verbose=0,
     ):
@@ -241,13 +268,19 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         self.retrain_learning_rate = retrain_learning_rate
         self.retrain_cells = retrain_cells
         self.retrain_channels = retrain_channels
+        self.max_macs = max_macs
+        self.max_parameters = max_parameters
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.label_smoothing = label_smoothing
         self.dropout = dropout
         self.class_weight = class_weight
         self.time_limit = time_limit
+        self.checkpoint_dir = checkpoint_dir
         self.device = device
+        self.precision = precision
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
 
@@ -259,7 +292,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def fit(self, X, y):
         """Search, derive and train a network for the images X of the classes y.
 
-        A fit that fails or is interrupted leaves the classifier as it was.
+        A fit that fails or is interrupted leaves the classifier as it was; with a
+        ``checkpoint_dir`` it can be called again to go on.
 
         Parameters
         ----------
@@ -278,11 +312,14 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         TypeError, ValueError
             If parameters or data are wrong; before any long work.
         OSError
-            If images cannot be read; names the first and counts them.
+            If images cannot be read; names the first and counts them. If checkpoints cannot be
+            written, are damaged, or another process is at the same fit.
         ZooError, HubError
             If the zoo is missing or damaged, or cannot be had from the Hub.
         FloatingPointError
             If the search or the retraining diverges.
+        MemoryError
+            If a step needs more memory than there is; suggests a batch size.
         """
         watch = Stopwatch(self.time_limit)
         check_parameters(self)
@@ -290,16 +327,20 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         data = read_training_data(self, X, y)
         embedder = get_embedder(self.embedder) if self.strategy == "ot" else None
         zoo = open_zoo(self.strategy, self.zoo, embedder)
-        seed = self._draw_seed()
-        run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose))
-
         target = self._prepare(data, device)
-        selection = self._select(zoo, data, embedder, device, seed)
-        start, search = self._search(selection, target, run)
-        genotype = self._derive(search, run)
-        supernet = search.searched_supernet()
-        network, inherited = self._inherit(genotype, supernet, target, run)
-        retraining = self._retrain(network, target, run)
+        self._check_budget(zoo, target)
+        name = "" if self.checkpoint_dir is None else self._fingerprint(target, data)
+
+        with fit_checkpoints(self.checkpoint_dir, name, watch) as checkpoints:
+            seed = checkpoints.seed(self._draw_seed)
+            generator = torch.Generator().manual_seed(seed)
+            run = Run(generator, watch, Progress(self.verbose), checkpoints)
+            selection = self._select(zoo, data, embedder, device, seed)
+            start, search = self._search(selection, target, run)
+            genotype = self._derive(search, start.budget, run)
+            supernet = search.searched_supernet()
+            network, inherited = self._inherit(genotype, supernet, target, run)
+            retraining = self._retrain(network, target, run)
 
         supernet_state = {
             name: value.detach().cpu().numpy().copy()
@@ -396,6 +437,14 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             device=device,
         )
 
+    def _fingerprint(self, target: Target, data: TrainingData) -> str:
+        """Name this fit for its checkpoints."""
+        return fingerprint(
+            self.get_params(deep=False),
+            (target.pixels.numpy(), target.labels.numpy(), data.classes),
+            (target.augmentation, target.device.type),
+        )
+
     def _network_size(self, images: ImageSet) -> tuple[int, int]:
         if self.image_size == "auto":
             sides = [min(max(side, 8), 32) for side in images.typical_size]
@@ -437,7 +486,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def _candidates(self, selection: Selection, target: Target, run: Run) -> list[Candidate]:
         """Build the supernets to search, all before the first search, so bad files show early."""
         _, channels, height, width = target.pixels.shape
-        candidates = []
+        candidates: list[Candidate] = []
         for source in selection.candidates:
             supernet = warm_started_supernet(
                 source.config,
@@ -447,21 +496,54 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 n_classes=target.n_classes,
                 seed=run.draw_seed(),
             )
-            candidates.append(Candidate(source.name, supernet, pretrained=True))
+            budget = self._budget(source.config, target)
+            candidates.append(Candidate(source.name, supernet, True, budget))
         if not candidates:
-            config = SupernetConfig(
-                self.space,
-                int(self.init_channels),
-                int(self.n_cells),
-                (height, width),
-                channels,
-                target.n_classes,
-            )
+            config = self._scratch_config(target)
             with seeded_modules(run.draw_seed()):
-                candidates.append(Candidate("scratch", CellSupernet(config), pretrained=False))
+                supernet = CellSupernet(config)
+            candidates.append(Candidate("scratch", supernet, False, self._budget(config, target)))
         for candidate in candidates:
-            candidate.supernet.to(target.device, memory_format=torch.channels_last)
+            candidate.supernet.place(target.device)
         return candidates
+
+    def _scratch_config(self, target: Target) -> SupernetConfig:
+        _, channels, height, width = target.pixels.shape
+        return SupernetConfig(
+            self.space,
+            int(self.init_channels),
+            int(self.n_cells),
+            (height, width),
+            channels,
+            target.n_classes,
+        )
+
+    def _budget(self, config: SupernetConfig, target: Target) -> Budget | None:
+        """What the network of a supernet may cost; ValueError if that cannot be."""
+        if self.max_macs is None and self.max_parameters is None:
+            return None
+        cost = network_cost(
+            config.space,
+            int(self.retrain_channels or config.init_channels),
+            int(self.retrain_cells or config.n_cells),
+            tuple(target.pixels.shape[1:]),
+            target.n_classes,
+        )
+        return Budget(cost, self.max_macs, self.max_parameters)
+
+    def _check_budget(self, zoo: Zoo | None, target: Target) -> None:
+        """Refuse a budget that no network keeps, whichever source may be selected."""
+        configs = (
+            [self._scratch_config(target)] if zoo is None else [zoo[name].config for name in zoo]
+        )
+        errors = []
+        for config in configs:
+            try:
+                self._budget(config, target)
+                return
+            except ValueError as error:
+                errors.append(error)
+        raise errors[0]
 
     def _search(
         self, selection: Selection, target: Target, run: Run
@@ -476,20 +558,26 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             perturbation=self.search_perturbation,
             perturbation_radius=tuple(self.search_perturbation_radius),
             patience=self.search_patience,
+            precision=resolve_precision(self.precision, target.device),
+            compile=bool(self.compile),
+            gradient_checkpointing=bool(self.gradient_checkpointing),
         )
-        return search_best(
-            self._candidates(selection, target, run),
-            target,
-            settings,
-            self.validation_fraction,
-            run,
-            None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
-            method=self.search_method,
-            stopping=self.search_stopping,
-        )
+        with explained_memory_error(settings.batch_size, settings.gradient_checkpointing):
+            return search_best(
+                self._candidates(selection, target, run),
+                target,
+                settings,
+                self.validation_fraction,
+                run,
+                None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
+                method=self.search_method,
+                stopping=self.search_stopping,
+            )
 
-    def _derive(self, search: BilevelSearch, run: Run) -> Genotype:
+    def _derive(self, search: BilevelSearch, budget: Budget | None, run: Run) -> Genotype:
         """Choose the architecture; a choice that takes long gets its share of the time limit."""
+        if budget is not None:
+            return budget.derive(search.supernet.operation_weights())
         watch = None
         if self.time_limit is not None:
             watch = Stopwatch(_DERIVATION_SHARE * self.time_limit - run.watch.seconds)
@@ -520,9 +608,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             batch_size=self._batch_size(len(train)),
             learning_rate=self.retrain_learning_rate,
             label_smoothing=self.label_smoothing,
+            precision=resolve_precision(self.precision, target.device),
+            compile=bool(self.compile),
+            gradient_checkpointing=bool(self.gradient_checkpointing),
         )
-        run.recalibrate(network, train, settings.batch_size)
-        with run.progress.stage("retrain", settings.epochs) as advance:
+        with (
+            explained_memory_error(settings.batch_size, settings.gradient_checkpointing),
+            run.progress.stage("retrain", settings.epochs) as advance,
+        ):
+            run.recalibrate(network, train, settings.batch_size)
             history = retrain(
                 network,
                 train,
@@ -531,8 +625,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 class_weight=target.class_weight,
                 time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
                 on_epoch=advance,
+                checkpoint=run.checkpoints.stage("retrain"),
             )
-        run.recalibrate(network, train, settings.batch_size)
+            run.recalibrate(network, train, settings.batch_size)
         return history
 
     def _batch_size(self, n_images: int) -> int:

@@ -53,7 +53,7 @@ class Processes:
         """Return a generator with draws of its own, and keep the common ones equal."""
         if self.size == 1:
             return common
-        seed = torch.randint(2**48, (), generator=common)
+        seed = torch.randint(2**48, (), generator=common, device=common.device)
         return torch.Generator().manual_seed(int(seed) * self.size + self.rank)
 
     def sum(self, tensor: Tensor) -> Tensor:

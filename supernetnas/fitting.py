@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from .augmentation import Augmentation
+from .checkpoint import FitCheckpoints
 from .preprocessing import Preprocessing
 from .progress import Progress
 from .search.bilevel import BilevelSearch, SearchSettings
+from .search.budget import Budget
 from .search.methods import make_search
 from .stored_pixels import StoredPixels
 from .supernets.cell import CellSupernet
@@ -62,11 +64,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Run:
-    """Randomness, clock and display of a fit."""
+    """Randomness, clock, display and checkpoints of a fit."""
 
     generator: torch.Generator
     watch: Stopwatch
     progress: Progress
+    checkpoints: FitCheckpoints
 
     def draw_seed(self) -> int:
         """Draw the seed of something that has its own source of randomness."""
@@ -81,11 +84,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A supernet to search from, the name of its source, and whether it is pretrained."""
+    """A supernet to search from.
+
+    Attributes
+    ----------
+    name : str
+        Of its source.
+    supernet : CellSupernet
+    pretrained : bool
+    budget : Budget or None
+        What the derived network may cost.
+    """
 
     name: str
     supernet: CellSupernet
     pretrained: bool
+    budget: Budget | None = None
 
 
 def search_best(
@@ -123,6 +137,7 @@ def search_best(
     candidate : Candidate
     search : BilevelSearch
     """
+    run.checkpoints.check_start((c.name, c.supernet) for c in candidates)
     first, second = stratified_split(target.labels, validation_fraction, run.generator)
     train, validation = target.part(first), target.part(second)
     best: tuple[Candidate, BilevelSearch] | None = None
@@ -145,9 +160,22 @@ def search_best(
             settings=settings,
             generator=run.generator,
             class_weight=target.class_weight,
+            budget=candidate.budget,
         )
+        checkpoint = run.checkpoints.stage(f"search-{position}")
+        if (saved := checkpoint.load()) is not None:
+            search.restore(*saved)
+            watch.start -= sum(row["seconds"] for row in search.history)
+            logger.info("going on with the search after epoch %d", search.epoch)
         with run.progress.stage(f"search from {candidate.name}", settings.epochs) as advance:
-            search.run(stopwatch=watch, on_epoch=lambda s, advance=advance: advance(s.history[-1]))
+
+            def on_epoch(search, advance=advance, checkpoint=checkpoint) -> None:
+                checkpoint.save(*search.checkpoint())
+                advance(search.history[-1])
+
+            for row in search.history:
+                advance(row)
+            search.run(stopwatch=watch, on_epoch=on_epoch)
         if best is None or search.validation_accuracy > best[1].validation_accuracy:
             best = candidate, search
     return best

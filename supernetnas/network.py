@@ -9,6 +9,7 @@ starts from what the search has learnt (step 14 of algorithm 2 of the supernet t
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,13 @@ from .spaces.cells import N_NODES
 from .spaces.genotype import Genotype
 from .spaces.operations import make_operation
 from .supernets.cell import CellSupernet, cell_inputs, cell_layout
-from .supernets.fused import State, fused_network_cell
+from .supernets.fused import (
+    State,
+    checkpointed,
+    compiled_cell,
+    count_batch,
+    fused_network_cell,
+)
 
 __all__ = ["Network", "NetworkConfig", "inherit_weights"]
 
@@ -113,9 +120,15 @@ class Network(nn.Module):
     ----------
     fused : bool
         As in `supernetnas.supernets.CellSupernet`: the faster form of the same function.
+    compiled : bool
+        Whether the cells of that form are compiled by `torch.compile`; False by default.
+    checkpointed : bool
+        As in `supernetnas.supernets.CellSupernet`: less memory for more time.
     """
 
     fused = True
+    compiled = False
+    checkpointed = False
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -139,8 +152,12 @@ class Network(nn.Module):
                 before_last, last = last, cell(before_last, last)
             return last.mean(dim=(2, 3))
         before_last = last = State(self.stem(x))
+        run = compiled_cell if self.compiled else fused_network_cell
+        if self.checkpointed:
+            run = partial(checkpointed, run)
         for cell in self.cells:
-            before_last, last = last, fused_network_cell(cell, before_last, last)
+            before_last, last = last, run(cell, before_last, last)
+        count_batch(self.cells)
         return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .files import plain
 from .hub import HubError
 from .zoo import Zoo, ZooError
 
-__all__ = ["decode_parameters", "encode_parameters"]
+__all__ = ["decode_parameters", "encode_parameter", "encode_parameters"]
 
 
 def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     encoded = {}
     for name, value in parameters.items():
         try:
-            encoded[name] = _encode(value)
+            encoded[name] = encode_parameter(value)
         except TypeError:
             warnings.warn(
                 f"The parameter {name}={value!r:.80} cannot be saved; the loaded classifier will "
@@ -54,7 +54,8 @@ def decode_parameters(encoded: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _decode(value) for name, value in encoded.items()}
 
 
-def _encode(value: Any) -> Any:
+def encode_parameter(value: Any) -> Any:
+    """Write one value as JSON can hold it; TypeError if it cannot."""
     if isinstance(value, Augmentation):
         return {"augmentation": value.to_dict()}
     if isinstance(value, Zoo):
@@ -63,11 +64,13 @@ def _encode(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
     if isinstance(value, tuple):
-        return {"tuple": [_encode(item) for item in value]}
+        return {"tuple": [encode_parameter(item) for item in value]}
     if isinstance(value, list):
-        return [_encode(item) for item in value]
+        return [encode_parameter(item) for item in value]
     if isinstance(value, Mapping):
-        return {"dict": [[_encode(key), _encode(item)] for key, item in value.items()]}
+        return {
+            "dict": [[encode_parameter(key), encode_parameter(item)] for key, item in value.items()]
+        }
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(float(value))}
     return plain(value)

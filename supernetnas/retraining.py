@@ -11,9 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .network import Dropout
+from .checkpoint import StageCheckpoint
+from .devices import autocast
+from .network import Dropout, Network
 from .spaces.operations import Noise
-from .training import LabelledImages, Stopwatch, balanced_batches, cosine_schedule
+from .training import (
+    LabelledImages,
+    Stopwatch,
+    balanced_batches,
+    cosine_schedule,
+    optimizer_tensors,
+    restore_optimizer,
+)
 
 __all__ = ["RetrainSettings", "retrain"]
 
@@ -36,6 +45,12 @@ class RetrainSettings:
     momentum, weight_decay, clip_norm : float
         Biases and the scales of batch norms do not decay.
     label_smoothing : float
+    precision : {"float32", "bfloat16"}
+        What convolutions compute in; see `supernetnas.devices.autocast`.
+    compile : bool
+        Whether cells are compiled by `torch.compile`.
+    gradient_checkpointing : bool
+        Whether cells are computed again in the backward pass, for less memory.
     """
 
     epochs: int = 15
@@ -46,6 +61,9 @@ class RetrainSettings:
     weight_decay: float = 5e-4
     clip_norm: float = 5.0
     label_smoothing: float = 0.1
+    precision: str = "float32"
+    compile: bool = False
+    gradient_checkpointing: bool = False
 
 
 def retrain(
@@ -57,6 +75,7 @@ def retrain(
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
     on_epoch: Callable[[dict], bool | None] | None = None,
+    checkpoint: StageCheckpoint | None = None,
 ) -> list[dict]:
     """Train a network on all of the target's images.
 
@@ -67,13 +86,16 @@ def retrain(
     train : LabelledImages
     settings : RetrainSettings
     generator : torch.Generator
-        On the CPU; the source of every random draw.
+        On the CPU; the source of every random draw. On a GPU what is drawn within an epoch comes
+        from a generator there that this one seeds.
     class_weight : torch.Tensor of shape (n_classes,), optional
     time_limit : float, optional
         Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
         learning rate still falls to zero if more than one fits; at least one epoch runs.
     on_epoch : callable, optional
         Called with the row of each epoch; True ends the training.
+    checkpoint : StageCheckpoint, optional
+        Written after each epoch; if it exists, the training goes on from there.
 
     Returns
     -------
@@ -85,7 +107,11 @@ def retrain(
     FloatingPointError
         If the loss is not finite.
     """
-    _seed_draws(network, train.labels.device, generator)
+    noise = _seed_draws(network, train.labels.device, generator)
+    draws = generator if train.labels.device.type == "cpu" else noise
+    if isinstance(network, Network):
+        network.compiled = settings.compile
+        network.checkpointed = settings.gradient_checkpointing
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     optimizer = torch.optim.SGD(
@@ -97,19 +123,37 @@ def retrain(
         foreach=True,
     )
     watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
+    generators = {"generator": generator} | ({} if noise is None else {"noise": noise})
+    saved = checkpoint.load() if checkpoint else None
+    if saved is not None:
+        tensors, state = saved
+        network.load_state_dict(_under(tensors, "network."))
+        restore_optimizer(optimizer, "optimizer", tensors)
+        for name, source in generators.items():
+            source.set_state(tensors[name])
+        history, epochs, progress = state["history"], state["epochs"], state["progress"]
+        epoch = len(history)
+        watch.start -= sum(row["seconds"] for row in history)
+        logger.info("going on with the retraining after epoch %d", epoch)
+        for row in history if on_epoch else ():
+            on_epoch(row)
     while epoch < epochs:
         epoch_watch = Stopwatch()
         network.train()
         total_loss = correct = torch.zeros((), device=train.labels.device)
-        batches = balanced_batches(len(train), settings.batch_size, generator)
+        batches = balanced_batches(
+            len(train), settings.batch_size, generator, train.images.index_device
+        )
         share = (1.0 - progress) / ((epochs - epoch) * len(batches))
         for index in batches:
             rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
             progress += share
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            scores = network(train.images.augmented(index, generator)).float()
-            labels = train.labels[index]
+            images, labels = train.images.augmented(index, draws), train.labels_at(index)
+            with autocast(images.device, settings.precision):
+                scores = network(images)
+            scores = scores.float()
             loss = F.cross_entropy(
                 scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
             )
@@ -137,21 +181,39 @@ def retrain(
         if time_limit is not None:
             left = time_limit - watch.seconds
             epochs = min(epochs, epoch + max(0, int(left / (watch.seconds / epoch))))
+        if checkpoint:
+            tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+            tensors |= optimizer_tensors(optimizer, "optimizer")
+            tensors |= {name: source.get_state() for name, source in generators.items()}
+            checkpoint.save(tensors, {"history": history, "epochs": epochs, "progress": progress})
         if on_epoch and on_epoch(row):
             break
     network.eval()
+    if isinstance(network, Network):
+        network.compiled = network.checkpointed = False
     return history
 
 
-def _seed_draws(network: nn.Module, device: torch.device, generator: torch.Generator) -> None:
-    """Let dropout and ``noise`` operations draw from a generator of their own."""
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _seed_draws(
+    network: nn.Module, device: torch.device, generator: torch.Generator
+) -> torch.Generator | None:
+    """Let dropout and ``noise`` operations draw from a generator of their own, and return it.
+
+    None where nothing draws; on a GPU there is always one.
+    """
     drawing = [
         module
         for module in network.modules()
         if isinstance(module, Noise) or (isinstance(module, Dropout) and module.share > 0)
     ]
-    if drawing:
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        draws = torch.Generator(device=device).manual_seed(seed)
-        for module in drawing:
-            module.generator = draws
+    if not drawing and device.type == "cpu":
+        return None
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    draws = torch.Generator(device=device).manual_seed(seed)
+    for module in drawing:
+        module.generator = draws
+    return draws

@@ -146,6 +146,7 @@ class StoredImages:
         self.shape = pixels.shape[1:]
         self.augmentation = augmentation
         self.device = torch.device(device)
+        self.index_device = torch.device("cpu")  # where the file is read
 
     def __len__(self) -> int:
         return len(self._pixels)

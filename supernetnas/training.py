@@ -58,6 +58,10 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def labels_at(self, index: Tensor) -> Tensor:
+        """Labels at an index on any device, without waiting for one that has to move."""
+        return self.labels[index.to(self.labels.device, non_blocking=True)]
+
 
 @contextlib.contextmanager
 def seeded_modules(seed: int) -> Iterator[None]:
@@ -72,23 +76,33 @@ def seeded_modules(seed: int) -> Iterator[None]:
 
 
 def balanced_batches(
-    n: int, batch_size: int, generator: torch.Generator, processes: Processes = ALONE
+    n: int,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    processes: Processes = ALONE,
 ) -> list[Tensor]:
     """Shuffle ``n`` indices into batches whose sizes differ by one at most.
 
-    No batch holds a single image unless ``n`` is one, so batch norm always has statistics. Of
-    several processes with equal generators, each gets its part of every batch.
+    No batch holds a single image unless ``n`` is one, so batch norm always has statistics. The
+    indices go to ``device`` in one transfer, which nothing waits for. Of several processes with
+    equal generators, each gets its part of every batch.
     """
     order = processes.own_part(torch.randperm(n, generator=generator))
+    order = order.to(device, non_blocking=True)
     return list(order.tensor_split(max(1, min(round(n / batch_size), len(order) // 2))))
 
 
 def endless_batches(
-    n: int, batch_size: int, generator: torch.Generator, processes: Processes = ALONE
+    n: int,
+    batch_size: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    processes: Processes = ALONE,
 ) -> Iterator[Tensor]:
     """Yield balanced batches for ever, reshuffled every time all ``n`` indices have been seen."""
     while True:
-        yield from balanced_batches(n, batch_size, generator, processes)
+        yield from balanced_batches(n, batch_size, generator, device, processes)
 
 
 def cosine_schedule(progress: float, peak: float, final: float = 0.0, warmup: float = 0.0) -> float:
@@ -176,10 +190,11 @@ def evaluate(
     # Mixed, though in the same way every time: under the statistics of its batch, an image's score
     # depends on the company it is in, and data are often sorted by class.
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    order = order.to(data.images.index_device, non_blocking=True)
     for batch in order.tensor_split(-(-len(data) // batch_size)):
         index = batch.tensor_split(processes.size)[processes.rank]
         output = scores(data.images.clean(index)).float()
-        labels = data.labels[index]
+        labels = data.labels_at(index)
         output = own_scores(output, labels) if own_scores else output
         loss = loss + F.cross_entropy(output, labels, reduction="sum")
         correct = correct + (output.argmax(1) == labels).sum()
@@ -195,15 +210,18 @@ def _batch_norms(module: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
 def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
     """Normalise by the statistics of the batch and leave the running statistics as they are."""
     norms = _batch_norms(module)
-    kept = [(bn.momentum, bn.num_batches_tracked.clone()) for bn in norms]
+    momenta = [bn.momentum for bn in norms]
+    counters = [bn.num_batches_tracked for bn in norms]
+    kept = torch.stack(counters) if counters else None
     for bn in norms:
         bn.momentum = 0.0
     try:
         yield
     finally:
-        for bn, (momentum, count) in zip(norms, kept, strict=True):
+        for bn, momentum in zip(norms, momenta, strict=True):
             bn.momentum = momentum
-            bn.num_batches_tracked.copy_(count)
+        if kept is not None:
+            torch._foreach_copy_(counters, list(kept.unbind()))
 
 
 @torch.no_grad()
@@ -228,7 +246,8 @@ def recalibrate_batch_norm(
         bn.reset_running_stats()
         bn.train()
     try:
-        batches = balanced_batches(len(images), batch_size, generator)[:max_batches]
+        device = images.index_device
+        batches = balanced_batches(len(images), batch_size, generator, device)[:max_batches]
         for count, index in enumerate(batches):
             for bn in norms:
                 bn.momentum = 1.0 / (count + 1)
@@ -280,11 +299,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]
 ) -> None:
-    """Put the state that `optimizer_tensors` returned back."""
+    """Put the state that `optimizer_tensors` returned back, laid out as the parameters are."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict] = {}
     for name, value in tensors.items():
         if name.startswith(prefix + "."):
             _, index, key = name.rsplit(".", 2)
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                value = torch.empty_like(parameter.detach(), dtype=value.dtype).copy_(value)
             state.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ _INTEGERS = {  # least value, and whether None is allowed
     "retrain_epochs": (1, False),
     "retrain_cells": (1, True),
     "retrain_channels": (2, True),
+    "max_macs": (1, True),
+    "max_parameters": (1, True),
     "verbose": (0, False),
 }
 _POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
@@ -105,6 +108,11 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
     _check_choice(clf, "search_perturbation", ("random", "adversarial", "none"))
     _check_choice(clf, "search_stopping", tuple(STOPPING_RULES))
     _check_choice(clf, "derivation", DERIVATIONS)
+    _check_budget_method(clf)
+    _check_choice(clf, "precision", ("auto", "float32", "bfloat16"))
+    for name in ("compile", "gradient_checkpointing"):
+        if not isinstance(getattr(clf, name), bool | np.bool_):
+            raise TypeError(f"{name} must be True or False; got {getattr(clf, name)!r}.")
     _check_choice(clf, "space", tuple(available_spaces()))
     if not isinstance(clf.augmentation, Augmentation):
         _check_choice(clf, "augmentation", ("auto", "none"), "or an Augmentation")
@@ -112,6 +120,10 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         _check_choice(clf, "class_weight", ("balanced",), "a dict or None")
     if clf.batch_size != "auto":
         check_scalar(clf.batch_size, "batch_size", numbers.Integral, min_val=2)
+    if not isinstance(clf.checkpoint_dir, str | os.PathLike | None):
+        raise TypeError(
+            f"checkpoint_dir must be a folder or None; got {type(clf.checkpoint_dir).__name__}."
+        )
     _check_radius(clf.search_perturbation_radius)
     _check_image_size(clf.image_size)
     if clf.strategy == "oracle" and (clf.search_epochs == 0 or clf.search_method == "random"):
@@ -128,6 +140,17 @@ def _check_choice(clf, name: str, choices: tuple[str, ...], others: str = "") ->
         raise ValueError(
             f"The {name!r} parameter of {type(clf).__name__} must be one of {listed}. "
             f"Got {value!r} instead."
+        )
+
+
+def _check_budget_method(clf: SupernetTransferClassifier) -> None:
+    """Refuse a budget where the architecture does not follow from operation weights alone."""
+    if clf.max_macs is None and clf.max_parameters is None:
+        return
+    if clf.search_method not in ("sdarts", "darts", "gdas") or clf.derivation != "argmax":
+        raise ValueError(
+            "max_macs and max_parameters need search_method 'sdarts', 'darts' or 'gdas' and "
+            f"derivation='argmax'; got {clf.search_method!r} and {clf.derivation!r}."
         )
 
 

@@ -260,6 +260,19 @@ def test_fit_replaces_a_saved_model(run, folder, zoo, model, tmp_path):
     assert classifier.get_params()["random_state"] == 7
 
 
+def test_fit_keeps_a_budget_and_checkpoints(run, folder, zoo, model, tmp_path):
+    free = supernetnas.SupernetTransferClassifier.from_pretrained(model)
+    work, limit = tmp_path / "work", free.n_macs_ - 1
+    arguments = [folder, "--zoo", zoo, *QUICK, "--test-fraction", "0", "--checkpoint-dir", work]
+    out = ["--out", tmp_path / "m", "--max-macs", limit]
+    assert run("fit", *arguments, *out)[0] == 0
+    classifier = supernetnas.SupernetTransferClassifier.from_pretrained(tmp_path / "m")
+    assert classifier.n_macs_ <= limit
+    assert work.is_dir() and not any(work.iterdir())
+    result = run("fit", *arguments, "--out", tmp_path / "n", "--max-parameters", "10")
+    assert refused(result, "max_parameters=10 cannot be met: the smallest network")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

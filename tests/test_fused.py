@@ -11,7 +11,13 @@ from supernetnas.augmentation import Augmentation, ImageTensors
 from supernetnas.search import BilevelSearch, SearchSettings
 from supernetnas.spaces import make_operation
 from supernetnas.supernets import CellSupernet, SupernetConfig
-from supernetnas.supernets.fused import State, _batch_norm, _weighted, depthwise_conv
+from supernetnas.supernets.fused import (
+    State,
+    _batch_norm,
+    _DiagonalPhases,
+    _weighted,
+    depthwise_conv,
+)
 from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
 
 SPACES = ["s1", "s2", "s3", "s4", "darts", "darts_no_none"]
@@ -42,7 +48,7 @@ def assert_near(actual, expected, tolerance=1e-10):
 
 def gradients(supernet, x, labels):
     x = x.clone().requires_grad_()
-    supernet.seed_noise(torch.Generator().manual_seed(5))
+    supernet.seed_noise(torch.Generator(x.device).manual_seed(5))
     scores = supernet(x)
     named = dict(supernet.named_parameters())
     values = torch.autograd.grad(
@@ -145,7 +151,22 @@ class TestSupernet:
 
 class TestDepthwise:
     @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("size", [(8, 8), (7, 9), (8, 5), (2, 2), (16, 16), (17, 16), (20, 18)])
+    @pytest.mark.parametrize(
+        "size",
+        [
+            (8, 8),
+            (7, 9),
+            (8, 5),
+            (2, 2),
+            (1, 1),
+            (4, 4),
+            (3, 1),
+            (2, 5),
+            (16, 16),
+            (17, 16),
+            (20, 18),
+        ],
+    )
     @pytest.mark.parametrize("channels", [3, 16])
     @pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (5, 1), (3, 2), (5, 2)])
     def test_against_the_plain_convolution(self, kernel, dilation, channels, size, layout):
@@ -199,6 +220,20 @@ class TestRewrites:
         both = [torch.autograd.grad(y, parameters, upstream) for y in results]
         for actual, wanted in zip(*both, strict=True):
             assert_near(actual, wanted)
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
+    def test_the_parts_of_a_reduction_are_dense(self, size, layout):
+        """Strided slices, and their gradients, would lose the memory format without a word."""
+        x = images(2, 4, *size).contiguous(memory_format=layout).requires_grad_()
+        parts = _DiagonalPhases.apply(x)
+        (gradient,) = torch.autograd.grad(sum(part.square().sum() for part in parts), x)
+        for tensor in (*parts, gradient):
+            assert tensor.is_contiguous(memory_format=layout)
+        expected = torch.zeros_like(gradient)
+        expected[:, :, ::2, ::2] = 2 * x.detach()[:, :, ::2, ::2]
+        expected[:, :, 1::2, 1::2] = 2 * x.detach()[:, :, 1::2, 1::2]
+        assert_near(gradient, expected)
 
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

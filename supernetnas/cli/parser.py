@@ -350,6 +350,20 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--time-limit", metavar="SECONDS", type=float, help="most seconds that the fit may take"
     )
     parser.add_argument(
+        "--max-macs",
+        metavar="N",
+        type=_positive,
+        help="most multiply-accumulates that the network may need for one image",
+    )
+    parser.add_argument(
+        "--max-parameters", metavar="N", type=_positive, help="most parameters of the network"
+    )
+    parser.add_argument(
+        "--checkpoint-dir",
+        metavar="FOLDER",
+        help="keep checkpoints there, and go on from them when the same command is run again",
+    )
+    parser.add_argument(
         "--class-weight",
         choices=("none", "balanced"),
         default="none",

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import autocast
 from ..distributed import ALONE, Processes
 from ..spaces.genotype import Genotype
 from ..supernets.cell import CellSupernet
@@ -43,6 +44,7 @@ from ..training import (
     optimizer_tensors,
     restore_optimizer,
 )
+from .budget import Budget
 from .diagnostics import genotype_agreement
 from .perturbation import adversarial_perturbation, perturbation_radius, random_perturbation
 from .stopping import EigenvalueRise, Plateau, Settled
@@ -78,6 +80,12 @@ class SearchSettings:
     label_smoothing : float
     patience : int or None
         Epochs without a better validation accuracy after which the search stops.
+    precision : {"float32", "bfloat16"}
+        What convolutions compute in; see `supernetnas.devices.autocast`.
+    compile : bool
+        Whether cells are compiled by `torch.compile`.
+    gradient_checkpointing : bool
+        Whether cells are computed again in the backward pass, for less memory.
     """
 
     epochs: int = 50
@@ -95,6 +103,9 @@ class SearchSettings:
     perturbation_radius: tuple[float, float] = (0.03, 0.3)
     label_smoothing: float = 0.0
     patience: int | None = None
+    precision: str = "float32"
+    compile: bool = False
+    gradient_checkpointing: bool = False
 
 
 class BilevelSearch:
@@ -108,9 +119,12 @@ class BilevelSearch:
         Images for the weights, and images for the alphas.
     settings : SearchSettings
     generator : torch.Generator
-        On the CPU; the source of every random draw.
+        On the CPU; the source of every random draw. On a GPU what is drawn within an epoch comes
+        from a generator there that this one seeds.
     class_weight : torch.Tensor of shape (n_classes,), optional
         Weight of each class in both losses.
+    budget : Budget, optional
+        Adds its term to the loss of the alpha steps.
     stopping : Settled or EigenvalueRise, optional
         What ends the search instead of the plateau of the settings' patience.
     processes : Processes, optional
@@ -132,13 +146,14 @@ class BilevelSearch:
         settings: SearchSettings,
         generator: torch.Generator,
         class_weight: Tensor | None = None,
+        budget: Budget | None = None,
         stopping: Settled | EigenvalueRise | None = None,
         processes: Processes = ALONE,
     ) -> None:
         processes.check_enough(len(train), len(validation))
         self.supernet, self.train, self.validation = supernet, train, validation
         self.settings, self.generator = settings, generator
-        self.class_weight = class_weight
+        self.class_weight, self.budget = class_weight, budget
         self.processes = processes
         self.alpha_optimizer = torch.optim.Adam(
             supernet.alpha_parameters(),
@@ -159,8 +174,14 @@ class BilevelSearch:
         self.stopping = stopping
         self.genotypes: list[Genotype] = [supernet.genotype()]
         self.kept_epoch: int | None = None
-        self._noise = torch.Generator(device=supernet.alphas_normal.device)
+        self.finished = False
+        device = supernet.alphas_normal.device
+        self._noise = torch.Generator(device=device)
         supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
+        # Draws within an epoch: a step must not wait for a transfer.
+        self._draws = generator if device.type == "cpu" else self._noise
+        supernet.compiled = settings.compile
+        supernet.checkpointed = settings.gradient_checkpointing
 
     def run(
         self,
@@ -182,13 +203,15 @@ class BilevelSearch:
         list of dict
             The history: one row per epoch.
         """
-        stop = False
-        while self.epoch < self.settings.epochs and not stop:
+        # A resumed search may have finished, or its time may be up.
+        stop = self.epoch > 0 and bool(stopwatch and stopwatch.expired())
+        while self.epoch < self.settings.epochs and not (self.finished or stop):
             row = self.run_epoch()
-            stop = self.may_stop() and self.plateau.update(row["validation_accuracy"])
+            self.finished = self.may_stop() and self.plateau.update(row["validation_accuracy"])
             if self.stopping is not None:
-                stop = self.may_stop() and self.stopping.update(self)
-            stop |= bool(on_epoch and on_epoch(self))
+                self.finished = self.may_stop() and self.stopping.update(self)
+            self.finished = self.processes.any(self.finished)
+            stop = bool(on_epoch and on_epoch(self))
             stop |= bool(stopwatch and stopwatch.expired())
             stop = self.processes.any(stop)
         return self.history
@@ -199,7 +222,11 @@ class BilevelSearch:
         radius = perturbation_radius(self.epoch, settings.epochs, settings.perturbation_radius)
         self.before_epoch()
         batches = balanced_batches(
-            len(self.train), settings.batch_size, self.generator, self.processes
+            len(self.train),
+            settings.batch_size,
+            self.generator,
+            self.train.images.index_device,
+            self.processes,
         )
         validation = self._validation_batches()
         self.supernet.train()
@@ -259,6 +286,11 @@ class BilevelSearch:
             label_smoothing=self.settings.label_smoothing,
         )
 
+    def scores(self, images: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Class scores of the supernet, in the precision of the search."""
+        with autocast(images.device, self.settings.precision):
+            return self.supernet(images, weights)
+
     def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Scores that count for images of these labels: all of them."""
         return scores
@@ -278,15 +310,15 @@ class BilevelSearch:
 
     def alpha_scores(self, images: Tensor) -> Tensor:
         """Scores that an alpha step differentiates."""
-        return self.supernet(images)
+        return self.scores(images)
 
     def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
         """Scores that a weight step differentiates."""
-        return self.supernet(images, self._operation_weights(images, labels, radius))
+        return self.scores(images, self._operation_weights(images, labels, radius))
 
     def evaluation_scores(self, images: Tensor) -> Tensor:
         """Scores that validation images are classified by."""
-        return self.supernet(images)
+        return self.scores(images)
 
     def alpha_gradients(self, index: Tensor, train_index: Tensor) -> Sequence[Tensor | None]:
         """Gradients of the validation loss with respect to the alphas.
@@ -297,8 +329,10 @@ class BilevelSearch:
             The validation images of this step, and the training images of the weight step that
             follows.
         """
-        images = self.validation.images.augmented(index, self.generator)
-        loss = self._loss(self.alpha_scores(images), self.validation.labels[index])
+        images = self.validation.images.augmented(index, self._draws)
+        loss = self._loss(self.alpha_scores(images), self.validation.labels_at(index))
+        if self.budget is not None:
+            loss = loss + self.budget.penalty(self.supernet.operation_weights())
         # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
         return torch.autograd.grad(loss, self.supernet.alpha_parameters(), allow_unused=True)
 
@@ -335,10 +369,8 @@ class BilevelSearch:
         self.alpha_optimizer.zero_grad()
 
     def _weight_step(self, index: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-        images, labels = (
-            self.train.images.augmented(index, self.generator),
-            self.train.labels[index],
-        )
+        images = self.train.images.augmented(index, self._draws)
+        labels = self.train.labels_at(index)
         scores = self.weight_scores(images, labels, radius)
         loss = self._loss(scores, labels)
         weights = self.supernet.weight_parameters()
@@ -361,19 +393,23 @@ class BilevelSearch:
         if self.settings.perturbation == "none":
             return weights
         if self.settings.perturbation == "random":
-            return random_perturbation(weights, masks, radius, self.generator)
+            return random_perturbation(weights, masks, radius, self._draws)
         with frozen_batch_norm(self.supernet):
             return adversarial_perturbation(
-                lambda perturbed: self._loss(self.supernet(images, perturbed), labels),
+                lambda perturbed: self._loss(self.scores(images, perturbed), labels),
                 weights,
                 masks,
                 radius,
-                self.generator,
+                self._draws,
             )
 
     def _validation_batches(self) -> Iterator[Tensor]:
         return endless_batches(
-            len(self.validation), self.settings.batch_size, self.generator, self.processes
+            len(self.validation),
+            self.settings.batch_size,
+            self.generator,
+            self.validation.images.index_device,
+            self.processes,
         )
 
     def _draw_seed(self) -> int:
@@ -393,6 +429,7 @@ class BilevelSearch:
             "stale": self.plateau.stale,
             "genotypes": [genotype.to_dict() for genotype in self.genotypes],
             "kept_epoch": self.kept_epoch,
+            "finished": self.finished,
         }
         if isinstance(self.stopping, EigenvalueRise):
             states, state["eigenvalues"] = self.stopping.checkpoint()
@@ -417,3 +454,4 @@ class BilevelSearch:
             self.kept_epoch = state["kept_epoch"]
         if isinstance(self.stopping, EigenvalueRise) and "eigenvalues" in state:
             self.stopping.restore(tensors, state["eigenvalues"])
+        self.finished = state.get("finished", False)

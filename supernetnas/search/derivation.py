@@ -185,7 +185,7 @@ class PerturbationDerivation:
         search = self.search
         with frozen_batch_norm(search.supernet):
             loss, accuracy = evaluate(
-                lambda images: search.supernet(images, weights),
+                lambda images: search.scores(images, weights),
                 search.validation,
                 own_scores=search.own_scores,
             )
@@ -205,10 +205,10 @@ class PerturbationDerivation:
                 group["lr"] = cosine_schedule(self._step / n_steps, settings.learning_rate / 10)
             self._step += 1
             self._alpha_step(next(validation))
-            images = search.train.images.augmented(index, generator)
+            images = search.train.images.augmented(index, search._draws)
             with torch.no_grad():
                 weights = self.operation_weights()
-            loss = search._loss(search.supernet(images, weights), search.train.labels[index])
+            loss = search._loss(search.scores(images, weights), search.train.labels_at(index))
             parameters = search.supernet.weight_parameters()
             self._set_gradients(loss, parameters)
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
@@ -224,9 +224,9 @@ class PerturbationDerivation:
         search = self.search
         if all(None not in chosen for chosen in self.chosen):
             return
-        images = search.validation.images.augmented(index, search.generator)
-        scores = search.supernet(images, self.operation_weights())
-        loss = search._loss(scores, search.validation.labels[index])
+        images = search.validation.images.augmented(index, search._draws)
+        scores = search.scores(images, self.operation_weights())
+        loss = search._loss(scores, search.validation.labels_at(index))
         self._set_gradients(loss, search.supernet.alpha_parameters())
         search.alpha_optimizer.step()
         search.alpha_optimizer.zero_grad()

@@ -111,17 +111,17 @@ class DirichletSearch(BilevelSearch):
 
     def alpha_scores(self, images: Tensor) -> Tensor:
         """Scores under drawn operation weights, with gradients of the alphas."""
-        return self.supernet(images, self._draw())
+        return self.scores(images, self._draw())
 
     def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
         """Scores under drawn operation weights."""
         with torch.no_grad():
             weights = self._draw()
-        return self.supernet(images, weights)
+        return self.scores(images, weights)
 
     def evaluation_scores(self, images: Tensor) -> Tensor:
         """Scores under drawn operation weights: they are drawn in evaluation, too."""
-        return self.supernet(images, self._draw())
+        return self.scores(images, self._draw())
 
     def searched_supernet(self) -> CellSupernet:
         """Return an ordinary supernet; operations that were pruned have no weight in it."""

@@ -43,7 +43,7 @@ def dominant_eigenvalue(search: BilevelSearch) -> float:
     try:
         with frozen_batch_norm(supernet):
             scores = supernet(validation.images.clean(index))
-            loss = search._loss(scores, validation.labels[index])
+            loss = search._loss(scores, validation.labels_at(index))
             gradients = torch.autograd.grad(
                 loss, alphas, create_graph=True, allow_unused=True, materialize_grads=True
             )

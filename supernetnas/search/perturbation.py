@@ -48,15 +48,18 @@ def to_simplex(weights: Tensor, mask: Tensor) -> Tensor:
     torch.Tensor of shape (edges, k)
         Rows sum to one. A row with nothing above zero becomes 1 at its largest entry.
     """
-    winners = weights.masked_fill(~mask, -torch.inf).argmax(1)
+    winners = weights.masked_fill(~mask, -torch.inf).argmax(1, keepdim=True)
     clamped = weights.clamp(0, 1) * mask
     sums = clamped.sum(1, keepdim=True)
-    one_hot = torch.nn.functional.one_hot(winners, weights.shape[1]).to(weights.dtype)
-    return torch.where(sums > 0, clamped / sums.clamp(min=torch.finfo(sums.dtype).tiny), one_hot)
+    # Not torch's one_hot, which looks at the values and so waits for the device.
+    winner = torch.arange(weights.shape[1], device=weights.device) == winners
+    shares = clamped / sums.clamp(min=torch.finfo(sums.dtype).tiny)
+    return torch.where(sums > 0, shares, winner.to(weights.dtype))
 
 
 def _uniform(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
-    return (2 * torch.rand(like.shape, generator=generator).to(like) - 1) * radius
+    drawn = torch.rand(like.shape, generator=generator, device=generator.device)
+    return (2 * drawn.to(like, non_blocking=True) - 1) * radius
 
 
 def random_perturbation(
@@ -71,7 +74,7 @@ def random_perturbation(
     radius : float
         Epsilon.
     generator : torch.Generator
-        On the CPU.
+        On the device of the weights there is no transfer.
     """
     return tuple(
         to_simplex(weight + _uniform(weight, radius, generator), mask)

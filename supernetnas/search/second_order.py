@@ -42,9 +42,9 @@ class SecondOrderSearch(BilevelSearch):
 
     def alpha_gradients(self, index: Tensor, train_index: Tensor) -> Sequence[Tensor | None]:
         """As in `BilevelSearch`, differentiated through the weight step."""
-        images = self.validation.images.augmented(index, self.generator)
-        train_images = self.train.images.augmented(train_index, self.generator)
-        labels, train_labels = self.validation.labels[index], self.train.labels[train_index]
+        images = self.validation.images.augmented(index, self._draws)
+        train_images = self.train.images.augmented(train_index, self._draws)
+        labels, train_labels = self.validation.labels_at(index), self.train.labels_at(train_index)
         (group,) = self.weight_optimizer.param_groups
         weights = self.supernet.weight_parameters()
         states = [self.weight_optimizer.state.get(weight, {}) for weight in weights]

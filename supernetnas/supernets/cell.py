@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from ..spaces.cells import N_EDGES, N_NODES, SearchSpace, get_space
 from ..spaces.genotype import Genotype
 from ..spaces.operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
-from .fused import State, fused_cell
+from .fused import State, checkpointed, compiled_cell, count_batch, fused_cell
+from .merged import Statistics, can_merge, merged_cell
 
 __all__ = ["CellSupernet", "SupernetConfig", "cell_layout"]
 
@@ -180,9 +182,20 @@ class CellSupernet(nn.Module):
     fused : bool
         Whether `forward` runs the rewritten cells of `supernetnas.supernets.fused` (the default)
         or the plain definition. Both give the same.
+    merged : bool or None
+        Which of two rewrites: the one that launches few kernels, for GPUs, or the one that moves
+        little memory, for CPUs. None (the default) chooses by the device of the images.
+    compiled : bool
+        Whether the rewritten cells are compiled by `torch.compile`; False by default.
+    checkpointed : bool
+        Whether the rewritten cells are computed again in the backward pass instead of keeping what
+        they computed: less memory for more time; False by default.
     """
 
     fused = True
+    merged: bool | None = None
+    compiled = False
+    checkpointed = False
 
     def __init__(self, config: SupernetConfig) -> None:
         super().__init__()
@@ -262,9 +275,16 @@ class CellSupernet(nn.Module):
             for cell, reduction in zip(self.cells, self.reductions, strict=True):
                 before_last, last = last, cell(before_last, last, weights[int(reduction)])
             return last.mean(dim=(2, 3))
+        statistics, run = Statistics(), compiled_cell if self.compiled else fused_cell
+        if self._merges(x.device):
+            run, x = partial(merged_cell, statistics=statistics), x.contiguous()
         before_last = last = State(self.stem(x))
+        if self.checkpointed:
+            run = partial(checkpointed, run)
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
-            before_last, last = last, fused_cell(cell, before_last, last, weights[int(reduction)])
+            before_last, last = last, run(cell, before_last, last, weights[int(reduction)])
+        statistics.update()
+        count_batch(self.cells)
         return last.value.mean(dim=(2, 3))
 
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -299,6 +319,15 @@ class CellSupernet(nn.Module):
                 nodes.append(tuple((name, state) for _, name, state in sorted(kept, key=_state)))
             cells.append(tuple(nodes))
         return Genotype(self.config.space, *cells)
+
+    def place(self, device: torch.device) -> CellSupernet:
+        """Move to a device, in the memory format in which the cells run there; returns itself."""
+        layout = torch.contiguous_format if self._merges(device) else torch.channels_last
+        return self.to(device, memory_format=layout)
+
+    def _merges(self, device: torch.device) -> bool:
+        wanted = device.type == "cuda" if self.merged is None else self.merged
+        return wanted and not self.compiled and all(map(can_merge, self.cells))
 
     def replace_head(self, n_classes: int) -> None:
         """Put a new, randomly initialised classifier of ``n_classes`` outputs."""

@@ -12,24 +12,46 @@ exact up to rounding, and the tests hold it to the definition in double precisio
   slower on a strided one;
 - the input gradient of a depthwise convolution is a depthwise convolution with the flipped kernel,
   and the kernel gradient of a dilated one that of an undilated one on the four phases of the image;
-  CPU libraries have no fast kernels for either gradient of dilated depthwise convolutions.
+  CPU libraries have no fast kernels for either gradient of dilated depthwise convolutions;
+- taps of a kernel that are farther out than the image is large meet nothing but padding, and are
+  left out: what is 5x5 at dilation 2 is 3x3 on 4x4 pixels, and a factor per channel on 2x2.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
+from ..spaces.operations import (
+    DilatedConv,
+    FactorizedReduce,
+    Noise,
+    Pool,
+    ReLUConvBN,
+    SeparableConv,
+    Zero,
+)
+from ..training import frozen_batch_norm
 
 if TYPE_CHECKING:
     from ..network import NetworkCell
     from .cell import SupernetCell
 
-__all__ = ["State", "depthwise_conv", "fused_cell", "fused_network_cell"]
+__all__ = [
+    "State",
+    "checkpointed",
+    "compiled_cell",
+    "count_batch",
+    "depthwise_conv",
+    "fused_cell",
+    "fused_network_cell",
+]
 
 
 class State:
@@ -50,12 +72,31 @@ class State:
         """Normalised pooling of this state; twins of ``pool`` get the same running statistics."""
         key = (type(pool.pool), pool.pool.stride)
         if key not in self._pools:
-            self._pools[key] = pool(self.value), pool.bn
+            self._pools[key] = _batch_norm(pool.bn, pool.pool(self.value)), pool.bn
         result, first = self._pools[key]
-        if first is not pool.bn and pool.bn.training:
-            for twin, buffer in zip(pool.bn.buffers(), first.buffers(), strict=True):
-                twin.copy_(buffer)
+        shared = first is not pool.bn and isinstance(pool.bn, nn.BatchNorm2d)
+        if shared and pool.bn.training:
+            pool.bn.running_mean.copy_(first.running_mean)
+            pool.bn.running_var.copy_(first.running_var)
         return result
+
+
+# The blocks that are computed here and not by their own `forward`, which would count.
+_COUNTED = (DilatedConv, FactorizedReduce, Pool, ReLUConvBN, SeparableConv)
+
+
+def count_batch(*modules: nn.Module) -> None:
+    """Count a batch in every batch norm in training; the fused cells leave that to the end."""
+    counters = [
+        bn.num_batches_tracked
+        for outer in modules
+        for block in outer.modules()
+        if isinstance(block, _COUNTED)
+        for bn in block.children()
+        if isinstance(bn, nn.BatchNorm2d) and bn.training
+    ]
+    if counters:
+        torch._foreach_add_(counters, 1)
 
 
 def fused_cell(cell: SupernetCell, before_last: State, last: State, weights: Tensor) -> State:
@@ -103,6 +144,55 @@ def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> St
     return State(_DenseCat.apply(*(state.value for state in states[2:])))
 
 
+def compiled_cell(cell: nn.Module, before_last: State, last: State, *weights: Tensor) -> State:
+    """Compute the fused form of a cell, compiled.
+
+    Cells of the same structure share what was compiled, and the number of images is a variable of
+    it, so that a stack of cells compiles a few times and then no more. Nothing is shared between
+    two cells: each computes the ReLU of its inputs.
+    """
+    structure = repr(cell)
+    if structure not in _COMPILED:
+
+        def run(cell: nn.Module, before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
+            function = fused_cell if weights else fused_network_cell
+            return function(cell, State(before_last), State(last), *weights).value
+
+        _COMPILED[structure] = torch.compile(run, backend=_BACKEND)
+    inputs = before_last.value, last.value
+    for value in inputs:
+        torch._dynamo.maybe_mark_dynamic(value, 0)
+    return State(_COMPILED[structure](cell, *inputs, *weights))
+
+
+_COMPILED: dict[str, Callable[..., Tensor]] = {}
+_BACKEND = "inductor"
+
+
+def checkpointed(
+    run: Callable[..., State], cell: nn.Module, before_last: State, last: State, *weights: Tensor
+) -> State:
+    """Compute ``run(cell, before_last, last, *weights)`` again in the backward pass.
+
+    Only a cell's inputs are kept meanwhile. The second time leaves running statistics alone. Cells
+    that draw noise would draw another: they are computed once, as ever.
+    """
+    draws = any(isinstance(module, Noise) for module in cell.modules())
+    if draws or not torch.is_grad_enabled():
+        return run(cell, before_last, last, *weights)
+
+    def function(before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
+        return run(cell, State(before_last), State(last), *weights).value
+
+    result = checkpoint(
+        *(function, before_last.value, last.value, *weights),
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (contextlib.nullcontext(), frozen_batch_norm(cell)),
+    )
+    return State(result)
+
+
 def _input(module: nn.Module, state: State) -> Tensor:
     if isinstance(module, FactorizedReduce):
         return _batch_norm(module.bn, _factorized(module, state.relu))
@@ -135,16 +225,17 @@ def _weighted(operation: nn.Module, state: State, weight: Tensor | None = None) 
 def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
     even, odd = _DiagonalPhases.apply(x)
     return _DenseCat.apply(
-        F.conv2d(even, module.conv_even.weight), F.conv2d(odd, module.conv_odd.weight)
+        F.conv2d(even, module.conv_even.weight, module.conv_even.bias),
+        F.conv2d(odd, module.conv_odd.weight, module.conv_odd.bias),
     )
 
 
 def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return ``bn(x)``, or ``weight * bn(x)`` for a batch norm without a scale of its own."""
+    if isinstance(bn, nn.Identity):  # folded into the convolution before it
+        return x
     if isinstance(bn, nn.SyncBatchNorm):
         return _times(weight, bn(x))
-    if bn.training:
-        bn.num_batches_tracked.add_(1)
     scale, offset = bn.weight, bn.bias
     if weight is not None:
         # Dense on purpose: an expanded scale gives wrong gradients for channels-last input.
@@ -217,8 +308,16 @@ class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, kernel: Tensor, padding: int, dilation: int) -> Tensor:
         ctx.kernel_dtype, kernel = kernel.dtype, kernel.to(x.dtype)
+        # Taps of the same number of rows and columns on each side can be nothing but padding.
+        ctx.cropped = max(0, padding // dilation - (max(x.shape[2:]) - 1) // dilation)
+        if ctx.cropped:
+            inner = slice(ctx.cropped, kernel.shape[-1] - ctx.cropped)
+            kernel = kernel[:, :, inner, inner].contiguous()
+            padding -= ctx.cropped * dilation
         ctx.save_for_backward(x, kernel)
         ctx.padding, ctx.dilation = padding, dilation
+        if kernel.shape[-1] == 1:
+            return x * kernel.view(1, -1, 1, 1)
         return F.conv2d(x, kernel, None, 1, padding, dilation, x.shape[1])
 
     @staticmethod
@@ -226,6 +325,13 @@ class _DepthwiseConv(torch.autograd.Function):
         x, kernel = ctx.saved_tensors
         padding, dilation = ctx.padding, ctx.dilation
         dx = dkernel = None
+        if kernel.shape[-1] == 1:
+            if ctx.needs_input_grad[0]:
+                dx = gradient * kernel.view(1, -1, 1, 1)
+            if ctx.needs_input_grad[1]:
+                dkernel = (gradient * x).sum((0, 2, 3), dtype=ctx.kernel_dtype).view_as(kernel)
+                dkernel = F.pad(dkernel, (ctx.cropped,) * 4)
+            return dx, dkernel, None, None
         if ctx.needs_input_grad[0]:
             flipped = kernel.flip(2, 3)
             dx = F.conv2d(gradient, flipped, None, 1, padding, dilation, x.shape[1])
@@ -236,6 +342,8 @@ class _DepthwiseConv(torch.autograd.Function):
                 x, gradient, padding, dilation = _phases(x), _phases(gradient), padding // 2, 1
             dkernel = _kernel_gradient(x, gradient, kernel, padding, dilation)
             dkernel = dkernel.to(ctx.kernel_dtype)
+            if ctx.cropped:
+                dkernel = F.pad(dkernel, (ctx.cropped,) * 4)
         return dx, dkernel, None, None
 
 

@@ -31,6 +31,7 @@ class MixedImages:
         sizes = torch.tensor([0] + [len(part) for part in self.parts])
         self._starts = sizes.cumsum(0)
         self.shape = self.parts[0].shape
+        self.index_device = torch.device("cpu")  # which part an image is in is worked out there
 
     def __len__(self) -> int:
         return int(self._starts[-1])

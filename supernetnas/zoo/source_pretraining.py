@@ -295,7 +295,7 @@ def _new_supernet(
             n_classes=n_classes,
             seed=seed,
         )
-    return supernet.to(device, memory_format=torch.channels_last)
+    return supernet.place(device)
 
 
 def check_same_supernet(source: Source, pretraining: Pretraining) -> None:
