@@ -393,7 +393,7 @@ def test_self_terms_are_kept(monkeypatch):
 
 
 def test_unconverged_entropic_problem_warns(monkeypatch):
-    monkeypatch.setattr(transport, "_SINKHORN_ITERATIONS", 1)
+    monkeypatch.setattr(transport, "_NEWTON_STEPS", 1)
     (xa, ya), (xb, yb) = blobs(2, 6, 3, seed=1), blobs(3, 5, 3, seed=2)
     with pytest.warns(ConvergenceWarning, match="did not converge"):
         otdd(xa, ya, xb, yb, normalize="none", reg=0.01)
