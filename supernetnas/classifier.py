@@ -394,6 +394,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 verbose=bool(self.verbose),
             ),
             random_state=np.random.RandomState(seed),
+            device=device,
         )
 
     def _candidates(self, selection: Selection, target: Target, run: Run) -> list[Candidate]:

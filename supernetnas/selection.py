@@ -44,6 +44,8 @@ STRATEGIES = {
 
 _MAX_EMBEDDED = 2000  # images of a target; more hardly move its distances, and each costs 10 ms
 _MAX_KEPT = 1000  # rows of its signature
+_FEW_SOURCES = 50  # at most, the target's distance to each is measured, in some 0.1 s
+_SHORTLIST = 20  # and to so many of more, which the zoo's vectors propose
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Selection:
     candidates : tuple of Source
         Supernets to search from, of which the best is kept; empty for a search from scratch.
     distances : dict of str to float, or None
-        Distance of the target to each single source, nearest first, where it was measured.
+        Distance of the target to the single sources, nearest first, where it was measured: to each,
+        or to the 20 most likely of more than 50.
     """
 
     candidates: tuple[Source, ...]
@@ -175,7 +178,11 @@ def sign_target(
 
 
 def rank_sources(
-    target: DatasetSignature | Callable[[], DatasetSignature], sources: Iterable[Source]
+    target: DatasetSignature | Callable[[], DatasetSignature],
+    sources: Iterable[Source],
+    *,
+    shortlist: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> dict[str, float]:
     """Measure the distance of a target to sources.
 
@@ -185,16 +192,29 @@ def rank_sources(
         A callable returns it; called when the sources' signatures have been read, so that a
         damaged zoo is noticed before the target is embedded.
     sources : iterable of Source
-        Of kind "single".
+        Of kind "single", all from one zoo.
+    shortlist : int, optional
+        Of more sources than that, measure only so many: those that the zoo's vectors propose; see
+        `Zoo.nearest`.
+    device : str or torch.device, default="cpu"
+        Where distances between classes are computed.
 
     Returns
     -------
     dict of str to float
         OTDD by name of the source, nearest first; see `supernetnas.otdd`.
     """
-    signatures = {source.name: source.signature() for source in sources}
+    sources = list(sources)
+    if shortlist is not None and len(sources) > shortlist:
+        zoo, names = sources[0]._zoo, [source.name for source in sources]
+        if names != [source.name for source in zoo.singles()]:
+            zoo = zoo.subset(names)
+        target = target() if callable(target) else target
+        sources = [zoo[name] for name in zoo.nearest(target, shortlist)]
+    signatures = [source.signature() for source in sources]
     target = target() if callable(target) else target
-    distances = {name: float(target.distance(s).distance) for name, s in signatures.items()}
+    results = target.distances(signatures, device=device)
+    distances = {s.name: float(r.distance) for s, r in zip(sources, results, strict=True)}
     return dict(sorted(distances.items(), key=lambda item: item[1]))
 
 
@@ -204,6 +224,7 @@ def select_sources(
     *,
     signature: Callable[[], DatasetSignature],
     random_state: np.random.RandomState,
+    device: str | torch.device = "cpu",
 ) -> Selection:
     """Choose what to start from.
 
@@ -217,6 +238,8 @@ def select_sources(
         Returns the target's signature; called only where distances are needed.
     random_state : numpy.random.RandomState
         Draws the source of "random".
+    device : str or torch.device, default="cpu"
+        Where distances are computed.
 
     Returns
     -------
@@ -233,6 +256,8 @@ def select_sources(
         sources = zoo.singles()
         return Selection((sources[random_state.randint(len(sources))],))
     if strategy == "ot":
-        distances = rank_sources(signature, zoo.singles())
+        sources = zoo.singles()
+        shortlist = _SHORTLIST if len(sources) > _FEW_SOURCES else None
+        distances = rank_sources(signature, sources, shortlist=shortlist, device=device)
         return Selection((zoo[next(iter(distances))],), distances)
     return Selection((zoo[strategy],))

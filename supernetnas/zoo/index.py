@@ -7,12 +7,15 @@ checked when it is read, as it may come from a stranger: format, names, folders,
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..files import FileError, dump_json, read_bytes, read_json, safe_join, write_atomic
 
@@ -24,14 +27,18 @@ __all__ = [
     "UnknownSourceError",
     "ZooError",
     "check_name",
+    "decode_vector",
+    "encode_vector",
     "read_verified",
 ]
 
 FORMAT = "supernetnas-zoo"
-FORMAT_VERSION = 1
-"""Version of the format that is written, and the newest that is read."""
+FORMAT_VERSION = 2
+"""The newest version of the format that is read, and that of a zoo with vectors. A zoo without them
+is written as version 1, which differs in nothing else."""
 
 INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".lock"
+VECTORS = "vectors.safetensors"
 """Files of the zoo itself."""
 
 CONFIG, SUPERNET = "config.json", "supernet.safetensors"
@@ -39,8 +46,9 @@ SIGNATURE, HISTORY = "signature.safetensors", "history.csv"
 """Files of a source."""
 
 LIMITS = {
-    INDEX: 64 * 2**20,
+    INDEX: 512 * 2**20,
     BASIS: 64 * 2**20,
+    VECTORS: 64 * 2**20,
     CONFIG: 4 * 2**20,
     SUPERNET: 2**31,
     SIGNATURE: 256 * 2**20,
@@ -77,7 +85,7 @@ def check_name(name: str) -> None:
     if (
         not isinstance(name, str)
         or not _NAME.fullmatch(name)
-        or name.lower() in {INDEX, CARD.lower(), BASIS, *STRATEGY_NAMES}
+        or name.lower() in {INDEX, CARD.lower(), BASIS, VECTORS, *STRATEGY_NAMES}
     ):
         raise ValueError(
             f"{name!r} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
@@ -127,6 +135,8 @@ class Entry:
         See `Zoo.add`.
     files : dict of str to FileRecord
         Every file of the source.
+    vector : str or None
+        Vector of the dataset, see `supernetnas.dataset_vectors`: little-endian float32, base64.
     """
 
     kind: str
@@ -137,6 +147,7 @@ class Entry:
     provenance: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
+    vector: str | None = None
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> Entry:
@@ -153,6 +164,8 @@ class Entry:
         for count in (entry.n_images, entry.n_classes):
             if count is not None and (type(count) is not int or count < 0):
                 raise ValueError(f"{count!r:.80} is not a number of images or classes")
+        if entry.vector is not None:
+            decode_vector(entry.vector)
         required = {CONFIG, SUPERNET} | ({SIGNATURE} if entry.kind == "single" else set())
         if not required <= entry.files.keys() <= required | {HISTORY}:
             raise ValueError(f"its files are {sorted(entry.files)!r:.200}, not {sorted(required)}")
@@ -174,11 +187,14 @@ class Index:
         By name, in the order of the names.
     basis : FileRecord or None
         The shared basis of compact signatures.
+    vectors : FileRecord or None
+        The space of the sources' vectors.
     """
 
     embedder_id: str
     sources: dict[str, Entry] = field(default_factory=dict)
     basis: FileRecord | None = None
+    vectors: FileRecord | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Index:
@@ -220,7 +236,8 @@ class Index:
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Index:
-        embedder_id, entries, basis = data["embedder_id"], data["sources"], data.get("basis")
+        embedder_id, entries = data["embedder_id"], data["sources"]
+        basis, vectors = data.get("basis"), data.get("vectors")
         if not isinstance(embedder_id, str) or not isinstance(entries, dict):
             raise ValueError("embedder_id or sources has another type")
         sources = {}
@@ -236,22 +253,46 @@ class Index:
             embedder_id,
             sources,
             None if basis is None else FileRecord.from_dict(basis, LIMITS[BASIS]),
+            None if vectors is None else FileRecord.from_dict(vectors, LIMITS[VECTORS]),
         )
 
     def write(self, folder: Path) -> None:
         """Replace the index of a zoo in one step."""
-        data = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        data = asdict(self)
+        version = FORMAT_VERSION
+        if self.vectors is None:
+            version = 1
+            del data["vectors"]
+            for entry in data["sources"].values():
+                del entry["vector"]
+        data = {"format": FORMAT, "format_version": version, **data}
         write_atomic(folder / INDEX, dump_json(data))
 
     def with_source(self, name: str, entry: Entry) -> Index:
         """Return an index in which ``name`` is ``entry``."""
         sources = {**self.sources, name: entry}
-        return Index(self.embedder_id, dict(sorted(sources.items())), self.basis)
+        return replace(self, sources=dict(sorted(sources.items())))
 
     def without_source(self, name: str) -> Index:
         """Return an index without ``name``."""
         sources = {other: entry for other, entry in self.sources.items() if other != name}
-        return Index(self.embedder_id, sources, self.basis)
+        return replace(self, sources=sources)
+
+
+def encode_vector(vector: np.ndarray) -> str:
+    """Text of a vector for the index."""
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def decode_vector(text: str) -> np.ndarray:
+    """The vector of a text, float32; ValueError if it is none."""
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{text!r:.80} is no vector: {error}") from error
+    if not len(vector) or not np.isfinite(vector).all():
+        raise ValueError("its vector is empty or not finite")
+    return vector.astype(np.float32)
 
 
 def read_verified(path: Path, record: FileRecord) -> bytes:

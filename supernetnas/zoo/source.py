@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..files import FileError, parse_csv, parse_json, parse_safetensors, safe_join
-from .index import CONFIG, HISTORY, INDEX, SIGNATURE, SUPERNET, Entry, ZooError, read_verified
+from .index import (
+    CONFIG,
+    HISTORY,
+    INDEX,
+    SIGNATURE,
+    SUPERNET,
+    Entry,
+    ZooError,
+    decode_vector,
+    read_verified,
+)
 from .weights import load_supernet
 
 if TYPE_CHECKING:
@@ -156,6 +166,13 @@ class Source:
                     f"the zoo's embedder {self.embedder_id!r}."
                 )
             return signature
+
+    def vector(self) -> np.ndarray | None:
+        """The vector of the dataset in the index, float32; None where the zoo has none.
+
+        See `supernetnas.dataset_vectors`.
+        """
+        return None if self._entry.vector is None else decode_vector(self._entry.vector)
 
     def history(self) -> list[dict[str, int | float | str | None]]:
         """Load the pretraining's history: a row per epoch, empty if none was kept.
