@@ -1,4 +1,4 @@
-"""``supernetnas zoo list``, ``show``, ``verify`` and ``pretrain``."""
+"""``supernetnas zoo list``, ``show``, ``verify``, ``vectors`` and ``pretrain``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ..zoo import Source, Zoo
 from .printing import fields, progress_shown, table
 
-__all__ = ["list_", "pretrain", "show", "verify"]
+__all__ = ["list_", "pretrain", "show", "vectors", "verify"]
 
 
 def list_(args: argparse.Namespace) -> None:
@@ -47,6 +47,14 @@ def verify(args: argparse.Namespace) -> int:
         n_files = sum(len(source._entry.files) for source in zoo.values())
         print(f"{zoo.folder} is as its index says: {len(zoo)} sources, {n_files} files.")
     return int(bool(problems))
+
+
+def vectors(args: argparse.Namespace) -> None:
+    """Give the sources of a zoo vectors."""
+    zoo = Zoo.open(args.zoo)
+    zoo.index_vectors()
+    space = zoo.vector_space()
+    print(f"{len(zoo.singles())} sources have vectors of {space.dimension} numbers.")
 
 
 def pretrain(args: argparse.Namespace) -> None:
