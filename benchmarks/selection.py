@@ -24,6 +24,7 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,8 @@ def score_all(
         record.write()
 
 
+EMBEDDED = {"ot", "frechet", "ot_raw"}
+
 _RAW: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
 
 
@@ -204,16 +207,19 @@ def table(data: dict) -> list[dict]:
         {
             "method": " + ".join(methods),
             **summary(found),
-            "seconds": sum(
-                np.median([times.get(method, np.nan) for times in data["seconds"].values()])
-                for method in methods
-            ),
+            "seconds": seconds(methods, data["seconds"].values()),
         }
         for methods, found in combinations.items()
         if len(found) == len(random)
     ]
     rows.sort(key=lambda row: row["regret"])
     return [*rows, {"method": "random", **summary(random), "seconds": 0.0}] if random else rows
+
+
+def seconds(methods: tuple[str, ...], measured: Iterable[dict]) -> float:
+    """Median seconds of a target; methods that need its features share the embedding."""
+    needed = {*methods} | ({"embedding"} if {*methods} & EMBEDDED else set())
+    return sum(float(np.median([times[name] for times in measured])) for name in needed)
 
 
 def expected_accuracy(scores: dict[str, float], accuracies: dict[str, float]) -> float:

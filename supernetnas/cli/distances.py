@@ -106,7 +106,8 @@ def _heatmap(
         order = leaves_list(linkage(squareform(matrix, checks=False), "average"))
     labels = [Path(names[position]).stem for position in order]
     matrix[np.diag_indices(n)] = np.nan  # 0 would take the dark end of the colours
-    _save(DistanceHeatmapDisplay.from_distances(matrix[np.ix_(order, order)], labels), path)
+    matrix = matrix[np.ix_(order, order)]
+    _save(DistanceHeatmapDisplay.from_distances(matrix, labels, values_format=".2f"), path)
 
 
 def _is_path(argument: str) -> bool:
