@@ -312,8 +312,8 @@ def test_what_is_no_zoo_is_refused(tmp_path):
 
 
 def test_a_newer_format_is_refused(zoo):
-    write_index(zoo, {**read_index(zoo), "format_version": 2, "sources": "something new"})
-    with pytest.raises(ZooError, match=r"format version 2.*pip install --upgrade supernetnas"):
+    write_index(zoo, {**read_index(zoo), "format_version": 3, "sources": "something new"})
+    with pytest.raises(ZooError, match=r"format version 3.*pip install --upgrade supernetnas"):
         Zoo.open(zoo.folder)
 
 
