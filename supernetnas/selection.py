@@ -44,8 +44,12 @@ STRATEGIES = {
 
 _MAX_EMBEDDED = 2000  # images of a target; more hardly move its distances, and each costs 10 ms
 _MAX_KEPT = 1000  # rows of its signature
-_FEW_SOURCES = 50  # at most, the target's distance to each is measured, in some 0.1 s
-_SHORTLIST = 20  # and to so many of more, which the zoo's vectors propose
+
+FEW_SOURCES = 50
+"""Up to so many sources, a target's distance to each is measured, in some 0.2 s."""
+
+SHORTLIST = 20
+"""Of more sources, those to which it is measured: the nearest by the zoo's vectors."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +261,7 @@ def select_sources(
         return Selection((sources[random_state.randint(len(sources))],))
     if strategy == "ot":
         sources = zoo.singles()
-        shortlist = _SHORTLIST if len(sources) > _FEW_SOURCES else None
+        shortlist = SHORTLIST if len(sources) > FEW_SOURCES else None
         distances = rank_sources(signature, sources, shortlist=shortlist, device=device)
         return Selection((zoo[next(iter(distances))],), distances)
     return Selection((zoo[strategy],))

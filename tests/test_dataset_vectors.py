@@ -9,9 +9,9 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 from tiny import CONFIG, EMBEDDER, state
 
-from supernetnas import DatasetSignature, Zoo, ZooError
+from supernetnas import DatasetSignature, Zoo, ZooError, cli
 from supernetnas.dataset_vectors import VectorSpace, fit_vector_space
-from supernetnas.selection import rank_sources
+from supernetnas.selection import rank_sources, select_sources
 
 
 def dataset(seed, n_classes=3, per_class=10, d=24, noise=0.5, embedder_id="e"):
@@ -232,3 +232,26 @@ def test_many_sources_are_shortlisted(many):
     # Without the zoo's vectors of all these sources, what is asked for is what is proposed from.
     some = [many[name] for name in ("s0", "s1", "s2")]
     assert set(rank_sources(target, some, shortlist=2)) < {"s0", "s1", "s2"}
+
+
+def test_the_strategy_of_a_large_zoo(many, monkeypatch):
+    monkeypatch.setattr("supernetnas.selection.FEW_SOURCES", 5)
+    monkeypatch.setattr("supernetnas.selection.SHORTLIST", 3)
+    target = zoo_dataset(6)
+    selection = select_sources(
+        "ot", many, signature=lambda: target, random_state=np.random.RandomState(0)
+    )
+    assert [source.name for source in selection.candidates] == ["s6"]
+    assert selection.distances == rank_sources(target, many.singles(), shortlist=3)
+    assert len(selection.distances) == 3
+
+
+def test_the_command_in_a_large_zoo(many, monkeypatch, capsys):
+    monkeypatch.setattr("supernetnas.cli.distances.FEW_SOURCES", 5)
+    monkeypatch.setattr("supernetnas.cli.distances.SHORTLIST", 3)
+    assert cli.main(["distance", "s5", "--zoo", str(many.folder)]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("The 3 of 8 sources")
+    rows = [line.split()[0] for line in output.splitlines()[-3:]]
+    subset = many.subset([name for name in many.names if name not in ("s5", "all")])
+    assert set(rows) == set(subset.nearest(many["s5"].signature(), 3))

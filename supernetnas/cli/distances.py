@@ -12,6 +12,7 @@ from ..devices import resolve_device
 from ..embedding import Embedder, get_embedder
 from ..images import as_image_set
 from ..otdd import OTDDResult
+from ..selection import FEW_SOURCES, SHORTLIST
 from ..signature import DatasetSignature
 from ..zoo import Zoo
 from ..zoo.datasets import load_dataset
@@ -46,6 +47,10 @@ def distance(args: argparse.Namespace) -> None:
         if not _is_path(argument):
             zoo[argument]  # an unknown name is better found before the features are computed
     target = signature(args.a)
+    if not args.b and len(others) > FEW_SOURCES:
+        proposed = zoo.subset(others).nearest(target, SHORTLIST)
+        print(f"The {len(proposed)} of {len(others)} sources that the zoo's vectors propose:\n")
+        others = list(proposed)
     signatures = [signature(b) if args.b else zoo[b].signature() for b in others]
     results = dict(zip(others, target.distances(signatures, device=device), strict=True))
     ranked = sorted(results.items(), key=lambda item: item[1].distance)

@@ -137,7 +137,8 @@ Measure how far datasets are from each other, labels included (optimal transport
 dataset distance of the features of a frozen network), and rank them.
 
 A and B are folders of class folders, .npz files, or names of sources of the
-zoo. Without B, A is compared with every source of the zoo.
+zoo. Without B, A is compared with every source of the zoo, or, in a zoo of more
+than 50, with the 20 that are likely to be nearest.
 """
 
 _DISTANCE_EPILOG = """\
