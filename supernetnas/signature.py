@@ -24,6 +24,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ from supernetnas.measures import (
     grouped_by_class,
     stratified_sample,
 )
-from supernetnas.otdd import OTDDResult, Settings, distances_to_many
+from supernetnas.otdd import OTDDResult, Settings, available_cores, distances_to_many
 
 if TYPE_CHECKING:
     import torch
@@ -332,7 +333,8 @@ class DatasetSignature:
         """
         for other in others:
             self.check_comparable(other)
-        measures = [other._measure for other in others]
+        with ThreadPoolExecutor(n_jobs or available_cores()) as pool:
+            measures = list(pool.map(lambda other: other._measure, others))
         settings = settings or Settings()
         return distances_to_many(self._measure, measures, settings, device=device, n_jobs=n_jobs)
 

@@ -268,7 +268,8 @@ class Zoo(Mapping[str, Source]):
         ------
         ZooError
             If there is no single source, a signature cannot be read, or the zoo cannot be written
-            to. Whatever interrupts this, the zoo is as it was or has all vectors.
+            to. Whatever interrupts this, the zoo is whole: as it was, with all vectors, or, where
+            new ones replace old ones, without any.
         """
         from ..dataset_vectors import fit_vector_space
 
@@ -527,11 +528,9 @@ class Zoo(Mapping[str, Source]):
                     problems.append(f"The vector of {source.name!r} is not of the zoo's space.")
         except ZooError as error:
             problems.append(str(error))
-        known = {INDEX, CARD, *(entry.folder for entry in self._index.sources.values())}
+        known = {INDEX, CARD, VECTORS, *(entry.folder for entry in self._index.sources.values())}
         if self._index.basis is not None:
             known.add(BASIS)
-        if self._index.vectors is not None:
-            known.add(VECTORS)
         for path in sorted(self.folder.iterdir()):
             if path.name.startswith(TEMPORARY):
                 problems.append(
