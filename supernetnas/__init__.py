@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from supernetnas.images import ImageFiles, load_images
     from supernetnas.plotting import (
         CellDisplay,
+        ClassCouplingDisplay,
         DistanceDisplay,
         DistanceHeatmapDisplay,
         SearchCurveDisplay,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CellDisplay",
+    "ClassCouplingDisplay",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
@@ -49,6 +51,7 @@ __all__ = [
 
 _MODULE_OF = {
     "CellDisplay": "plotting",
+    "ClassCouplingDisplay": "plotting",
     "DatasetSignature": "signature",
     "DistanceDisplay": "plotting",
     "DistanceHeatmapDisplay": "plotting",

@@ -22,8 +22,8 @@ from .preprocessing import Preprocessing
 from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
-from .search.methods import derive
 from .search.budget import Budget, network_cost
+from .search.methods import derive
 from .selection import Selection, open_zoo, select_sources, sign_target
 from .spaces.genotype import Genotype
 from .stored_pixels import decode
@@ -481,6 +481,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 verbose=bool(self.verbose),
             ),
             random_state=np.random.RandomState(seed),
+            device=device,
         )
 
     def _candidates(self, selection: Selection, target: Target, run: Run) -> list[Candidate]:

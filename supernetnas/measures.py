@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ __all__ = ["Measure", "checked", "measure"]
 
 NORMALIZATIONS = ("l2", "none")
 
+_LARGEST = 1e70  # whose fourth power, the largest that is ever formed, is still finite
 _HUGE_ENERGY = 1e8  # squared length beyond which float32 features have lost their small differences
 
 
@@ -47,6 +48,8 @@ class Measure:
         Whether no feature is negative.
     index : int (m,) or None
         Position of each row in the original data.
+    self_terms : dict
+        Regularised distances to itself that were computed already; see `supernetnas.otdd`.
     """
 
     classes: tuple[Hashable, ...]
@@ -59,6 +62,7 @@ class Measure:
     unit_rows: bool
     nonnegative: bool
     index: np.ndarray | None = None
+    self_terms: dict[tuple, float] = field(default_factory=dict, repr=False)
 
 
 def measure(
@@ -143,6 +147,10 @@ def checked(
         )
     if len(features) == 0:
         raise ValueError(f"{x_name} is empty.")
+    if features.dtype.kind not in "fiub":
+        raise TypeError(f"{x_name} must be real numbers; got dtype {features.dtype}.")
+    if (labels != labels).any():  # only NaN and NaT differ from themselves
+        raise ValueError(f"{y_name} has missing labels (NaN).")
     precise = features.dtype.kind != "f" or features.dtype.itemsize >= 8
     features = features.astype(np.float64)
     bad = ~np.isfinite(features).all(axis=1)
@@ -151,7 +159,10 @@ def checked(
             f"{x_name} has non-finite values in {bad.sum()} of {len(bad)} rows; the first is row "
             f"{bad.argmax()}."
         )
-    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    try:
+        classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    except TypeError as error:
+        raise TypeError(f"{y_name} holds labels that cannot be sorted: {error}.") from error
     index = np.arange(len(features))
     if (rare := counts < min_class_count).any():
         names = ", ".join(str(c) for c in classes[rare])
@@ -170,18 +181,24 @@ def checked(
             f"{', '.join(str(c) for c in classes[single])}.",
             stacklevel=3,
         )
-    energies = np.square(features).sum(axis=1)
+    largest = np.abs(features).max(axis=1)
     if normalize == "l2":
-        zero = energies == 0
+        zero = largest == 0
         if zero.any() and zero_rows == "raise":
             raise ValueError(
                 f"{x_name} has {zero.sum()} rows of length 0, which cannot be normalised; the "
                 f"first is row {index[zero.argmax()]}. zero_rows='keep' leaves them as they are."
             )
-        features /= np.sqrt(np.where(zero, 1, energies))[:, np.newaxis]
-    elif not precise and energies.max() > _HUGE_ENERGY:
+        features /= np.where(zero, 1, largest)[:, np.newaxis]  # no square can overflow now
+        features /= np.where(zero, 1, np.linalg.norm(features, axis=1))[:, np.newaxis]
+    elif largest.max() > _LARGEST:
+        raise ValueError(
+            f"{x_name} has values up to {largest.max():.1e}, whose squares leave double precision: "
+            "scale both sets by the same factor, or use normalize='l2'."
+        )
+    elif not precise and (energy := np.square(features).sum(axis=1).max()) > _HUGE_ENERGY:
         warnings.warn(
-            f"{x_name} has rows of squared length {energies.max():.1e} in single precision: small "
+            f"{x_name} has rows of squared length {energy:.1e} in single precision: small "
             f"differences are lost already.",
             stacklevel=3,
         )

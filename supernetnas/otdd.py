@@ -16,9 +16,8 @@ the Gaussians fitted to two classes,
     W(y, y') = \|m_y - m_{y'}\|^2 + \operatorname{tr} S_y + \operatorname{tr} S_{y'}
                - 2 \operatorname{tr} (S_y^{1/2} S_{y'} S_y^{1/2})^{1/2}.
 
-With :math:`S = F^\top F` the last trace is the nuclear norm of :math:`F_y F_{y'}^\top`: the sum of
-the singular values of a matrix with as many rows and columns as the classes have images. It exists
-for singular covariances, so no ridge is added.
+The last trace exists for singular covariances, so no ridge is added; `supernetnas.label_distances`
+says how it is computed without any covariance.
 
 Deviations from the authors' code (microsoft/otdd), whose factor 1/2 is kept (the distance printed
 in the paper is twice this one):
@@ -38,24 +37,31 @@ References
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import ot
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
-from supernetnas.measures import Measure, measure
+from .label_distances import (
+    LABEL_DISTANCES,
+    label_distances,
+    label_distances_to_many,
+    squared_distances,
+)
+from .measures import Measure, measure
+from .transport import entropic, exact
 
-__all__ = ["OTDDResult", "otdd"]
+if TYPE_CHECKING:
+    import torch
 
-LABEL_DISTANCES = ("gaussian", "diagonal", "means")
+__all__ = ["OTDDResult", "Settings", "distances_to_many", "otdd"]
 
-_LP_ITERATIONS = 10_000_000
-_SINKHORN_ITERATIONS = 20_000
-_SINKHORN_TOLERANCE = 1e-4  # largest L1 error of a marginal
+REG_UNITS = ("cost", "median")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +110,7 @@ def otdd(
     lambda_y: float = 1.0,
     label_distance: str = "gaussian",
     reg: float | None = None,
+    reg_unit: str = "cost",
     debiased: bool = True,
     preset: str | None = None,
     min_class_count: int = 1,
@@ -126,17 +133,21 @@ def otdd(
         statistics use all rows. None: all.
     lambda_x, lambda_y : float, default=1.0
         Weights of the squared feature distance and of the label distance.
-    label_distance : {"gaussian", "diagonal", "means"}, default="gaussian"
+    label_distance : {"gaussian", "diagonal", "means", "exact"}, default="gaussian"
         Bures-Wasserstein distance of full covariances, of diagonal ones, or the squared distance
-        of the class means alone.
+        of the class means alone; or "exact", the squared 2-Wasserstein distance of the classes'
+        rows in the sample, a linear program for each pair of classes.
     reg : float, optional
-        Entropic regularisation in units of the cost (not relative to it). Default: none, an exact
-        linear program.
+        Entropic regularisation. Default: none, an exact linear program.
+    reg_unit : {"cost", "median"}, default="cost"
+        Whether `reg` is in units of the cost, as in the paper, or a multiple of the median cost
+        between the rows of A and B, which makes it independent of the scale of the features.
     debiased : bool, default=True
         With `reg`: subtract half of the two sets' regularised distances to themselves. Without
         debiasing the value is ``<plan, cost> + reg KL(plan | a x b)``.
     preset : {"paper"}, optional
-        ``"paper"`` sets ``normalize="none"``, ``reg=0.1`` and ``debiased=True``.
+        ``"paper"`` sets ``normalize="none"``, ``reg=0.1``, ``reg_unit="cost"`` and
+        ``debiased=True``.
     min_class_count : int, default=1
         Classes with fewer rows are dropped, with a warning that names them.
     zero_rows : {"raise", "keep"}, default="raise"
@@ -153,8 +164,11 @@ def otdd(
     Raises
     ------
     ValueError
-        If an input is empty, has the wrong shape or non-finite values, if the dimensions differ, if
-        no class is left, or if there are more classes than `n_samples`.
+        If an input is empty, has the wrong shape, non-finite values, missing labels or values too
+        large for their squares, if the dimensions differ, if no class is left, if there are more
+        classes than `n_samples`, or if an option is unknown.
+    TypeError
+        If labels cannot be sorted, or features are no numbers.
     RuntimeError
         If the linear program does not reach its optimum.
 
@@ -174,7 +188,7 @@ def otdd(
     6.0
     """
     if preset == "paper":
-        normalize, reg, debiased = "none", 0.1, True
+        normalize, reg, reg_unit, debiased = "none", 0.1, "cost", True
     elif preset is not None:
         raise ValueError(f"preset must be 'paper' or None; got {preset!r}.")
     options = {
@@ -184,68 +198,161 @@ def otdd(
         "zero_rows": zero_rows,
         "random_state": random_state,
     }
-    return transport(
-        measure(features_a, labels_a, suffix="_a", **options),
-        measure(features_b, labels_b, suffix="_b", **options),
-        lambda_x=lambda_x,
-        lambda_y=lambda_y,
-        label_distance=label_distance,
-        reg=reg,
-        debiased=debiased,
-        return_coupling=return_coupling,
+    settings = Settings(
+        lambda_x, lambda_y, label_distance, reg, reg_unit, debiased, return_coupling
     )
+    a = measure(features_a, labels_a, suffix="_a", **options)
+    b = measure(features_b, labels_b, suffix="_b", **options)
+    return distances_to_many(a, [b], settings)[0]
 
 
-def transport(
+@dataclass(frozen=True)
+class Settings:
+    """What is measured: the arguments of :func:`otdd` that concern no single dataset, checked."""
+
+    lambda_x: float = 1.0
+    lambda_y: float = 1.0
+    label_distance: str = "gaussian"
+    reg: float | None = None
+    reg_unit: str = "cost"
+    debiased: bool = True
+    return_coupling: bool = False
+
+    def __post_init__(self) -> None:
+        if self.label_distance not in LABEL_DISTANCES:
+            raise ValueError(
+                f"label_distance must be one of {LABEL_DISTANCES}; got {self.label_distance!r}."
+            )
+        for name in ("lambda_x", "lambda_y"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be finite and not negative; got {value}.")
+        if self.reg is not None and not 0 < self.reg < math.inf:
+            raise ValueError(
+                f"reg must be positive, or None for the exact problem; got {self.reg}."
+            )
+        if self.reg_unit not in REG_UNITS:
+            raise ValueError(f"reg_unit must be one of {REG_UNITS}; got {self.reg_unit!r}.")
+
+    def costs(self, a: Measure, b: Measure, between_labels: np.ndarray) -> np.ndarray:
+        """Cost (n_a, n_b) of transporting each row of A to each row of B."""
+        costs = squared_distances(a.rows, b.rows)
+        costs *= self.lambda_x / 2
+        costs += (self.lambda_y / 2 * between_labels).take(b.codes, axis=1).take(a.codes, axis=0)
+        return costs
+
+    def self_term(self, m: Measure, reg: float) -> float:
+        """Regularised distance of a dataset to itself; computed once for each measure."""
+        key = (self.lambda_x, self.lambda_y, self.label_distance, reg)
+        if key not in m.self_terms:
+            costs = self.costs(m, m, label_distances(m, m, self.label_distance))
+            m.self_terms[key] = entropic(m.weights, m.weights, costs, reg)[0]
+        return m.self_terms[key]
+
+
+def distances_to_many(
+    target: Measure,
+    others: Sequence[Measure],
+    settings: Settings,
+    *,
+    device: str | torch.device = "cpu",
+    n_jobs: int | None = None,
+) -> list[OTDDResult]:
+    """Distances of one measure to several.
+
+    On a GPU the label distances to all of them are one batched computation. What runs on the CPU,
+    the transport problems always, runs in threads.
+
+    Parameters
+    ----------
+    target : Measure
+    others : sequence of Measure
+    settings : Settings
+    device : str or torch.device
+        Where label distances are computed.
+    n_jobs : int, optional
+        Threads; by default one for each core of the process. Entropic problems use one.
+
+    Returns
+    -------
+    list of OTDDResult
+        Exactly what each pair alone gives.
+    """
+    for other in others:
+        if target.means.shape[1] != other.means.shape[1]:
+            raise ValueError(
+                f"The sets have features of different dimensions, {target.means.shape[1]} and "
+                f"{other.means.shape[1]}: were they made by different embedders?"
+            )
+    if not others:
+        return []
+    kind, on_cpu = settings.label_distance, str(device) == "cpu"
+    measured = _exact if settings.reg is None else _entropic
+    # Threads of BLAS would cost more than they give in so many small decompositions. These limits
+    # and the filters of warnings are shared by all threads and must not be set inside them.
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
+        if settings.reg is None:
+            warnings.simplefilter("ignore")  # a failure is an error
+        tables = None if on_cpu else label_distances_to_many(target, others, kind, device)
+
+        def distance(position: int) -> OTDDResult:
+            other = others[position]
+            table = label_distances(target, other, kind) if on_cpu else tables[position]
+            return measured(target, other, table, settings)
+
+        n_jobs = min(n_jobs or available_cores(), len(others)) if settings.reg is None else 1
+        if n_jobs == 1:
+            return [distance(position) for position in range(len(others))]
+        with ThreadPoolExecutor(n_jobs) as pool:
+            return list(pool.map(distance, range(len(others))))
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _exact(a: Measure, b: Measure, between_labels: np.ndarray, settings: Settings) -> OTDDResult:
+    costs = settings.costs(a, b, between_labels)
+    distance, plan = exact(a.weights, b.weights, costs)
+    return _result(a, b, distance, plan, between_labels, settings)
+
+
+def _entropic(a: Measure, b: Measure, between_labels: np.ndarray, settings: Settings) -> OTDDResult:
+    costs = settings.costs(a, b, between_labels)
+    reg = settings.reg
+    if settings.reg_unit == "median":
+        if (median := float(np.median(costs))) <= 0:
+            raise ValueError(
+                "reg_unit='median' has no meaning here: half of the costs are 0. Use "
+                "reg_unit='cost', or reg=None for the exact problem."
+            )
+        reg *= median
+    distance, plan = entropic(a.weights, b.weights, costs, reg)
+    if settings.debiased:
+        distance -= (settings.self_term(a, reg) + settings.self_term(b, reg)) / 2
+    return _result(a, b, distance, plan, between_labels, settings)
+
+
+def _result(
     a: Measure,
     b: Measure,
-    *,
-    lambda_x: float = 1.0,
-    lambda_y: float = 1.0,
-    label_distance: str = "gaussian",
-    reg: float | None = None,
-    debiased: bool = True,
-    return_coupling: bool = False,
+    distance: float,
+    plan: np.ndarray,
+    between_labels: np.ndarray,
+    settings: Settings,
 ) -> OTDDResult:
-    """The distance of two measures; arguments, result and errors as in :func:`otdd`."""
-    if label_distance not in LABEL_DISTANCES:
-        raise ValueError(
-            f"label_distance must be one of {LABEL_DISTANCES}; got {label_distance!r}."
-        )
-    for name, value in (("lambda_x", lambda_x), ("lambda_y", lambda_y)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and not negative; got {value}.")
-    if reg is not None and not 0 < reg < math.inf:
-        raise ValueError(f"reg must be positive, or None for the exact problem; got {reg}.")
-    if a.means.shape[1] != b.means.shape[1]:
-        raise ValueError(
-            f"The sets have features of different dimensions, {a.means.shape[1]} and "
-            f"{b.means.shape[1]}: were they made by different embedders?"
-        )
-
-    def cost(p: Measure, q: Measure, between_labels: np.ndarray) -> np.ndarray:
-        between_rows = squared_distances(p.rows, q.rows)
-        between_rows *= lambda_x / 2
-        between_rows += lambda_y / 2 * between_labels[np.ix_(p.codes, q.codes)]
-        return between_rows
-
-    between_labels = label_distances(a, b, label_distance)
-    costs = cost(a, b, between_labels)
-    if reg is None:
-        distance, plan = _exact(a.weights, b.weights, costs)
-    else:
-        distance, plan = _entropic(a.weights, b.weights, costs, reg)
-        if debiased:
-            for p in (a, b):
-                self_costs = cost(p, p, label_distances(p, p, label_distance))
-                distance -= _entropic(p.weights, p.weights, self_costs, reg)[0] / 2
-
     similarity = None
-    if a.unit_rows and b.unit_rows and (reg is None or debiased) and lambda_x + lambda_y > 0:
+    weight = settings.lambda_x + settings.lambda_y
+    unbiased = settings.reg is None or settings.debiased
+    if a.unit_rows and b.unit_rows and unbiased and weight > 0:
         # Per unit of weight: half the squared distance of two rows of length 1, and W / 2, which is
         # at most the mean of the former over the two classes.
-        bound = (lambda_x + lambda_y) * (1 if a.nonnegative and b.nonnegative else 2)
+        bound = weight * (1 if a.nonnegative and b.nonnegative else 2)
         similarity = min(max(1 - distance / bound, 0.0), 1.0)
+    keep = settings.return_coupling
     return OTDDResult(
         distance=float(distance),
         similarity=similarity,
@@ -253,115 +360,13 @@ def transport(
         class_coupling=_sum_by_class(plan, a, b),
         classes_a=a.classes,
         classes_b=b.classes,
-        coupling=plan if return_coupling else None,
-        rows_a=a.index if return_coupling else None,
-        rows_b=b.index if return_coupling else None,
+        coupling=plan if keep else None,
+        rows_a=a.index if keep else None,
+        rows_b=b.index if keep else None,
     )
-
-
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances (n, m) between rows (n, d) and (m, d)."""
-    origin = x.mean(axis=0)  # distances do not depend on it, cancellation does
-    x, y = x - origin, y - origin
-    out = x @ y.T
-    out *= -2
-    out += np.square(x).sum(axis=1)[:, np.newaxis]
-    out += np.square(y).sum(axis=1)
-    return np.maximum(out, 0, out=out)
-
-
-def label_distances(a: Measure, b: Measure, kind: str = "gaussian") -> np.ndarray:
-    """W (C_a, C_b), the squared distances between the classes of two datasets."""
-    distances = squared_distances(a.means, b.means)
-    if kind == "means":
-        return distances
-    distances += a.traces[:, np.newaxis] + b.traces
-    if kind == "diagonal":
-        roots_a, roots_b = (
-            np.stack([np.linalg.norm(factor, axis=0) for factor in m.factors]) for m in (a, b)
-        )
-        distances -= 2 * roots_a @ roots_b.T
-    else:
-        distances -= 2 * _cross_traces(a.factors, b.factors)
-    if a is b:
-        np.fill_diagonal(distances, 0)
-    return np.maximum(distances, 0, out=distances)
-
-
-def _cross_traces(
-    factors_a: tuple[np.ndarray, ...], factors_b: tuple[np.ndarray, ...]
-) -> np.ndarray:
-    """tr (S^1/2 S' S^1/2)^1/2 = nuclear norm of F F'^T, for all pairs of classes."""
-    sizes = np.array([len(factor) for factor in factors_b])
-    groups = [
-        (members, np.stack([factors_b[j] for j in members]).reshape(-1, factors_b[0].shape[1]))
-        for members in (np.flatnonzero(sizes == size) for size in np.unique(sizes))
-    ]
-    traces = np.empty((len(factors_a), len(factors_b)))
-    # Many small decompositions: LAPACK's threads would cost more than they do.
-    with threadpool_limits(1, user_api="blas"):
-        for i, factor in enumerate(factors_a):
-            for members, stacked in groups:
-                products = (factor @ stacked.T).reshape(len(factor), len(members), -1)
-                singular = np.linalg.svd(products.swapaxes(0, 1), compute_uv=False)
-                traces[i, members] = singular.sum(axis=1)
-    return traces
 
 
 def _sum_by_class(plan: np.ndarray, a: Measure, b: Measure) -> np.ndarray:
     first_a, first_b = (np.searchsorted(m.codes, np.arange(len(m.classes))) for m in (a, b))
     sums = np.add.reduceat(np.add.reduceat(plan, first_a, axis=0), first_b, axis=1)
     return sums / sums.sum()
-
-
-def _exact(a: np.ndarray, b: np.ndarray, costs: np.ndarray) -> tuple[float, np.ndarray]:
-    """Optimal value and plan of the linear program."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a failure is raised below
-        plan, log = ot.emd(a, b, costs, numItermax=_LP_ITERATIONS, log=True)
-    if log["warning"] is not None:
-        raise RuntimeError(f"The transport problem was not solved: {log['warning']}")
-    return log["cost"], plan
-
-
-def _entropic(
-    a: np.ndarray, b: np.ndarray, costs: np.ndarray, reg: float
-) -> tuple[float, np.ndarray]:
-    """Optimal value of ``<plan, costs> + reg KL(plan | a x b)``, and the plan.
-
-    Stabilised Sinkhorn iterations of POT under an annealed regularisation: each solution is the
-    start of the next problem, at half the regularisation. Started cold at a small one, they would
-    underflow.
-    """
-    eps = max(reg, float(costs.max()))
-    potentials = None
-    while True:
-        last = eps <= reg
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the marginals are judged below
-            plan, log = ot.bregman.sinkhorn_stabilized(
-                a,
-                b,
-                costs,
-                eps,
-                numItermax=_SINKHORN_ITERATIONS if last else 100,
-                stopThr=_SINKHORN_TOLERANCE / math.sqrt(len(b)) if last else 1e-3,
-                warmstart=potentials,
-                log=True,
-            )
-        potentials = log["alpha"], log["beta"]
-        if last:
-            break
-        eps = max(eps / 2, reg)
-    error = max(np.abs(plan.sum(axis=1) - a).sum(), np.abs(plan.sum(axis=0) - b).sum())
-    if not error <= _SINKHORN_TOLERANCE:
-        warnings.warn(
-            f"The entropic transport problem did not converge at reg={reg:g}: a marginal is off by "
-            f"{error:.1e}. Use a larger reg, or reg=None for the exact problem.",
-            ConvergenceWarning,
-            stacklevel=4,
-        )
-    # The dual value: its error is of second order in that of the marginals.
-    alpha, beta = potentials
-    value = a @ (alpha - reg * np.log(a)) + b @ (beta - reg * np.log(b))
-    return float(value), plan

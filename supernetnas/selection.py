@@ -46,6 +46,12 @@ STRATEGIES = {
 _MAX_EMBEDDED = 2000  # images of a target; more hardly move its distances, and each costs 10 ms
 _MAX_KEPT = 1000  # rows of its signature
 
+FEW_SOURCES = 50
+"""Up to so many sources, a target's distance to each is measured, in some 0.2 s."""
+
+SHORTLIST = 20
+"""Of more sources, those to which it is measured: the nearest by the zoo's vectors."""
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -56,7 +62,8 @@ class Selection:
     candidates : tuple of Source
         Supernets to search from, of which the best is kept; empty for a search from scratch.
     distances : dict of str to float, or None
-        Distance of the target to each single source, nearest first, where it was measured.
+        Distance of the target to the single sources, nearest first, where it was measured: to each,
+        or to the 20 most likely of more than 50.
     signature : DatasetSignature or None
         The target's, where it was made.
     """
@@ -181,7 +188,11 @@ def sign_target(
 
 
 def rank_sources(
-    target: DatasetSignature | Callable[[], DatasetSignature], sources: Iterable[Source]
+    target: DatasetSignature | Callable[[], DatasetSignature],
+    sources: Iterable[Source],
+    *,
+    shortlist: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> dict[str, float]:
     """Measure the distance of a target to sources.
 
@@ -191,7 +202,12 @@ def rank_sources(
         A callable returns it; called when the sources' signatures have been read, so that a
         damaged zoo is noticed before the target is embedded.
     sources : iterable of Source
-        Of kind "single".
+        Of kind "single", all from one zoo.
+    shortlist : int, optional
+        Of more sources than that, measure only so many: those that the zoo's vectors propose; see
+        `Zoo.nearest`.
+    device : str or torch.device, default="cpu"
+        Where distances between classes are computed.
 
     Returns
     -------
@@ -199,15 +215,19 @@ def rank_sources(
         OTDD by name of the source, nearest first; see `supernetnas.otdd`.
     """
     sources = list(sources)
+    if shortlist is not None and len(sources) > shortlist:
+        zoo, names = sources[0]._zoo, [source.name for source in sources]
+        if names != [source.name for source in zoo.singles()]:
+            zoo = zoo.subset(names)
+        target = target() if callable(target) else target
+        sources = [zoo[name] for name in zoo.nearest(target, shortlist)]
     for zoo in {source._zoo for source in sources}:
         names = [source.name for source in sources if source._zoo == zoo]
         zoo.download(names, weights=False)
-    for source in sources:
-        source.signature()
+    signatures = [source.signature() for source in sources]
     target = target() if callable(target) else target
-    # What a distance is computed of takes megabytes for each signature: they are read once more
-    # rather than kept.
-    distances = {s.name: float(target.distance(s.signature()).distance) for s in sources}
+    results = target.distances(signatures, device=device)
+    distances = {s.name: float(r.distance) for s, r in zip(sources, results, strict=True)}
     return dict(sorted(distances.items(), key=lambda item: item[1]))
 
 
@@ -217,6 +237,7 @@ def select_sources(
     *,
     signature: Callable[[], DatasetSignature],
     random_state: np.random.RandomState,
+    device: str | torch.device = "cpu",
 ) -> Selection:
     """Choose what to start from.
 
@@ -230,6 +251,8 @@ def select_sources(
         Returns the target's signature; called only where distances are needed.
     random_state : numpy.random.RandomState
         Draws the source of "random".
+    device : str or torch.device, default="cpu"
+        Where distances are computed.
 
     Returns
     -------
@@ -246,8 +269,9 @@ def select_sources(
         sources = zoo.singles()
         return Selection((sources[random_state.randint(len(sources))],))
     if strategy == "ot":
-        target = cache(signature)
-        distances = rank_sources(target, zoo.singles())
+        target, sources = cache(signature), zoo.singles()
+        shortlist = SHORTLIST if len(sources) > FEW_SOURCES else None
+        distances = rank_sources(target, sources, shortlist=shortlist, device=device)
         # A copy lacks what the distances were computed of, which is ten times as large.
         return Selection((zoo[next(iter(distances))],), distances, replace(target()))
     return Selection((zoo[strategy],))

@@ -24,8 +24,10 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,7 +40,10 @@ from supernetnas.measures import (
     grouped_by_class,
     stratified_sample,
 )
-from supernetnas.otdd import OTDDResult, transport
+from supernetnas.otdd import OTDDResult, Settings, available_cores, distances_to_many
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Basis", "DatasetSignature", "SignatureError", "fit_basis"]
 
@@ -282,6 +287,7 @@ class DatasetSignature:
         lambda_y: float = 1.0,
         label_distance: str = "gaussian",
         reg: float | None = None,
+        reg_unit: str = "cost",
         debiased: bool = True,
         return_coupling: bool = False,
     ) -> OTDDResult:
@@ -295,22 +301,51 @@ class DatasetSignature:
         SignatureError
             If embedder or normalisation of the two differ.
         """
+        settings = Settings(
+            lambda_x, lambda_y, label_distance, reg, reg_unit, debiased, return_coupling
+        )
+        return self.distances([other], settings)[0]
+
+    def distances(
+        self,
+        others: Sequence[DatasetSignature],
+        settings: Settings | None = None,
+        *,
+        device: str | torch.device = "cpu",
+        n_jobs: int | None = None,
+    ) -> list[OTDDResult]:
+        """OTDD to each of several datasets: what :meth:`distance` gives, in one computation.
+
+        Parameters
+        ----------
+        others : sequence of DatasetSignature
+        settings : supernetnas.otdd.Settings, optional
+            What is measured; by default what :meth:`distance` measures.
+        device : str or torch.device, default="cpu"
+            A GPU computes all label distances in large batches.
+        n_jobs : int, optional
+            Threads; by default one for each core.
+
+        Raises
+        ------
+        SignatureError
+            If embedder or normalisation of two differ.
+        """
+        for other in others:
+            self.check_comparable(other)
+        with ThreadPoolExecutor(n_jobs or available_cores()) as pool:
+            measures = list(pool.map(lambda other: other._measure, others))
+        settings = settings or Settings()
+        return distances_to_many(self._measure, measures, settings, device=device, n_jobs=n_jobs)
+
+    def check_comparable(self, other: DatasetSignature) -> None:
+        """Raise SignatureError if embedder or normalisation of the two differ."""
         for what in ("embedder_id", "normalize"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 raise SignatureError(
                     f"Signatures with different {what} cannot be compared: {mine!r} and {theirs!r}."
                 )
-        return transport(
-            self._measure,
-            other._measure,
-            lambda_x=lambda_x,
-            lambda_y=lambda_y,
-            label_distance=label_distance,
-            reg=reg,
-            debiased=debiased,
-            return_coupling=return_coupling,
-        )
 
     @property
     def _codes(self) -> np.ndarray:

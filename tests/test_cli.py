@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ SMALL = ["--channels", "4", "--cells", "3", "--image-size", "8", "--batch-size",
 SMALL += ["--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
 COMMANDS = ["", "fit", "predict", "zoo", "zoo list", "zoo show", "zoo verify", "zoo pretrain"]
-COMMANDS += ["distance"]
+COMMANDS += ["zoo vectors", "distance"]
 
 
 def pictures(shade, n_classes=2, n=6, seed=0):
@@ -148,7 +149,11 @@ def test_every_example_of_the_help_parses(monkeypatch):
         args = parser.parse_args(command.split()) if command in ("", "zoo") else None
         if args is None:
             required = {"fit": ["x", "--out", "y"], "predict": ["x", "y"], "zoo show": ["x"]}
-            required |= {"zoo pretrain": ["x", "--out", "y"], "distance": ["x"]}
+            required |= {
+                "zoo pretrain": ["x", "--out", "y"],
+                "zoo vectors": ["x"],
+                "distance": ["x"],
+            }
             args = parser.parse_args([*command.split(), *required.get(command, [])])
         text = args.parser.format_help()
         examples |= set(re.findall(r"^  supernetnas (.+?)(?: +#.*| \|.*)?$", text, re.MULTILINE))
@@ -481,6 +486,40 @@ def test_distance_draws(run, zoo, tmp_path):
     assert run("distance", "sky", "--zoo", zoo, "--plot", path)[0] == 0
     assert "<svg" in path.read_text()
     assert refused(run("distance", "sky", "--zoo", zoo, "--plot", "x.doc"), "x.doc", "png, ")
+
+
+def test_distance_draws_pairs_and_classes(run, zoo, folder, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        "supernetnas.cli.distances._save", lambda display, path: drawn.update({path: display})
+    )
+    one, two = (str(tmp_path / name) for name in ("one.png", "two.png"))
+    arguments = ["--zoo", zoo, "--heatmap", one, "--coupling", two, "--classes"]
+    status, output, error = run("distance", folder, *arguments)
+    assert status == 0, error
+    assert "of sky  share" in output or "of grass  share" in output
+    heatmap, coupling = drawn[one], drawn[two]
+    assert sorted(heatmap.names) == sorted([folder.name, "sky", "grass"])
+    matrix = np.asarray(heatmap.distances)
+    off = ~np.eye(3, dtype=bool)
+    assert np.isnan(matrix[~off]).all()
+    np.testing.assert_array_equal(matrix[off], matrix.T[off])
+    printed = {row.split()[0]: float(row.split()[1]) for row in output.splitlines()[4:6]}
+    row = matrix[heatmap.names.index(folder.name)]
+    for name, value in printed.items():
+        assert row[heatmap.names.index(name)] == pytest.approx(value, rel=1e-3)
+    assert coupling.names[0] == folder.name
+    assert refused(run("distance", "sky", "sky", "--zoo", zoo, "--heatmap", one), "itself")
+    assert refused(run("distance", "sky", "--zoo", zoo, "--coupling", "x.doc"), "--coupling x.doc")
+
+
+def test_zoo_vectors(run, zoo, tmp_path):
+    shutil.copytree(zoo, tmp_path / "zoo")
+    status, output, error = run("zoo", "vectors", tmp_path / "zoo")
+    assert status == 0, error
+    assert output.startswith("2 sources have vectors of ")
+    assert run("zoo", "verify", tmp_path / "zoo")[0] == 0
+    assert refused(run("zoo", "vectors", "builtin"), "part of the installation")
 
 
 def test_distance_errors(run, folder, zoo, tmp_path, monkeypatch):

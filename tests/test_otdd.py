@@ -4,13 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
-from scipy.optimize import linprog
+from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
-from supernetnas import otdd as room
+from supernetnas import transport
+from supernetnas.label_distances import cross_traces, cross_traces_on_device, label_distances
 from supernetnas.measures import (
     class_weights,
     covariance_factor,
@@ -18,7 +20,7 @@ from supernetnas.measures import (
     measure,
     stratified_sample,
 )
-from supernetnas.otdd import label_distances, otdd
+from supernetnas.otdd import Settings, distances_to_many, otdd
 
 
 def blobs(n_classes=3, per_class=6, d=5, shift=0.0, seed=0):
@@ -57,6 +59,7 @@ def reference_cost(xa, ya, xb, yb, lambda_x=1.0, lambda_y=1.0):
 
 
 def linear_program(costs):
+    """Optimal transport of uniform weights, by a general solver."""
     n, m = costs.shape
     rows = np.kron(np.eye(n), np.ones(m))
     columns = np.kron(np.ones(n), np.eye(m))
@@ -124,6 +127,23 @@ def test_diagonal_and_means():
             np.testing.assert_allclose(
                 diagonal[c, c2], between_means + between_deviations, rtol=1e-10
             )
+
+
+def test_exact_label_distances():
+    """Against an assignment: sets of equal size are matched one to one."""
+    (xa, ya), (xb, yb) = blobs(2, 7, 3, seed=1), blobs(3, 7, 3, seed=2)
+    found = otdd(xa, ya, xb, yb, normalize="none", label_distance="exact")
+    for c in range(2):
+        for c2 in range(3):
+            costs = cdist(xa[ya == c], xb[yb == c2], "sqeuclidean")
+            expected = costs[linear_sum_assignment(costs)].mean()
+            assert found.label_distances[c, c2] == pytest.approx(expected, rel=1e-10)
+    # With these labels, transport by rows is no dearer than transport of whole classes.
+    of_classes = linear_program(found.label_distances)
+    assert found.distance <= of_classes * (1 + 1e-9)
+    # The Gaussian distance is a lower bound (Gelbrich), up to the n - 1 of its covariances.
+    gaussian = otdd(xa, ya, xb, yb, normalize="none").label_distances
+    assert (found.label_distances > gaussian * 6 / 7 * 0.9).all()
 
 
 def test_singular_covariances():
@@ -332,18 +352,172 @@ def test_small_regularisation_reaches_the_linear_program():
     assert otdd(xa, ya, xb, yb, preset="paper").distance == pytest.approx(exact, rel=1e-3)
 
 
+def test_regularisation_relative_to_the_median_cost():
+    (xa, ya), (xb, yb) = blobs(2, 6, 3, seed=1), blobs(3, 5, 3, seed=2)
+    median = np.median(reference_cost(xa, ya, xb, yb))
+    relative = otdd(xa, ya, xb, yb, normalize="none", reg=0.05, reg_unit="median").distance
+    absolute = otdd(xa, ya, xb, yb, normalize="none", reg=0.05 * median).distance
+    assert relative == pytest.approx(absolute, rel=1e-6)
+    scaled = otdd(9 * xa, ya, 9 * xb, yb, normalize="none", reg=0.05, reg_unit="median").distance
+    assert scaled == pytest.approx(81 * relative, rel=1e-6)
+    same = np.ones((6, 2)), np.repeat([0, 1], 3)
+    with pytest.raises(ValueError, match="half of the costs are 0"):
+        otdd(*same, *same, normalize="none", reg=0.05, reg_unit="median")
+
+
+def test_entropic_invariances():
+    (xa, ya), (xb, yb) = blobs(3, 6, 4, seed=1), blobs(2, 8, 4, seed=2)
+    expected = otdd(xa, ya, xb, yb, reg=0.05).distance
+    order = np.random.default_rng(0).permutation(len(xa))
+    assert otdd(xb, yb, xa, ya, reg=0.05).distance == pytest.approx(expected, rel=1e-4)
+    assert otdd(xa[order], -ya[order], xb, yb, reg=0.05).distance == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert otdd(xa, ya, xa[order], ya[order], reg=0.05).distance == pytest.approx(0, abs=1e-6)
+
+
+def test_self_terms_are_kept(monkeypatch):
+    (xa, ya), (xb, yb) = blobs(2, 6, 3, seed=1), blobs(3, 5, 3, seed=2)
+    a, b = measure(xa, ya), measure(xb, yb)
+    settings = Settings(reg=0.1)
+    first = distances_to_many(a, [b], settings)[0].distance
+    assert len(a.self_terms) == len(b.self_terms) == 1
+    solved = []
+    monkeypatch.setattr(
+        "supernetnas.otdd.entropic", lambda *args: solved.append(args) or transport.entropic(*args)
+    )
+    assert distances_to_many(a, [b], settings)[0].distance == first
+    assert len(solved) == 1
+    other = distances_to_many(a, [b], Settings(reg=0.1, lambda_y=0.5))[0].distance
+    assert other == pytest.approx(otdd(xa, ya, xb, yb, reg=0.1, lambda_y=0.5).distance)
+
+
 def test_unconverged_entropic_problem_warns(monkeypatch):
-    monkeypatch.setattr(room, "_SINKHORN_ITERATIONS", 1)
+    monkeypatch.setattr(transport, "_NEWTON_STEPS", 1)
     (xa, ya), (xb, yb) = blobs(2, 6, 3, seed=1), blobs(3, 5, 3, seed=2)
     with pytest.warns(ConvergenceWarning, match="did not converge"):
         otdd(xa, ya, xb, yb, normalize="none", reg=0.01)
 
 
 def test_unsolved_linear_program_raises(monkeypatch):
-    monkeypatch.setattr(room, "_LP_ITERATIONS", 1)
+    monkeypatch.setattr(transport, "_LP_ITERATIONS", 1)
     (xa, ya), (xb, yb) = blobs(2, 6, 3, seed=1), blobs(3, 5, 3, seed=2)
     with pytest.raises(RuntimeError, match="not solved"):
         otdd(xa, ya, xb, yb)
+
+
+# ----------------------------------------------------------------------------------- one to many
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1, 3])
+def test_one_to_many(n_jobs):
+    target = measure(*blobs(3, 8, 12, seed=0))
+    others = [measure(*blobs(n, m, 12, seed=n)) for n, m in ((2, 9), (4, 5), (1, 30))]
+    found = distances_to_many(target, others, Settings(), n_jobs=n_jobs)
+    for result, n in zip(found, (2, 4, 1), strict=True):
+        m = {2: 9, 4: 5, 1: 30}[n]
+        alone = otdd(*blobs(3, 8, 12, seed=0), *blobs(n, m, 12, seed=n))
+        assert result.distance == alone.distance
+        np.testing.assert_array_equal(result.label_distances, alone.label_distances)
+    assert distances_to_many(target, [], Settings()) == []
+
+
+def test_batches_of_a_device(monkeypatch):
+    """What a GPU would compute, here on the CPU: eigenvalues of Gram matrices."""
+    rng = np.random.default_rng(0)
+    a = [rng.normal(size=(n, 9)) for n in (5, 2, 5, 12)]
+    b = [rng.normal(size=(n, 9)) for n in (4, 4, 1, 9, 5)]
+    b.append(np.zeros((4, 9)))
+    expected = [[np.linalg.norm(p @ q.T, "nuc") for q in b] for p in a]
+    np.testing.assert_allclose(cross_traces(a, b), expected, atol=1e-10)
+    np.testing.assert_allclose(cross_traces_on_device(a, b, "cpu"), expected, atol=1e-5)
+    monkeypatch.setattr("supernetnas.label_distances._BLOCK", 1)
+    np.testing.assert_allclose(cross_traces_on_device(a, b, "cpu"), expected, atol=1e-5)
+    np.testing.assert_allclose(cross_traces(a, a), cross_traces(a, list(a)), atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    target = measure(*blobs(3, 8, 12, seed=0))
+    others = [measure(*blobs(n, 9, 12, seed=n)) for n in (2, 4, 1)]
+    there = distances_to_many(target, others, Settings(), device="cuda")
+    here = distances_to_many(target, others, Settings())
+    for one, other in zip(there, here, strict=True):
+        assert one.distance == pytest.approx(other.distance, rel=1e-6)
+
+
+# ------------------------------------------------------------------------------ degenerate datasets
+
+
+def few_shot(d, n_classes=4, per_class=40, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(n_classes), per_class)
+    return np.maximum(rng.normal(size=(len(labels), d)) + labels[:, None] / 2, 0), labels
+
+
+DEGENERATE = {
+    "one row": (np.array([[1.0, 2.0, 3.0]]), [0]),
+    "a row of each class": (np.random.default_rng(0).normal(size=(4, 3)), [0, 1, 2, 3]),
+    "two rows of each class": (np.random.default_rng(1).normal(size=(4, 3)), [0, 0, 1, 1]),
+    "one class": (np.random.default_rng(2).normal(size=(9, 3)), [7] * 9),
+    "constant": (np.full((6, 3), 2.0), [0, 0, 0, 1, 1, 1]),
+    "a constant feature": (
+        np.c_[np.random.default_rng(3).normal(size=(6, 2)), np.ones(6)],
+        [0] * 6,
+    ),
+    "repeated rows": (np.repeat(np.eye(3), 4, axis=0), np.tile([0, 1], 6)),
+    "tiny": (np.random.default_rng(4).normal(size=(8, 3)) * 1e-160, [0, 1] * 4),
+    "huge": (np.random.default_rng(5).normal(size=(8, 3)) * 1e160, [0, 1] * 4),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Classes of labels_. with a single row")
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("kind", ["gaussian", "diagonal", "means", "exact"])
+def test_degenerate_datasets(name, kind):
+    x, y = DEGENERATE[name]
+    other = DEGENERATE["two rows of each class"]
+    result = otdd(x, y, *other, label_distance=kind)
+    assert 0 <= result.distance <= 4 + 4  # covariances of n - 1 may exceed the bound of two rows
+    assert 0 <= result.similarity <= 1
+    assert np.isfinite(result.label_distances).all()
+    assert result.class_coupling.sum() == pytest.approx(1)
+    assert otdd(x, y, x, y, label_distance=kind).distance == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("d", [512, 2048])
+def test_many_more_features_than_rows(d):
+    a, b = few_shot(d, seed=1), few_shot(d, n_classes=3, seed=2)
+    result = otdd(*a, *b)
+    assert 0 < result.similarity < 1
+    assert otdd(*b, *a).distance == pytest.approx(result.distance, rel=1e-10)
+    assert otdd(*a, *a).distance == pytest.approx(0, abs=1e-12)
+
+
+def test_very_different_scales():
+    """One feature a million times as large as the others, and one set as the other."""
+    (xa, ya), (xb, yb) = blobs(3, 9, 6, seed=1), blobs(3, 9, 6, seed=2)
+    stretched = otdd(xa * [1e6, 1, 1, 1, 1, 1], ya, xb, yb, normalize="none")
+    expected = linear_program(reference_cost(xa * [1e6, 1, 1, 1, 1, 1], ya, xb, yb))
+    assert stretched.distance == pytest.approx(expected, rel=1e-6)
+    assert otdd(xa * 1e6, ya, xb, yb, normalize="none").distance > 0
+
+
+def test_many_rows():
+    """100,000 rows: class statistics use all of them, the transport a stratified sample."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(5, size=100_000, p=[0.4, 0.3, 0.2, 0.09, 0.01])
+    rows = (rng.normal(size=(len(labels), 16)) + labels[:, None]).astype(np.float32)
+    result = otdd(rows, labels, *blobs(3, 20, 16), normalize="none", return_coupling=True)
+    assert result.coupling.shape == (1000, 60)
+    shares = np.bincount(labels) / len(labels)
+    np.testing.assert_allclose(result.class_coupling.sum(axis=1), shares, rtol=1e-9)
+    x, y = blobs(3, 20, 16)
+    in_1 = rows[labels == 1].astype(float)
+    expected = bures(in_1.mean(0), np.cov(in_1.T), x[y == 2].mean(0), np.cov(x[y == 2].T))
+    assert result.label_distances[1, 2] == pytest.approx(expected, rel=1e-6)
 
 
 # -------------------------------------------------------------------------------------- bad inputs
@@ -394,9 +568,12 @@ X, Y = blobs(2, 3, 4)
         ({"features_a": bad(X, 2, slice(None), 0)}, "features_a has 1 rows of length 0.* row 2"),
         ({"normalize": "l1"}, "normalize"),
         ({"zero_rows": "drop"}, "zero_rows"),
-        ({"label_distance": "exact"}, "label_distance"),
+        ({"label_distance": "bures"}, "label_distance"),
         ({"preset": "papers"}, "preset"),
         ({"reg": 0}, "reg"),
+        ({"reg": 1, "reg_unit": "mean"}, "reg_unit"),
+        ({"labels_a": [0, 0, 0, 1, 1, np.nan]}, "labels_a has missing labels"),
+        ({"features_a": X * 1e80, "normalize": "none"}, "features_a has values up to"),
         ({"lambda_x": -1}, "lambda_x"),
         ({"lambda_y": np.nan}, "lambda_y"),
         ({"n_samples": 1}, "n_samples=1 is less than the number of classes 2"),
@@ -405,6 +582,20 @@ X, Y = blobs(2, 3, 4)
 def test_bad_inputs(changes, message):
     arguments = {"features_a": X, "labels_a": Y, "features_b": X, "labels_b": Y} | changes
     with pytest.raises(ValueError, match=message):
+        otdd(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features_b": X.astype(str)}, "features_b must be real numbers"),
+        ({"features_b": X + 1j}, "features_b must be real numbers"),
+        ({"labels_a": np.array([0, "a", None, 1, 1, 1], dtype=object)}, "labels_a .* be sorted"),
+    ],
+)
+def test_wrong_types(changes, message):
+    arguments = {"features_a": X, "labels_a": Y, "features_b": X, "labels_b": Y} | changes
+    with pytest.raises(TypeError, match=message):
         otdd(**arguments)
 
 

@@ -9,8 +9,10 @@ import pytest
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from supernetnas.otdd import otdd
 from supernetnas.plotting import (
     CellDisplay,
+    ClassCouplingDisplay,
     DistanceDisplay,
     DistanceHeatmapDisplay,
     SearchCurveDisplay,
@@ -223,6 +225,35 @@ class TestDistanceHeatmapDisplay:
     def test_names_must_fit(self):
         with pytest.raises(ValueError, match=r"shape \(2, 2\); 3 row names"):
             DistanceHeatmapDisplay(np.zeros((2, 2)), ["a", "b", "c"])
+
+
+class TestClassCouplingDisplay:
+    def test_what_belongs_together_lies_along_the_diagonal(self):
+        coupling = np.array([[0, 0, 0.2, 0], [0.1, 0.3, 0, 0], [0, 0, 0.04, 0.36]])
+        display = ClassCouplingDisplay(coupling, ["a", "b", "c"], [5, 6, 7, 8]).plot()
+        labels = [label.get_text() for label in display.ax_.get_xticklabels()]
+        assert labels == ["7", "6", "5", "8"]
+        shares = np.asarray(display.im_.get_array())
+        np.testing.assert_allclose(shares.sum(axis=1), 1)
+        np.testing.assert_allclose(shares[1], [0, 0.75, 0.25, 0])
+        assert [text.get_text() for text in display.text_] == ["100", "75", "25", "10", "90"]
+        assert [text.get_color() == "white" for text in display.text_] == [1, 1, 0, 0, 1]
+
+    def test_of_a_result(self):
+        rng = np.random.default_rng(0)
+        labels = np.repeat(["x", "y"], 5)
+        features = rng.normal(size=(10, 4)) + 3 * (labels == "y")[:, None]
+        result = otdd(features, labels, features[:, ::-1], labels)
+        display = ClassCouplingDisplay.from_result(result, names=("this", "that"))
+        assert display.ax_.get_ylabel() == "classes of this"
+        assert display.ax_.get_xlabel() == "classes of that"
+        np.testing.assert_allclose(display.class_coupling, result.class_coupling)
+
+    def test_what_does_not_fit(self):
+        with pytest.raises(ValueError, match=r"shape \(2, 2\); 2 and 3 names"):
+            ClassCouplingDisplay(np.ones((2, 2)), "ab", "abc")
+        with pytest.raises(ValueError, match="without any mass"):
+            ClassCouplingDisplay([[1, 0], [0, 0]], "ab", "ab")
 
 
 @pytest.mark.parametrize("display", [CellDisplay, SearchCurveDisplay, DistanceDisplay])

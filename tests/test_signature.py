@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernetnas.otdd import otdd
+from supernetnas.otdd import Settings, otdd
 from supernetnas.signature import Basis, DatasetSignature, SignatureError, fit_basis
 
 ALBUM = Path(__file__).parents[2] / "shared" / "album"
@@ -70,6 +70,18 @@ def test_unnormalised_signatures_and_the_paper_preset():
     assert found.similarity is None
     paper = otdd(*features(0), *features(1), preset="paper")
     assert a.distance(b, reg=0.1).distance == pytest.approx(paper.distance, rel=1e-3)
+
+
+def test_one_to_many():
+    target, others = signature(0), [signature(seed, n_classes=3) for seed in (1, 2)]
+    found = target.distances(others, n_jobs=2)
+    assert [r.distance for r in found] == [target.distance(o).distance for o in others]
+    means = target.distances(others, Settings(label_distance="means"))
+    alone = [target.distance(other, label_distance="means").distance for other in others]
+    assert [r.distance for r in means] == alone
+    raw = DatasetSignature.from_features(*features(1), embedder_id=EMBEDDER, normalize="none")
+    with pytest.raises(SignatureError, match="'l2' and 'none'"):
+        target.distances([others[0], raw])
 
 
 def test_distance_to_itself_is_zero():

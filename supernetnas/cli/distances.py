@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..devices import resolve_device
 from ..embedding import Embedder, get_embedder
 from ..images import as_image_set
+from ..otdd import OTDDResult
+from ..selection import FEW_SOURCES, SHORTLIST
 from ..signature import DatasetSignature
 from ..zoo import Zoo
 from ..zoo.datasets import load_dataset
@@ -18,8 +23,9 @@ __all__ = ["distance"]
 
 def distance(args: argparse.Namespace) -> None:
     """Print the distances from A to each B, nearest first."""
-    if args.plot:
-        _check_plot(args.plot)
+    for option in ("plot", "heatmap", "coupling"):
+        if path := getattr(args, option):
+            _check_plot(f"--{option}", path)
     arguments = [args.a, *args.b]
     zoo = None
     if not args.b or not all(Path(argument).exists() for argument in arguments):
@@ -35,20 +41,78 @@ def distance(args: argparse.Namespace) -> None:
             return zoo[argument].signature()
         return _signature(argument, embedder, str(device), progress_shown(args.quiet))
 
+    if args.heatmap and args.a in others:
+        raise ValueError(f"--heatmap: {args.a} is compared with itself; leave it out of B.")
     for argument in arguments:
         if not _is_path(argument):
             zoo[argument]  # an unknown name is better found before the features are computed
     target = signature(args.a)
-    results = {
-        other: target.distance(signature(other) if args.b else zoo[other].signature())
-        for other in others
-    }
+    if not args.b and len(others) > FEW_SOURCES:
+        proposed = zoo.subset(others).nearest(target, SHORTLIST)
+        print(f"The {len(proposed)} of {len(others)} sources that the zoo's vectors propose:\n")
+        others = list(proposed)
+    signatures = [signature(b) if args.b else zoo[b].signature() for b in others]
+    results = dict(zip(others, target.distances(signatures, device=device), strict=True))
     ranked = sorted(results.items(), key=lambda item: item[1].distance)
+    nearest, best = ranked[0]
     print(fields([("from", args.a), ("features", target.embedder_id)]))
-    rows = [[name, result.distance, result.similarity] for name, result in ranked]
-    print("\n" + table(["to", "distance", "similarity"], rows))
+    rows = [
+        [name, result.distance, result.similarity, result.distance - best.distance]
+        for name, result in ranked
+    ]
+    print("\n" + table(["to", "distance", "similarity", "behind"], rows))
+    if args.classes:
+        print("\n" + _class_table(best, nearest))
     if args.plot:
         _plot({name: result.distance for name, result in ranked}, args.plot)
+    if args.coupling:
+        from ..plotting import ClassCouplingDisplay
+
+        names = (Path(args.a).stem, Path(nearest).stem)
+        _save(ClassCouplingDisplay.from_result(best, names=names), args.coupling)
+    if args.heatmap:
+        _heatmap([args.a, *others], [target, *signatures], results, str(device), args.heatmap)
+
+
+def _class_table(result: OTDDResult, name: str) -> str:
+    """Where the largest share of each class goes."""
+    shares = result.class_coupling / result.class_coupling.sum(axis=1, keepdims=True)
+    rows = [
+        [label, result.classes_b[position], share]
+        for label, position, share in zip(
+            result.classes_a, shares.argmax(axis=1), shares.max(axis=1).tolist(), strict=True
+        )
+    ]
+    return table(["class", f"of {name}", "share"], rows)
+
+
+def _heatmap(
+    names: list[str],
+    signatures: list[DatasetSignature],
+    from_first: dict[str, OTDDResult],
+    device: str,
+    path: str,
+) -> None:
+    """Draw all distances, similar datasets side by side."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    from ..plotting import DistanceHeatmapDisplay
+
+    n = len(names)
+    matrix = np.zeros((n, n))
+    matrix[0, 1:] = [from_first[name].distance for name in names[1:]]
+    for i in range(1, n - 1):
+        results = signatures[i].distances(signatures[i + 1 :], device=device)
+        matrix[i, i + 1 :] = [result.distance for result in results]
+    matrix += matrix.T
+    order = np.arange(n)
+    if n > 2:
+        order = leaves_list(linkage(squareform(matrix, checks=False), "average"))
+    labels = [Path(names[position]).stem for position in order]
+    matrix[np.diag_indices(n)] = np.nan  # 0 would take the dark end of the colours
+    matrix = matrix[np.ix_(order, order)]
+    _save(DistanceHeatmapDisplay.from_distances(matrix, labels, values_format=".2f"), path)
 
 
 def _is_path(argument: str) -> bool:
@@ -78,21 +142,25 @@ def _signature(path: str, embedder: Embedder, device: str, verbose: bool) -> Dat
     )
 
 
-def _check_plot(path: str) -> None:
+def _check_plot(option: str, path: str) -> None:
     """Refuse a picture that could not be drawn, before it is long awaited."""
     from ..plotting._common import import_pyplot
 
     kinds = import_pyplot().Figure().canvas.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in kinds:
-        raise ValueError(f"--plot {path}: the ending must be one of {', '.join(sorted(kinds))}.")
+        raise ValueError(f"{option} {path}: the ending must be one of {', '.join(sorted(kinds))}.")
     if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f"--plot {path}: there is no such folder.")
+        raise FileNotFoundError(f"{option} {path}: there is no such folder.")
 
 
 def _plot(distances: dict[str, float], path: str) -> None:
     from ..plotting import DistanceDisplay
+
+    _save(DistanceDisplay(distances, source=next(iter(distances))).plot(), path)
+
+
+def _save(display: Any, path: str) -> None:
     from ..plotting._common import import_pyplot
 
-    display = DistanceDisplay(distances, source=next(iter(distances))).plot()
     display.figure_.savefig(path)
     import_pyplot().close(display.figure_)

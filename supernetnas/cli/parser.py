@@ -136,6 +136,16 @@ examples:
   supernetnas zoo push my-zoo org/zoo --overwrite --prune   # make it the same
 """
 
+_VECTORS = """\
+Give every source of a zoo a short vector, which finds the nearest among many
+sources in milliseconds. Sources that are added later get theirs at once.
+"""
+
+_VECTORS_EPILOG = """\
+examples:
+  supernetnas zoo vectors my-zoo
+"""
+
 _PRETRAIN = """\
 Pretrain a supernet on each dataset and one on all together, and write a zoo.
 
@@ -165,13 +175,15 @@ Measure how far datasets are from each other, labels included (optimal transport
 dataset distance of the features of a frozen network), and rank them.
 
 A and B are folders of class folders, .npz files, or names of sources of the
-zoo. Without B, A is compared with every source of the zoo.
+zoo. Without B, A is compared with every source of the zoo, or, in a zoo of more
+than 50, with the 20 that are likely to be nearest.
 """
 
 _DISTANCE_EPILOG = """\
 examples:
   supernetnas distance flowers                      # which source is nearest?
   supernetnas distance flowers --plot distances.png
+  supernetnas distance flowers --coupling classes.png --heatmap zoo.png
   supernetnas distance flowers butterflies birds    # your own datasets
   supernetnas distance flowers cifar10              # a source of the builtin zoo
 """
@@ -262,6 +274,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command = add(zoo, "verify", "check every file of a zoo", "zoos:verify", epilog=_VERIFY_EPILOG)
     _add_zoo(command)
+    command = add(
+        zoo,
+        "vectors",
+        "give the sources of a zoo vectors to search",
+        "zoos:vectors",
+        description=_VECTORS,
+        epilog=_VECTORS_EPILOG,
+    )
+    command.add_argument("zoo", metavar="ZOO", help="folder of a zoo")
     _add_pretrain(
         add(
             zoo,
@@ -543,6 +564,15 @@ def _add_distance(parser: argparse.ArgumentParser) -> None:
     )
     _add_embedder(parser)
     parser.add_argument("--plot", metavar="FILE", help="draw the ranking (.png, .svg, .pdf, ...)")
+    parser.add_argument(
+        "--heatmap", metavar="FILE", help="draw the distances between all of them, in pairs"
+    )
+    parser.add_argument(
+        "--coupling", metavar="FILE", help="draw which classes of A go to which of the nearest B"
+    )
+    parser.add_argument(
+        "--classes", action="store_true", help="print that for the largest share of each class"
+    )
     parser.add_argument(
         "--device",
         default="auto",

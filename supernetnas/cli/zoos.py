@@ -1,4 +1,4 @@
-"""``supernetnas zoo list``, ``show``, ``verify``, ``pull``, ``push`` and ``pretrain``."""
+"""``supernetnas zoo list``, ``show``, ``verify``, ``vectors``, ``pull``, ``push``, ``pretrain``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..hub import hub_address
 from ..zoo import Source, Zoo
 from .printing import fields, progress_shown, table
 
-__all__ = ["list_", "pretrain", "pull", "push", "show", "verify"]
+__all__ = ["list_", "pretrain", "pull", "push", "show", "vectors", "verify"]
 
 
 def list_(args: argparse.Namespace) -> None:
@@ -84,6 +84,14 @@ def push(args: argparse.Namespace) -> None:
         message=args.message,
     )
     print(fields([("commit", pushed.commit), ("branch", pushed.revision), ("at", pushed.url)]))
+
+
+def vectors(args: argparse.Namespace) -> None:
+    """Give the sources of a zoo vectors."""
+    zoo = Zoo.open(args.zoo)
+    zoo.index_vectors()
+    space = zoo.vector_space()
+    print(f"{len(zoo.singles())} sources have vectors of {space.dimension} numbers.")
 
 
 def pretrain(args: argparse.Namespace) -> None:

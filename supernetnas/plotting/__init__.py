@@ -6,7 +6,14 @@ and ``figure_``. Matplotlib is imported when something is drawn.
 """
 
 from .cell import CellDisplay
+from .coupling import ClassCouplingDisplay
 from .curves import SearchCurveDisplay
 from .distances import DistanceDisplay, DistanceHeatmapDisplay
 
-__all__ = ["CellDisplay", "DistanceDisplay", "DistanceHeatmapDisplay", "SearchCurveDisplay"]
+__all__ = [
+    "CellDisplay",
+    "ClassCouplingDisplay",
+    "DistanceDisplay",
+    "DistanceHeatmapDisplay",
+    "SearchCurveDisplay",
+]

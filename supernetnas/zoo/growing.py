@@ -161,7 +161,8 @@ def merge_zoos(zoo: Zoo, other: Zoo, names: Iterable[str] | None, *, overwrite: 
 
 
 def _entry_of_copy(source: Source, zoo: Zoo) -> Entry:
-    entry = replace(source._entry, folder=source.name, origin=None)
+    vector = zoo._vector_of(source)
+    entry = replace(source._entry, folder=source.name, origin=None, vector=vector)
     if source.kind == "multi" or source._zoo._index.basis == zoo._index.basis:
         return entry
     contents = _contents_of_copy(source, zoo)  # of another signature

@@ -10,12 +10,15 @@ few bundles, and sources in repositories of their own. A zoo with neither is wri
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from ..files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
 from ..hub import is_commit, is_repo_id
@@ -30,14 +33,17 @@ __all__ = [
     "UnknownSourceError",
     "ZooError",
     "check_name",
+    "decode_vector",
+    "encode_vector",
     "read_verified",
 ]
 
 FORMAT = "supernetnas-zoo"
 FORMAT_VERSION = 2
-"""Newest version of the format that is read."""
+"""Newest version of the format that is read. What has no need of it is written as version 1."""
 
 INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".lock"
+VECTORS = "vectors.safetensors"
 """Files of the zoo itself."""
 
 CONFIG, SUPERNET = "config.json", "supernet.safetensors"
@@ -48,8 +54,9 @@ BUNDLES = "_signatures"
 """Folder of the bundles of signatures. No source can have this name."""
 
 LIMITS = {
-    INDEX: 64 * 2**20,
+    INDEX: 512 * 2**20,
     BASIS: 64 * 2**20,
+    VECTORS: 64 * 2**20,
     CONFIG: 4 * 2**20,
     SUPERNET: 2**31,
     SIGNATURE: 256 * 2**20,
@@ -90,7 +97,7 @@ def check_name(name: str) -> None:
     if (
         not isinstance(name, str)
         or not _NAME.fullmatch(name)
-        or name.lower() in {INDEX, CARD.lower(), BASIS, *STRATEGY_NAMES}
+        or name.lower() in {INDEX, CARD.lower(), BASIS, VECTORS, *STRATEGY_NAMES}
     ):
         raise ValueError(
             f"{name!r} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
@@ -203,6 +210,8 @@ class Entry:
         Every file of the source.
     origin : Origin or None
         Where its files are; None is the zoo itself.
+    vector : str or None
+        Vector of the dataset, see `supernetnas.dataset_vectors`: little-endian float32, base64.
     """
 
     kind: str
@@ -214,6 +223,7 @@ class Entry:
     metrics: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
     origin: Origin | None = None
+    vector: str | None = None
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> Entry:
@@ -230,6 +240,8 @@ class Entry:
         for count in (entry.n_images, entry.n_classes):
             if count is not None and (type(count) is not int or count < 0):
                 raise ValueError(f"{count!r:.80} is not a number of images or classes")
+        if entry.vector is not None:
+            decode_vector(entry.vector)
         required = {CONFIG, SUPERNET} | ({SIGNATURE} if entry.kind == "single" else set())
         if not required <= entry.files.keys() <= required | {HISTORY}:
             raise ValueError(f"its files are {sorted(entry.files)!r:.200}, not {sorted(required)}")
@@ -254,12 +266,15 @@ class Index:
         The shared basis of compact signatures.
     bundles : dict of str to Bundle
         By path. Copies of signatures; a change of the sources drops them.
+    vectors : FileRecord or None
+        The space of the sources' vectors.
     """
 
     embedder_id: str
     sources: dict[str, Entry] = field(default_factory=dict)
     basis: FileRecord | None = None
     bundles: dict[str, Bundle] = field(default_factory=dict)
+    vectors: FileRecord | None = None
 
     @classmethod
     def read(cls, folder: Path) -> Index:
@@ -318,7 +333,8 @@ class Index:
 
     @classmethod
     def _from_dict(cls, data: Mapping[str, Any]) -> Index:
-        embedder_id, entries, basis = data["embedder_id"], data["sources"], data.get("basis")
+        embedder_id, entries = data["embedder_id"], data["sources"]
+        basis, vectors = data.get("basis"), data.get("vectors")
         if not isinstance(embedder_id, str) or not isinstance(entries, dict):
             raise ValueError("embedder_id or sources has another type")
         sources = {}
@@ -335,20 +351,20 @@ class Index:
             sources,
             None if basis is None else FileRecord.from_dict(basis, LIMITS[BASIS]),
             _bundles(data.get("bundles", {}), sources),
+            None if vectors is None else FileRecord.from_dict(vectors, LIMITS[VECTORS]),
         )
 
     def dump(self) -> bytes:
         """Return the content of ``index.json``."""
         data = {"format": FORMAT, "format_version": 1, **asdict(self)}
-        for entry in data["sources"].values():
-            if entry["origin"] is None:
-                del entry["origin"]
-            else:
+        entries = data["sources"].values()
+        optional = [(data, "bundles"), (data, "vectors")]
+        optional += [(entry, key) for entry in entries for key in ("origin", "vector")]
+        for mapping, key in optional:
+            if mapping[key]:
                 data["format_version"] = 2
-        if self.bundles:
-            data["format_version"] = 2
-        else:
-            del data["bundles"]
+            else:
+                del mapping[key]
         return dump_json(data)
 
     def write(self, folder: Path) -> None:
@@ -372,12 +388,28 @@ class Index:
     def with_source(self, name: str, entry: Entry) -> Index:
         """Return an index in which ``name`` is ``entry``."""
         sources = {**self.sources, name: entry}
-        return Index(self.embedder_id, dict(sorted(sources.items())), self.basis)
+        return replace(self, sources=dict(sorted(sources.items())))
 
     def without_source(self, name: str) -> Index:
         """Return an index without ``name``."""
         sources = {other: entry for other, entry in self.sources.items() if other != name}
-        return Index(self.embedder_id, sources, self.basis)
+        return replace(self, sources=sources)
+
+
+def encode_vector(vector: np.ndarray) -> str:
+    """Text of a vector for the index."""
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def decode_vector(text: str) -> np.ndarray:
+    """The vector of a text, float32; ValueError if it is none."""
+    try:
+        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{text!r:.80} is no vector: {error}") from error
+    if not len(vector) or not np.isfinite(vector).all():
+        raise ValueError("its vector is empty or not finite")
+    return vector.astype(np.float32)
 
 
 def _bundles(data: Any, sources: Mapping[str, Entry]) -> dict[str, Bundle]:

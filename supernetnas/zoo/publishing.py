@@ -26,6 +26,7 @@ from .index import (
     INDEX,
     SIGNATURE,
     SUPERNET,
+    VECTORS,
     Entry,
     Index,
     ZooError,
@@ -44,7 +45,7 @@ _MAX_OPERATIONS = 500  # in a commit; the Hub takes long for more
 _ATTRIBUTES = ".gitattributes"
 _SOURCE_FILES = (CONFIG, SUPERNET, SIGNATURE, HISTORY)
 _OURS = re.compile(
-    rf"{re.escape(INDEX)}|{CARD}|{BASIS}|{re.escape(_ATTRIBUTES)}|{BUNDLES}/[^/]+"
+    rf"{re.escape(INDEX)}|{CARD}|{BASIS}|{VECTORS}|{re.escape(_ATTRIBUTES)}|{BUNDLES}/[^/]+"
     rf"|[^/]+/({'|'.join(map(re.escape, _SOURCE_FILES))})"
 )
 
@@ -111,12 +112,19 @@ def _remote_zoo(target: Target, commit: str) -> Zoo | None:
 def _plan(
     zoo: Zoo, remote: Zoo | None, target: Target, parent: str, *, overwrite: bool, prune: bool
 ) -> _Plan:
-    old = Index(zoo.embedder_id, basis=zoo._index.basis) if remote is None else remote._index
+    ours = zoo._index
+    old = (
+        Index(zoo.embedder_id, basis=ours.basis, vectors=ours.vectors)
+        if remote is None
+        else remote._index
+    )
     _check_same_kind(zoo, old, target.repo_id)
     sources = {} if prune else dict(old.sources)
     changed, taken = [], []
     for name in zoo:
-        entry, existing = replace(zoo._index.sources[name], folder=name), old.sources.get(name)
+        entry, existing = replace(ours.sources[name], folder=name), old.sources.get(name)
+        if old.vectors != ours.vectors:  # a vector means nothing in another space
+            entry = replace(entry, vector=None if existing is None else existing.vector)
         if existing is not None and replace(existing, folder=name) == entry:
             sources[name] = existing
             continue
@@ -131,8 +139,7 @@ def _plan(
         )
     _check_together(sources)
     _verify([zoo[name] for name in changed])
-    basis = zoo._index.basis if remote is None else old.basis
-    index = Index(zoo.embedder_id, dict(sorted(sources.items())), basis)
+    index = replace(old, sources=dict(sorted(sources.items())), bundles={})
 
     def signature(name: str) -> bytes:
         source = zoo[name] if name in changed or remote is None else remote[name]
@@ -146,8 +153,9 @@ def _plan(
         if index.sources[name].origin is None:
             for file in index.sources[name].files:
                 additions[f"{name}/{file}"] = zoo[name]._path(file)
-    if remote is None and basis is not None:
-        additions[BASIS] = zoo._place.path(BASIS, basis)
+    for file, record in ((BASIS, old.basis), (VECTORS, old.vectors)):
+        if remote is None and record is not None:
+            additions[file] = zoo._place.path(file, record)
     additions |= contents
     deletions: set[str] = set()
     if remote is None or index != old:
@@ -186,7 +194,11 @@ def _files(index: Index) -> set[str]:
         if entry.origin is None
         for file in entry.files
     }
-    return files | set(index.bundles) | (set() if index.basis is None else {BASIS})
+    if index.basis is not None:
+        files.add(BASIS)
+    if index.vectors is not None:
+        files.add(VECTORS)
+    return files | set(index.bundles)
 
 
 def _check_same_kind(zoo: Zoo, old: Index, repo_id: str) -> None:

@@ -22,6 +22,7 @@ from .index import (
     Entry,
     FileRecord,
     ZooError,
+    decode_vector,
     read_verified,
 )
 from .places import FolderPlace, HubPlace
@@ -186,6 +187,13 @@ class Source:
                     f"the zoo's embedder {self.embedder_id!r}."
                 )
             return signature
+
+    def vector(self) -> np.ndarray | None:
+        """The vector of the dataset in the index, float32; None where the zoo has none.
+
+        See `supernetnas.dataset_vectors`.
+        """
+        return None if self._entry.vector is None else decode_vector(self._entry.vector)
 
     def history(self) -> list[dict[str, int | float | str | None]]:
         """Load the pretraining's history: a row per epoch, empty if none was kept.

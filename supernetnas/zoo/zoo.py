@@ -8,6 +8,7 @@
     <source>/signature.safetensors   signature of the dataset; sources of kind "single" only
     <source>/history.csv             the pretraining, a row per epoch; optional
     basis.safetensors                shared basis of compact signatures; optional
+    vectors.safetensors              space of the vectors in the index; optional
     README.md                        the card, generated
 
 Opening a zoo reads the index alone. A file is read when it is asked for, compared with the size
@@ -54,12 +55,14 @@ from .index import (
     INDEX,
     SIGNATURE,
     SUPERNET,
+    VECTORS,
     Entry,
     FileRecord,
     Index,
     UnknownSourceError,
     ZooError,
     check_name,
+    encode_vector,
     read_verified,
 )
 from .places import BUILTIN, FolderPlace, HubPlace, open_place
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..classifier import SupernetTransferClassifier
+    from ..dataset_vectors import VectorSpace
     from ..hub_target import Pushed
     from ..signature import Basis, DatasetSignature
     from ..supernets.cell import SupernetConfig
@@ -107,6 +111,7 @@ class Zoo(Mapping[str, Source]):
         self._place = open_place(folder)
         self._where = self._place.where
         self._names = names
+        self._searched: tuple[Index, Any] | None = None
         self.folder = self._place.folder
         self._index = self._place.index()
         for name in names or ():
@@ -326,6 +331,156 @@ class Zoo(Mapping[str, Source]):
                 "from where the zoo came from."
             ) from error
 
+    def vector_space(self) -> VectorSpace | None:
+        """Load what turns datasets into the vectors of the index, if the zoo has vectors.
+
+        Raises
+        ------
+        ZooError
+            If the file is missing or was changed.
+        """
+        if self._index.vectors is None:
+            return None
+        try:
+            path = self._place.path(VECTORS, self._index.vectors)
+            return _load_vector_space(str(path), path.stat().st_mtime_ns, self._index.vectors)
+        except (FileError, FileNotFoundError) as error:
+            raise ZooError(
+                f"The space of the zoo's vectors cannot be read: {error} Take {VECTORS} again from "
+                "where the zoo came from, or let Zoo.index_vectors make new ones."
+            ) from error
+
+    def index_vectors(self, *, random_state: int = 0) -> None:
+        """Give every single source a vector, by which `nearest` finds it among many.
+
+        A space is fitted to the sources that there are now. `add` computes the vectors of later
+        sources in the same space; call this again when the zoo has become another.
+
+        Parameters
+        ----------
+        random_state : int, default=0
+            Seed of the choice of reference points.
+
+        Raises
+        ------
+        ZooError
+            If there is no single source, a signature cannot be read, or the zoo cannot be written
+            to. Whatever interrupts this, the zoo is whole: as it was, with all vectors, or, where
+            new ones replace old ones, without any.
+        """
+        from ..dataset_vectors import fit_vector_space
+
+        with self._writing() as index:
+            self._index = index
+            signatures = {source.name: source.signature() for source in self.singles()}
+            if not signatures:
+                raise ZooError(f"{self!r} has no single source to make a vector of.")
+            space = fit_vector_space(list(signatures.values()), random_state=random_state)
+            data = dump_safetensors(space.to_tensors())
+            sources = {
+                name: replace(entry, vector=_vector(space, signatures.get(name)))
+                for name, entry in index.sources.items()
+            }
+            without = replace(
+                index,
+                vectors=None,
+                sources={name: replace(entry, vector=None) for name, entry in sources.items()},
+            )
+            if index.vectors is not None:
+                without.write(self.folder)  # an index never names another file than is there
+                self._index = without
+            write_atomic(self.folder / VECTORS, data)
+            self._index = replace(index, sources=sources, vectors=FileRecord.of(data))
+            self._index.write(self.folder)
+
+    def _adopt_vectors(self, other: Zoo) -> None:
+        """Take over the space of another zoo's vectors, unless there is one already."""
+        record = other._index.vectors
+        if record is None or self._index.vectors is not None:
+            return
+        data = read_verified(other._place.path(VECTORS, record), record)
+        with self._writing() as index:
+            write_atomic(self.folder / VECTORS, data)
+            self._index = replace(index, vectors=record)
+            self._index.write(self.folder)
+
+    def _vector_of(self, source: Source) -> str | None:
+        """Vector in this zoo's space of a source of any zoo; None if there is no space."""
+        if self._index.vectors is None or source.kind == "multi":
+            return None
+        if source._zoo._index.vectors == self._index.vectors:
+            return source._entry.vector
+        return _vector(self.vector_space(), source.signature())
+
+    def nearest(self, signature: DatasetSignature, k: int) -> dict[str, float]:
+        """Propose the single sources that are likely to be nearest to a dataset.
+
+        The vectors of the index are searched; no file of a source is read. Where the zoo has no
+        vectors, their space is fitted to the signatures of the sources for the occasion.
+
+        Parameters
+        ----------
+        signature : DatasetSignature
+            Made with the zoo's embedder.
+        k : int
+            How many to propose at most.
+
+        Returns
+        -------
+        dict of str to float
+            Estimates of the distance by name of the source, nearest first.
+
+        Raises
+        ------
+        ValueError
+            If the signature was made with another embedder.
+        ZooError
+            If the zoo has no single source, or files that are needed cannot be read.
+        """
+        if signature.embedder_id != self.embedder_id:
+            raise ValueError(
+                f"The signature was made with the embedder {signature.embedder_id!r}, those of the "
+                f"zoo with {self.embedder_id!r}: they cannot be compared."
+            )
+        space, names, neighbours = self._neighbours
+        query, energy = space.query(signature)
+        k = min(k, len(names))
+        distances, positions = neighbours.kneighbors(query[np.newaxis], k)
+        return {
+            names[position]: float(distance) ** 2 / 2 + energy
+            for distance, position in zip(distances[0], positions[0], strict=True)
+        }
+
+    @property
+    def _neighbours(self) -> tuple[VectorSpace, list[str], Any]:
+        """The vectors' space, the sources that have vectors, and what searches these."""
+        if self._searched is None or self._searched[0] is not self._index:
+            from sklearn.neighbors import NearestNeighbors
+
+            from ..dataset_vectors import fit_vector_space
+
+            sources = self.singles()
+            if not sources:
+                raise ZooError(f"{self!r} has no single source.")
+            space = self.vector_space()
+            vectors = [source.vector() for source in sources]
+            if space is None:
+                signatures = [source.signature() for source in sources]
+                space = fit_vector_space(signatures)
+                vectors = [space.vector(signature) for signature in signatures]
+            vectors = [
+                space.vector(source.signature()) if vector is None else vector
+                for source, vector in zip(sources, vectors, strict=True)
+            ]
+            if wrong := [len(vector) for vector in vectors if len(vector) != space.dimension]:
+                raise ZooError(
+                    f"The zoo's vectors should have {space.dimension} numbers, but one has "
+                    f"{wrong[0]}. Let Zoo.index_vectors make new ones."
+                )
+            neighbours = NearestNeighbors(algorithm="brute").fit(np.stack(vectors))
+            self._searched = self._index, (space, [s.name for s in sources], neighbours)
+        return self._searched[1]
+
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with a row for each source; it needs pandas."""
         import pandas as pd
@@ -365,6 +520,8 @@ class Zoo(Mapping[str, Source]):
         wanted: dict[FolderPlace | HubPlace, dict[str, FileRecord]] = {}
         if self._index.basis is not None:
             wanted[self._place] = {BASIS: self._index.basis}
+        if self._index.vectors is not None:
+            wanted.setdefault(self._place, {})[VECTORS] = self._index.vectors
         for source in self.values() if names is None else [self[name] for name in names]:
             records = dict(source._entry.files)
             if (found := self._index.bundle_of(source.name)) is not None:
@@ -401,6 +558,7 @@ class Zoo(Mapping[str, Source]):
             If something cannot be had from the Hub.
         """
         copy = Zoo.create(folder, embedder_id=self.embedder_id, basis=self.basis(), exist_ok=True)
+        copy._adopt_vectors(self)
         copy.merge(self, names)
         return copy
 
@@ -675,6 +833,9 @@ class Zoo(Mapping[str, Source]):
             self._check_place(index, name, entry, overwrite)
             if old is not None and old.folder == name and old.origin is None:
                 entry = replace(entry, folder=f"{name}~")
+            self._index = index
+            if (space := self.vector_space()) is not None:
+                entry = replace(entry, vector=_vector(space, signature))
             changed = index.with_source(name, entry)
             install(self.folder, changed, [(entry.folder, contents)])
             self._replaced(changed, [] if old is None or old.origin else [old.folder])
@@ -717,9 +878,18 @@ class Zoo(Mapping[str, Source]):
                 read_verified(self._place.path(path, bundle), bundle)
             except FileError as error:
                 problems.append(str(error))
+        try:
+            space = self.vector_space()
+            for source in self.singles():
+                if (vector := source.vector()) is not None and (
+                    space is None or len(vector) != space.dimension
+                ):
+                    problems.append(f"The vector of {source.name!r} is not of the zoo's space.")
+        except ZooError as error:
+            problems.append(str(error))
         if isinstance(self._place, HubPlace):
             return problems
-        known = {INDEX, CARD, *(entry.folder for entry in self._index.sources.values())}
+        known = {INDEX, CARD, VECTORS, *(entry.folder for entry in self._index.sources.values())}
         if self._index.bundles:
             known.add(BUNDLES)
         if self._index.basis is not None:
@@ -829,6 +999,23 @@ class Zoo(Mapping[str, Source]):
 
     def _write_card(self) -> None:
         write_atomic(self.folder / CARD, zoo_card(self._index, self.folder.name))
+
+
+def _vector(space: VectorSpace, signature: DatasetSignature | None) -> str | None:
+    return None if signature is None else encode_vector(space.vector(signature))
+
+
+@lru_cache(maxsize=32)
+def _load_vector_space(path: str, mtime_ns: int, record: FileRecord) -> VectorSpace:
+    from ..dataset_vectors import VectorSpace
+
+    arrays, _ = parse_safetensors(read_verified(Path(path), record), name=path)
+    for array in arrays.values():
+        array.flags.writeable = False
+    try:
+        return VectorSpace.from_tensors(arrays)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
 
 
 @lru_cache(maxsize=32)
