@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import json
-import os
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -34,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from common import random_genotype
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.augmentation import Augmentation, ImageTensors
@@ -157,38 +157,18 @@ def _bytes(value: object) -> int:
     return sum(map(_bytes, value)) if isinstance(value, list | tuple) else 0
 
 
-class PeakMemory:
-    """Most memory in use within a context above that before it, in bytes."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.bytes = device, 0
-
-    def __enter__(self) -> PeakMemory:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            self.before = torch.cuda.memory_allocated(self.device)
-        else:
-            self.before, self.stop = _resident(), threading.Event()
-            self.thread = threading.Thread(target=self._watch)
-            self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device) - self.before
-        else:
-            self.stop.set()
-            self.thread.join()
-
-    def _watch(self) -> None:
-        while not self.stop.wait(0.005):
-            self.bytes = max(self.bytes, _resident() - self.before)
-
-
-def _resident() -> int:
-    """Resident memory of this process; Linux."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """Most memory that tensors take at a time while a function runs, above that before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        function()
+    events = profiler.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return max(itertools.accumulate(size for _, size in sorted(changes)), default=0)
 
 
 def searches(
@@ -265,8 +245,6 @@ def kept_bytes(search: BilevelSearch, batch_size: int) -> int:
 
 def kernels(function: Callable[[], object]) -> int:
     """Kernels that a GPU ran, by the profiler."""
-    from torch.profiler import ProfilerActivity, profile
-
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
         function()
         torch.cuda.synchronize()
@@ -286,8 +264,6 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
                 for path, search in found.items():
                     times[path].append(seconds(partial(step, search, size), device))
             for path, search in found.items():
-                with PeakMemory(device) as memory:
-                    step(search, size)
                 with Launches() as launches:
                     step(search, size)
                 row = {
@@ -300,7 +276,7 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
                     "launched": launches.count,
                     "traffic": launches.bytes,
                     "kept": kept_bytes(search, size),
-                    "peak": memory.bytes,
+                    "peak": peak_bytes(partial(step, search, size), device),
                 }
                 if device.type == "cuda":
                     row["kernels"] = kernels(partial(step, search, size))
