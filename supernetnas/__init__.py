@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from supernetnas.classifier import SupernetTransferClassifier
     from supernetnas.embedding import Embedder, get_embedder
+    from supernetnas.hub import HubError
     from supernetnas.images import ImageFiles, load_images
     from supernetnas.plotting import (
         CellDisplay,
@@ -34,6 +35,7 @@ __all__ = [
     "DistanceHeatmapDisplay",
     "Embedder",
     "Genotype",
+    "HubError",
     "ImageFiles",
     "SearchCurveDisplay",
     "SearchSpace",
@@ -54,6 +56,7 @@ _MODULE_OF = {
     "DistanceHeatmapDisplay": "plotting",
     "Embedder": "embedding",
     "Genotype": "spaces",
+    "HubError": "hub",
     "ImageFiles": "images",
     "SearchCurveDisplay": "plotting",
     "SearchSpace": "spaces",
