@@ -373,7 +373,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder that `supernetnas fit` wrote, or org/name")
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="image files, and folders searched for images"
     )
