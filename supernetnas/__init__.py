@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from supernetnas.classifier import SupernetTransferClassifier
     from supernetnas.embedding import Embedder, get_embedder
+    from supernetnas.hub import HubError
     from supernetnas.images import ImageFiles, load_images
     from supernetnas.plotting import (
         CellDisplay,
@@ -36,6 +37,7 @@ __all__ = [
     "DistanceHeatmapDisplay",
     "Embedder",
     "Genotype",
+    "HubError",
     "ImageFiles",
     "SearchCurveDisplay",
     "SearchSpace",
@@ -57,6 +59,7 @@ _MODULE_OF = {
     "DistanceHeatmapDisplay": "plotting",
     "Embedder": "embedding",
     "Genotype": "spaces",
+    "HubError": "hub",
     "ImageFiles": "images",
     "SearchCurveDisplay": "plotting",
     "SearchSpace": "spaces",

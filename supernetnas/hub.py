@@ -352,7 +352,7 @@ def _bounded(limit: int, name: str, advance: Callable[[int], Any]) -> type[tqdm]
             if total is not None and total > limit:
                 raise _TooLarge(f"{name} is said to have {total} bytes; at most {limit} are read.")
             self.n_read = kwargs.get("initial") or 0
-            super().__init__(*args, **{**kwargs, "disable": True})
+            super().__init__(disable=True)  # versions differ in what else they pass
 
         def update(self, n: float | None = 1) -> bool | None:
             self.n_read += int(n or 0)

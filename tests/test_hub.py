@@ -1,17 +1,22 @@
 """Zoos and models on the Hub: pulled and pushed through a real server, which can fail."""
 
+import contextlib
 import copy
+import hashlib
 import json
 import os
 import pickle
+import shutil
+import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import EMBEDDER, patterns, tiny_classifier
+from tiny import patterns, tiny_classifier
 
 pytest.importorskip("huggingface_hub")
 
@@ -81,10 +86,6 @@ def publish(server, files):
         return repo_id
 
     return publish
-
-
-def target_signature():
-    return tiny_classifier(None, "ot"), patterns()
 
 
 # Names
@@ -164,7 +165,8 @@ def test_what_is_pinned_and_cached_makes_no_request(pull, server):
     server.reset()
     zoo = pull(revision=commit)
     assert len(rank_sources(zoo["bars"].signature(), zoo.singles())) == 2
-    zoo["spots"].state_dict(), zoo["both"].classes, zoo.verify
+    zoo["spots"].state_dict()
+    assert zoo["both"].classes == []
     assert server.requests == []
     pull()  # has to ask what "main" is
     assert [(r.method, r.status) for r in server.requests] == [("HEAD", 200)]
@@ -226,9 +228,7 @@ def python(code, server, home, **environment):
 
 
 def test_the_command_pulls_and_everything_works_offline_afterwards(server, tmp_path):
-    command = ["-m", "supernetnas", "zoo"]
-    if not (ROOT / "supernetnas" / "__main__.py").exists():
-        command = ["-c", "import sys; from supernetnas.cli import main; sys.exit(main())", "zoo"]
+    command = ["-c", "import sys; from supernetnas.cli import main; sys.exit(main())", "zoo"]
     out = tmp_path / "bundle"
     result = python([*command, "pull", "org/zoo", "bars"], server, tmp_path)
     assert result.returncode == 0, result.stderr
@@ -382,8 +382,6 @@ def test_an_endless_answer_is_cut_off(pull, server, tmp_path):
 
 
 def record(data):
-    import hashlib
-
     return {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
 
 
@@ -853,5 +851,98 @@ def test_damaged_models(model, server, tmp_path):
         load_model(tmp_path, server, tmp_path, revision="v1")
 
 
-def test_the_embedder_is_the_one_of_the_zoo(files):
-    assert json.loads(files["index.json"])["embedder_id"] == EMBEDDER.identity
+# What others see
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["hub", "folder"])
+def test_the_example_of_sharing(server, tmp_path, where):
+    environment = {"MPLBACKEND": "Agg", "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
+    environment = {**os.environ, **environment, "PYTHONPATH": str(ROOT)}
+    del environment["HF_ENDPOINT"]
+    if where == "hub":
+        environment["HF_ENDPOINT"] = server.url
+    command = [sys.executable, str(ROOT / "examples" / "plot_share_a_zoo.py")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    if where == "hub":
+        assert "digits/supernet.safetensors" in server.paths("org/digits-zoo")
+        pulled = [path for path in server.downloads() if path.endswith("supernet.safetensors")]
+        assert pulled == ["digits/supernet.safetensors"]
+        assert "hf://org/digits-zoo@" in result.stdout
+    else:
+        assert not server.requests
+
+
+@pytest.mark.slow
+def test_through_a_mirror_of_a_third_party(server, tmp_path, files):
+    """Pull through ``olah``, a caching mirror of the Hub from PyPI, in front of the server."""
+    command = olah(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    netloc = server.url.removeprefix("http://")
+    (tmp_path / "olah.toml").write_text(
+        f"""[basic]
+host = "127.0.0.1"
+port = {port}
+repos-path = "{tmp_path / "repos"}"
+hf-scheme = "http"
+hf-netloc = "{netloc}"
+hf-lfs-netloc = "{netloc}"
+mirror-scheme = "http"
+mirror-netloc = "127.0.0.1:{port}"
+mirror-lfs-netloc = "127.0.0.1:{port}"
+mirrors-path = []
+
+[accessibility]
+offline = false
+
+[[accessibility.proxy]]
+repo = "*"
+allow = true
+"""
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(
+            [command, "-c", str(tmp_path / "olah.toml")],
+            cwd=tmp_path,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_for(port, process)
+        zoo = Zoo.from_pretrained(
+            "org/zoo", endpoint=f"http://127.0.0.1:{port}", cache_dir=tmp_path / "cache"
+        )
+        assert zoo.where == f"hf://org/zoo@{server.head('org/zoo')}"
+        clf = tiny_classifier(None, "ot").set_params(zoo=zoo).fit(*patterns())
+        assert clf.source_ == "bars"
+        assert zoo.save(tmp_path / "saved").verify() == []
+        assert {r.path for r in server.requests if "index.json" in r.path}  # it asked for us
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def olah(folder):
+    """Path of the mirror's command, which is installed if it is not there."""
+    if (command := shutil.which("olah-cli")) is not None:
+        return command
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    install = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "olah"]
+    if subprocess.run(install, capture_output=True, check=False).returncode:
+        pytest.skip("olah cannot be installed here")
+    return folder / "venv" / "bin" / "olah-cli"
+
+
+def wait_for(port, process, seconds=120):
+    for _ in range(seconds * 10):
+        if process.poll() is not None:
+            pytest.fail("the mirror ended")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    pytest.fail("the mirror does not answer")

@@ -19,8 +19,7 @@ from sklearn.base import BaseEstimator, clone
 from supernetnas.files import dump_safetensors
 from supernetnas.signature import Basis, DatasetSignature
 from supernetnas.supernets.cell import CellSupernet, SupernetConfig
-from supernetnas.zoo import Source, Zoo, ZooError, weights, writing
-from supernetnas.zoo import zoo as zoo_module
+from supernetnas.zoo import Source, Zoo, ZooError, places, weights, writing
 from supernetnas.zoo.index import FileRecord, Index
 
 CONFIG = SupernetConfig(
@@ -278,7 +277,7 @@ def test_a_relative_folder_means_the_same_everywhere(zoo, monkeypatch, tmp_path)
 
 
 def test_builtin_is_a_folder_of_the_package(original, monkeypatch):
-    monkeypatch.setattr(zoo_module, "_builtin_folder", lambda: original.folder)
+    monkeypatch.setattr(places, "_builtin_folder", lambda: original.folder)
     builtin = Zoo.open("builtin")
     assert builtin.names == original.names
     assert str(original.folder).encode() not in pickle.dumps(builtin)
@@ -290,7 +289,7 @@ def test_the_builtin_folder_is_inside_the_package():
     import supernetnas.zoo
 
     package = os.path.dirname(supernetnas.zoo.__file__)
-    assert str(zoo_module._builtin_folder()) == os.path.join(package, "builtin")
+    assert str(places._builtin_folder()) == os.path.join(package, "builtin")
 
 
 # Opening what is no zoo

@@ -64,6 +64,7 @@ _PREDICT_EPILOG = """\
 examples:
   supernetnas predict flower-model a.jpg b.jpg
   supernetnas predict flower-model new-photos/
+  supernetnas predict org/flower-model a.jpg        # from the Hugging Face Hub
   supernetnas predict flower-model new-photos/ --proba --csv predictions.csv
   supernetnas predict flower-model new-photos/ --json | jq '.[].class'
 """
@@ -408,7 +409,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder that `supernetnas fit` wrote")
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+", help="image files, and folders searched for images"
     )

@@ -32,9 +32,7 @@ class FolderPlace:
 
     @property
     def folder(self) -> Path:
-        if self.where == BUILTIN:
-            return Path(str(importlib.resources.files(__package__).joinpath(BUILTIN)))
-        return Path(self.where)
+        return _builtin_folder() if self.where == BUILTIN else Path(self.where)
 
     def index(self) -> Index:
         """Read the index."""
@@ -135,6 +133,10 @@ class HubPlace:
 
     def __str__(self) -> str:
         return self.where
+
+
+def _builtin_folder() -> Path:
+    return Path(str(importlib.resources.files(__package__).joinpath(BUILTIN)))
 
 
 def open_place(zoo: str | os.PathLike | FolderPlace | HubPlace) -> FolderPlace | HubPlace:

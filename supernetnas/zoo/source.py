@@ -255,7 +255,7 @@ class Source:
                 str(self._path(SUPERNET)), 0, self._entry.files[SUPERNET], self.config
             ),
             self.signature if self.kind == "single" else list,
-            lambda: self._read(SIGNATURE) if self.kind == "single" else None,
+            self._check_own_signature,
             self.history,
         ):
             try:
@@ -306,6 +306,10 @@ class Source:
         ):
             raise FileError(f"{name} does not agree with {INDEX}.")
         return description
+
+    def _check_own_signature(self) -> None:
+        if self._zoo._index.bundle_of(self.name) is not None:  # `signature` reads the copy
+            self._read(SIGNATURE)
 
     def _check_foreign(self) -> None:
         if not isinstance(self._place, FolderPlace):
