@@ -6,7 +6,11 @@ rows of each class, how they deviate from them. It has two forms:
 - *full*: the rows themselves in float16. Distances equal those of :func:`supernetnas.otdd.otdd` up
   to that rounding.
 - *compact*: class means in 8 bits, and deviations as 8-bit coefficients in a :class:`Basis` that a
-  zoo keeps once for all its sources. This is a twentieth of the size, small enough for a wheel.
+  zoo keeps once for all its sources. This is a twentieth of the size, small enough for a wheel:
+  d bytes a class and q bytes a row, 40 to 230 KiB for datasets of 4 to 60 classes.
+
+Between full and compact signatures of groups of classes of 18 real datasets, distances differed
+from those between full ones by 0.5 % in the median and by 7 % at most.
 
 With tens of images in a thousand dimensions, transport cannot match within-class noise: what a
 basis leaves out of a deviation adds its energy to every distance, differently for each dataset, and
