@@ -142,7 +142,7 @@ class BilevelSearch:
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
         self._noise = torch.Generator(device=supernet.alphas_normal.device)
-        supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
+        supernet.seed_noise(self._noise.manual_seed(self._draw_seed() + processes.rank))
 
     def run(
         self,
@@ -323,5 +323,8 @@ class BilevelSearch:
         self.generator.set_state(tensors["generator"])
         if "noise" in tensors:
             self._noise.set_state(tensors["noise"])
+        if self.processes.rank:  # the checkpoint has the noise of the first process
+            own = self.processes.size * state["epoch"] + self.processes.rank
+            self._noise.manual_seed(self._noise.initial_seed() + own)
         self.epoch, self.history = state["epoch"], state["history"]
         self.plateau.best, self.plateau.stale = state["best"], state["stale"]
