@@ -8,9 +8,9 @@ for some gradients at a time (`torch.autograd.grad`) and never fills all of them
 
 A batch is that of a single process, divided into equal parts; up to ``size - 1`` of the shuffled
 images sit out an epoch. So neither the number of steps nor the learning rate depends on the number
-of processes, and a checkpoint goes on with another number. Augmentations are drawn by each process
-for itself, `noise` operations alike in all. Batch norm sees the images of its process; on GPUs
-`torch.nn.SyncBatchNorm` takes its place, which sees those of all.
+of processes, and a checkpoint goes on with another number. Augmentations and the noise of
+`noise` operations are drawn by each process for itself. Batch norm sees the images of its process;
+on GPUs `torch.nn.SyncBatchNorm` takes its place, which sees those of all.
 """
 
 from __future__ import annotations

@@ -175,11 +175,13 @@ class BilevelSearch:
         self.genotypes: list[Genotype] = [supernet.genotype()]
         self.kept_epoch: int | None = None
         self.finished = False
-        device = supernet.alphas_normal.device
-        self._noise = torch.Generator(device=device)
-        supernet.seed_noise(self._noise.manual_seed(self._draw_seed()))
-        # Draws within an epoch: a step must not wait for a transfer.
-        self._draws = generator if device.type == "cpu" else self._noise
+        device, seed = supernet.alphas_normal.device, self._draw_seed()
+        self._noise = torch.Generator(device=device).manual_seed(seed + processes.rank)
+        supernet.seed_noise(self._noise)
+        # Draws within an epoch, alike in all processes: a step must not wait for a transfer.
+        self._draws = generator
+        if device.type != "cpu":
+            self._draws = torch.Generator(device=device).manual_seed(seed)
         supernet.compiled = settings.compile
         supernet.checkpointed = settings.gradient_checkpointing
 
@@ -422,6 +424,7 @@ class BilevelSearch:
         tensors |= optimizer_tensors(self.weight_optimizer, "weight_optimizer")
         tensors["generator"] = self.generator.get_state()
         tensors["noise"] = self._noise.get_state()
+        tensors["draws"] = self._draws.get_state()
         state = {
             "epoch": self.epoch,
             "history": self.history,
@@ -447,6 +450,11 @@ class BilevelSearch:
         self.generator.set_state(tensors["generator"])
         if "noise" in tensors:
             self._noise.set_state(tensors["noise"])
+        if "draws" in tensors:
+            self._draws.set_state(tensors["draws"])
+        if self.processes.rank:  # the checkpoint has the noise of the first process
+            own = self.processes.size * state["epoch"] + self.processes.rank
+            self._noise.manual_seed(self._noise.initial_seed() + own)
         self.epoch, self.history = state["epoch"], state["history"]
         self.plateau.best, self.plateau.stale = state["best"], state["stale"]
         if "genotypes" in state:
