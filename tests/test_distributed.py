@@ -178,7 +178,9 @@ class TestTwoProcesses:
             losses = []
             for half in index:
                 scores, labels = supernet(images.images.clean(half)), images.labels[half]
-                masked = scores.masked_fill(owner[None] != owner[labels][:, None], -torch.inf)
+                masked = scores.float().masked_fill(
+                    owner[None] != owner[labels][:, None], -torch.inf
+                )
                 loss = F.cross_entropy(masked, labels)
                 for sum_, g in zip(total, torch.autograd.grad(loss, parameters), strict=True):
                     sum_ += g / 2
@@ -289,7 +291,7 @@ def test_evaluation_is_divided():
             return tensor
 
     parts = [evaluate(supernet, data(1), 10, processes=Part(rank, 2)) for rank in (0, 1)]
-    np.testing.assert_allclose(np.sum(parts, axis=0), alone, rtol=1e-12)
+    np.testing.assert_allclose(np.sum(parts, axis=0), alone, rtol=1e-6)  # of float32
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def test_no_step_needs_a_value(space, perturbation):
     # Adam keeps its count of steps on the CPU, whatever the device.
     one.alpha_optimizer.step = lambda: None
     with NoWaiting():
-        one._alpha_step(index)
+        one._alpha_step(index, index)
         one._weight_step(index, 0.1)
     with pytest.raises(AssertionError, match="waits"), NoWaiting():
         float(torch.ones(()))
@@ -183,7 +183,7 @@ class TestGpu:
         index = torch.arange(6, device="cuda")
         with syncs_are_errors():
             for _ in range(2):
-                one._alpha_step(index)
+                one._alpha_step(index, index)
                 one._weight_step(index, 0.1)
 
     def test_a_fit(self):

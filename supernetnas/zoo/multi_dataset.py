@@ -46,7 +46,7 @@ class MixedImages:
         return self._gather(index, lambda part, inner: part.augmented(inner, own))
 
     def _gather(self, index: Tensor, take: Callable[[ImageTensors, Tensor], Tensor]) -> Tensor:
-        owner = torch.bucketize(index, self._starts, right=True) - 1
+        owner = torch.bucketize(index.contiguous(), self._starts, right=True) - 1
         order = owner.argsort(stable=True)
         batches = [
             take(self.parts[part], index[owner == part] - self._starts[part])
