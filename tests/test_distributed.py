@@ -208,7 +208,9 @@ class TestTwoProcesses:
             torch.testing.assert_close(
                 tensors[f"supernet.{name}"], parameter.detach(), rtol=0, atol=1e-9
             )
-        assert state["history"][0]["train_loss"] == pytest.approx(sum(losses) / n, rel=1e-9)
+        assert state["history"][0]["train_loss"] == pytest.approx(
+            sum(losses) / n, rel=1e-6
+        )  # of float32
 
     def test_a_step_is_not_that_of_a_whole_batch(self, folder):
         """Else the test above would show nothing: batch norm sees half a batch."""

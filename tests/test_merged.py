@@ -143,10 +143,10 @@ def test_launches_of_a_full_step(space, most):
         supernet = CellSupernet(SupernetConfig(space, 2, 8, (8, 8), 3, 3))
     supernet.merged = True
     one, index = search(supernet), torch.arange(2)
-    one._alpha_step(index)  # sets up the states of the optimizers
+    one._alpha_step(index, index)  # sets up the states of the optimizers
     one._weight_step(index, 0.1)
     with Launches() as launches:
-        one._alpha_step(index)
+        one._alpha_step(index, index)
         one._weight_step(index, 0.1)
     assert 1000 < sum(launches.names.values()) <= most
 
@@ -170,7 +170,7 @@ def test_trajectories_of_all_paths(perturbation, steps):
         # The search's losses are in single precision; these stay double.
         one._loss = F.cross_entropy
         for step in range(steps):
-            one._alpha_step(torch.arange(4))
+            one._alpha_step(torch.arange(4), torch.arange(4))
             one._weight_step(torch.arange(4, 8), 0.1 * (step + 1))
         ends.append(supernet.state_dict())
     for name, value in ends[0].items():

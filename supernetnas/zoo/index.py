@@ -388,12 +388,12 @@ class Index:
     def with_source(self, name: str, entry: Entry) -> Index:
         """Return an index in which ``name`` is ``entry``."""
         sources = {**self.sources, name: entry}
-        return replace(self, sources=dict(sorted(sources.items())))
+        return replace(self, sources=dict(sorted(sources.items())), bundles={})
 
     def without_source(self, name: str) -> Index:
         """Return an index without ``name``."""
         sources = {other: entry for other, entry in self.sources.items() if other != name}
-        return replace(self, sources=sources)
+        return replace(self, sources=sources, bundles={})
 
 
 def encode_vector(vector: np.ndarray) -> str:
