@@ -95,6 +95,8 @@ def table(rows: list[dict]) -> str:
         for strategy in dict.fromkeys(row["strategy"] for row in of_target):
             chosen = [row for row in of_target if row["strategy"] == strategy]
             chosen = [row for row in chosen if row["seed"] in scratch]
+            if not chosen:  # nothing to compare with yet
+                continue
             accuracy = np.mean([row["accuracy"] for row in chosen])
             base = np.mean([scratch[row["seed"]]["accuracy"] for row in chosen])
             improvement = (accuracy - base) / base
