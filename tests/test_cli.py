@@ -167,10 +167,18 @@ def test_help_of_fit_names_every_strategy(run):
     assert [name for name in STRATEGIES if f"\n  {name} " not in text] == []
 
 
+def test_help_of_fit_names_every_search_method(run):
+    from supernetnas.search.methods import SEARCH_METHODS
+
+    text = run("fit", "--help")[1].replace(",", " ").split()
+    assert set(SEARCH_METHODS) <= set(text)
+
+
 def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
-    names = ("strategy", "zoo", "embedder", "image_size", "search_epochs", "retrain_epochs")
+    names = ("strategy", "zoo", "embedder", "image_size", "search_method", "search_epochs")
+    names += ("retrain_epochs", "max_macs", "max_parameters", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
 

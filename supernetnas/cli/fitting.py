@@ -39,6 +39,7 @@ def fit(args: argparse.Namespace) -> None:
         zoo=args.zoo,
         embedder=args.embedder,
         image_size=args.image_size,
+        search_method=args.search_method,
         search_epochs=args.search_epochs,
         retrain_epochs=args.retrain_epochs,
         time_limit=args.time_limit,

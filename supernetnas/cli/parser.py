@@ -355,6 +355,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="N or HxW pixels that the network sees (default: that of the images in 8 to 32)",
     )
     parser.add_argument(
+        "--search-method",
+        metavar="METHOD",
+        default="sdarts",
+        help="sdarts, darts, darts2, pc_darts, drnas, gdas, random or random_search "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--search-epochs",
         metavar="N",
         type=_count,
