@@ -249,3 +249,15 @@ def test_a_clone_of_a_repository_is_a_zoo_until_it_is_changed(zoo, tmp_path):
     clone.remove("both")
     assert not (zoo.folder / "_signatures").exists()
     assert clone.verify() == [] and clone["bars"].signature()
+
+
+def test_vectors_go_along_into_a_copy_and_not_into_another_space(zoo, tmp_path):
+    zoo.index_vectors()
+    copy = zoo.save(tmp_path / "copy")
+    assert copy.verify() == []
+    for source in zoo.singles():
+        assert (copy[source.name].vector() == source.vector()).all()
+    other = Zoo.create(tmp_path / "other", embedder_id=zoo.embedder_id, basis=zoo.basis())
+    other.merge(zoo)
+    assert other.verify() == []
+    assert all(source.vector() is None for source in other.values())

@@ -398,7 +398,10 @@ class Zoo(Mapping[str, Source]):
         record = other._index.vectors
         if record is None or self._index.vectors is not None:
             return
-        data = read_verified(other._place.path(VECTORS, record), record)
+        try:
+            data = read_verified(other._place.path(VECTORS, record), record)
+        except (FileError, FileNotFoundError) as error:
+            raise ZooError(f"The space of the zoo's vectors cannot be read: {error}") from error
         with self._writing() as index:
             write_atomic(self.folder / VECTORS, data)
             self._index = replace(index, vectors=record)
