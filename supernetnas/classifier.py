@@ -112,6 +112,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     max_macs, max_parameters : int or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them.
+        They need ``search_method`` "sdarts", "darts" or "gdas" and ``derivation="argmax"``.
     batch_size : int or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64.
     augmentation : "auto", "none" or Augmentation, default="auto"
