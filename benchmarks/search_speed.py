@@ -88,7 +88,7 @@ class ReferenceSearch(BilevelSearch):
             for group in optimizer.param_groups:
                 group["foreach"] = False
 
-    def _alpha_step(self, index: Tensor) -> None:
+    def _alpha_step(self, index: Tensor, train_index: Tensor) -> None:
         images = self.validation.images.augmented(index, self._draws).contiguous()
         self.supernet.zero_grad()
         self._loss(self.scores(images), self.validation.labels_at(index)).backward()
@@ -212,8 +212,9 @@ def searches(
 def step(search: BilevelSearch, batch_size: int) -> None:
     """One step of the alphas and one of the weights."""
     device = search.train.labels.device
-    search._alpha_step(torch.arange(batch_size, device=device))
-    search._weight_step(torch.arange(batch_size, 2 * batch_size, device=device), 0.1)
+    validation, train = torch.arange(2 * batch_size, device=device).split(batch_size)
+    search._alpha_step(validation, train)
+    search._weight_step(train, 0.1)
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

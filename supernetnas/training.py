@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ __all__ = [
     "endless_batches",
     "evaluate",
     "frozen_batch_norm",
+    "held_constant",
     "load_checkpoint",
     "recalibrate_batch_norm",
     "save_checkpoint",
@@ -222,6 +223,23 @@ def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
             bn.momentum = momentum
         if kept is not None:
             torch._foreach_copy_(counters, list(kept.unbind()))
+
+
+@contextlib.contextmanager
+def held_constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Compute no gradients of ``parameters`` meanwhile.
+
+    Asking `torch.autograd.grad` for others alone is not enough: an operation that has its backward
+    pass in Python computes the gradients of everything that requires one.
+    """
+    held = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from supernetnas.supernets.fused import (
     State,
     _batch_norm,
     _DiagonalPhases,
-    _weighted,
+    weighted,
     depthwise_conv,
 )
 from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
@@ -140,7 +140,7 @@ class TestSupernet:
         for operations in cell.edges:
             expected = sum(w * op(x) for w, op in zip(weights, operations, strict=True))
             state = State(x)
-            terms = [_weighted(op, state, w) for w, op in zip(weights, operations, strict=True)]
+            terms = [weighted(op, state, w) for w, op in zip(weights, operations, strict=True)]
             assert_near(sum(terms), expected)
 
     def test_float32_scores(self):
@@ -213,7 +213,7 @@ class TestRewrites:
         operations = nn.ModuleList([make_operation("skip_connect", 4, 2, False)]).double()
         weights = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
         x = images(3, 4, *size).contiguous(memory_format=layout).requires_grad_()
-        results = _weighted(operations[0], State(x), weights[0]), 0.3 * operations[0](x)
+        results = weighted(operations[0], State(x), weights[0]), 0.3 * operations[0](x)
         upstream = images(*results[1].shape, seed=1)
         assert_near(*results)
         parameters = (x, *operations.parameters())

@@ -23,6 +23,7 @@ from supernetnas.training import (
     endless_batches,
     evaluate,
     frozen_batch_norm,
+    held_constant,
     load_checkpoint,
     optimizer_tensors,
     recalibrate_batch_norm,
@@ -446,3 +447,35 @@ class TestRetrain:
             seeded(),
         )
         assert rows[-1]["train_accuracy"] > 0.9
+
+
+class TestHeldConstant:
+    def test_a_backward_pass_in_python_computes_no_gradients_of_them(self):
+        wanted = []
+
+        class Product(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, a, b):
+                ctx.save_for_backward(a, b)
+                return a * b
+
+            @staticmethod
+            def backward(ctx, gradient):
+                wanted.append(ctx.needs_input_grad)
+                a, b = ctx.saved_tensors
+                return gradient * b, gradient * a
+
+        a, b, frozen = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+        frozen.requires_grad_(False)
+        torch.autograd.grad(Product.apply(a, b).sum(), a)
+        with held_constant([b, frozen]):
+            torch.autograd.grad(Product.apply(a, b).sum(), a)
+        assert wanted == [(True, True), (True, False)]
+        assert b.requires_grad
+        assert not frozen.requires_grad
+
+    def test_gradients_come_back_after_an_error(self):
+        a = torch.nn.Parameter(torch.ones(2))
+        with pytest.raises(KeyboardInterrupt), held_constant([a]):
+            raise KeyboardInterrupt
+        assert a.requires_grad

@@ -41,6 +41,7 @@ from ..training import (
     endless_batches,
     evaluate,
     frozen_batch_norm,
+    held_constant,
     optimizer_tensors,
     restore_optimizer,
 )
@@ -332,11 +333,12 @@ class BilevelSearch:
             follows.
         """
         images = self.validation.images.augmented(index, self._draws)
-        loss = self._loss(self.alpha_scores(images), self.validation.labels_at(index))
-        if self.budget is not None:
-            loss = loss + self.budget.penalty(self.supernet.operation_weights())
-        # Unused are the alphas of a kind of cell that a stack of one or two cells does not have.
-        return torch.autograd.grad(loss, self.supernet.alpha_parameters(), allow_unused=True)
+        with held_constant(self.supernet.weight_parameters()):
+            loss = self._loss(self.alpha_scores(images), self.validation.labels_at(index))
+            if self.budget is not None:
+                loss = loss + self.budget.penalty(self.supernet.operation_weights())
+            # Unused are the alphas of a kind of cell that a stack of one or two does not have.
+            return torch.autograd.grad(loss, self.supernet.alpha_parameters(), allow_unused=True)
 
     @property
     def validation_accuracy(self) -> float:
@@ -396,9 +398,12 @@ class BilevelSearch:
             return weights
         if self.settings.perturbation == "random":
             return random_perturbation(weights, masks, radius, self._draws)
-        with frozen_batch_norm(self.supernet):
+        supernet, precision = self.supernet, self.settings.precision
+        constant = held_constant(supernet.weight_parameters())
+        with frozen_batch_norm(supernet), constant, autocast(images.device, precision):
+            scores = supernet.scores_of(images)
             return adversarial_perturbation(
-                lambda perturbed: self._loss(self.scores(images, perturbed), labels),
+                lambda perturbed: self._loss(scores(perturbed), labels),
                 weights,
                 masks,
                 radius,

@@ -37,6 +37,7 @@ from ..training import (
     endless_batches,
     evaluate,
     frozen_batch_norm,
+    held_constant,
 )
 
 if TYPE_CHECKING:
@@ -225,9 +226,10 @@ class PerturbationDerivation:
         if all(None not in chosen for chosen in self.chosen):
             return
         images = search.validation.images.augmented(index, search._draws)
-        scores = search.scores(images, self.operation_weights())
-        loss = search._loss(scores, search.validation.labels_at(index))
-        self._set_gradients(loss, search.supernet.alpha_parameters())
+        with held_constant(search.supernet.weight_parameters()):
+            scores = search.scores(images, self.operation_weights())
+            loss = search._loss(scores, search.validation.labels_at(index))
+            self._set_gradients(loss, search.supernet.alpha_parameters())
         search.alpha_optimizer.step()
         search.alpha_optimizer.zero_grad()
 

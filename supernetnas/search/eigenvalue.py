@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..training import frozen_batch_norm
+from ..training import frozen_batch_norm, held_constant
 
 if TYPE_CHECKING:
     from .bilevel import BilevelSearch
@@ -41,7 +41,7 @@ def dominant_eigenvalue(search: BilevelSearch) -> float:
     supernet.fused = False
     supernet.train()
     try:
-        with frozen_batch_norm(supernet):
+        with frozen_batch_norm(supernet), held_constant(supernet.weight_parameters()):
             scores = supernet(validation.images.clean(index))
             loss = search._loss(scores, validation.labels_at(index))
             gradients = torch.autograd.grad(

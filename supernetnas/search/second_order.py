@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..training import frozen_batch_norm
+from ..training import frozen_batch_norm, held_constant
 from .bilevel import BilevelSearch
 
 __all__ = ["SecondOrderSearch", "unrolled_gradients"]
@@ -116,7 +116,8 @@ def unrolled_gradients(
             with torch.no_grad():
                 for weight, old, v in zip(weights, saved, direction, strict=True):
                     weight.copy_(old + sign * radius * v)
-            mixed.append(gradients(train_loss, alphas))
+            with held_constant(weights):
+                mixed.append(gradients(train_loss, alphas))
     finally:
         with torch.no_grad():
             for weight, old in zip(weights, saved, strict=True):

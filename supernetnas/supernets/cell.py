@@ -12,7 +12,7 @@ Unlike in the DARTS code the alphas are parameters: they are saved with the weig
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ..spaces.cells import N_EDGES, N_NODES, SearchSpace, get_space
 from ..spaces.genotype import Genotype
 from ..spaces.operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
+from .fixed_images import FixedImages
 from .fused import State, checkpointed, compiled_cell, count_batch, fused_cell
 from .merged import Statistics, can_merge, merged_cell
 
@@ -290,6 +291,26 @@ class CellSupernet(nn.Module):
     def forward(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Class scores, of shape (n, n_classes); parameters as in `features`."""
         return self.classifier(self.features(x, weights))
+
+    def scores_of(self, images: Tensor) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
+        """Class scores of fixed images as a function of the operation weights.
+
+        To be used while nothing else changes and running statistics rest. What does not depend on
+        operation weights is computed once, on the path for CPUs.
+
+        Parameters
+        ----------
+        images : torch.Tensor of shape (n, input_channels, h, w)
+            Standardised images, float.
+
+        Returns
+        -------
+        callable
+            Takes operation weights, as `forward` does.
+        """
+        if not self.fused or self.compiled or self.checkpointed or self._merges(images.device):
+            return partial(self, images)
+        return FixedImages(self, images)
 
     def genotype(self) -> Genotype:
         """Derive the discrete architecture from the alphas.

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..spaces.cells import N_NODES
 from ..spaces.operations import (
     DilatedConv,
     FactorizedReduce,
@@ -42,6 +43,7 @@ from ..training import frozen_batch_norm
 if TYPE_CHECKING:
     from ..network import NetworkCell
     from .cell import SupernetCell
+    from .fixed_images import CellConstants
 
 __all__ = [
     "State",
@@ -51,6 +53,8 @@ __all__ = [
     "depthwise_conv",
     "fused_cell",
     "fused_network_cell",
+    "input_state",
+    "weighted",
 ]
 
 
@@ -99,7 +103,13 @@ def count_batch(*modules: nn.Module) -> None:
         torch._foreach_add_(counters, 1)
 
 
-def fused_cell(cell: SupernetCell, before_last: State, last: State, weights: Tensor) -> State:
+def fused_cell(
+    cell: SupernetCell,
+    before_last: State,
+    last: State,
+    weights: Tensor,
+    constants: CellConstants | None = None,
+) -> State:
     """Compute ``cell(before_last.value, last.value, weights)``.
 
     Parameters
@@ -109,25 +119,32 @@ def fused_cell(cell: SupernetCell, before_last: State, last: State, weights: Ten
         Outputs of the two cells before, of shape (n, c, h, w).
     weights : torch.Tensor of shape (14, k)
         Operation weights.
+    constants : CellConstants, optional
+        Of the same cell and inputs: what need not be computed again.
 
     Returns
     -------
     State
         The four nodes concatenated.
     """
-    states = [State(_input(cell.input0, before_last)), State(_input(cell.input1, last))]
+    states = list(constants.states) if constants is not None else []
+    for module, value in [(cell.input0, before_last), (cell.input1, last)][len(states) :]:
+        states.append(input_state(module, value))
     rows = [row.unbind() for row in weights.unbind()]
     edge = 0
-    n_nodes = 4
-    for _ in range(n_nodes):
+    for node in range(N_NODES):
         total: Tensor | None = None
-        for state in states:
+        for position, state in enumerate(states):
             for weight, operation in zip(rows[edge], cell.edges[edge], strict=False):
-                if isinstance(operation, Zero):
+                held = constants is not None and constants.holds(position, operation)
+                if held or isinstance(operation, Zero):
                     continue
-                term = _weighted(operation, state, weight)
+                term = weighted(operation, state, weight)
                 total = term if total is None else total.add_(term)
             edge += 1
+        held_total = None if constants is None else constants.total(node, rows)
+        if held_total is not None:
+            total = held_total if total is None else total.add_(held_total)
         if total is None:
             raise RuntimeError("A node of a cell has no operation other than 'none'.")
         states.append(State(total))
@@ -136,10 +153,10 @@ def fused_cell(cell: SupernetCell, before_last: State, last: State, weights: Ten
 
 def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> State:
     """Compute ``cell(before_last.value, last.value)`` for a cell of a discrete network."""
-    states = [State(_input(cell.input0, before_last)), State(_input(cell.input1, last))]
+    states = [input_state(cell.input0, before_last), input_state(cell.input1, last)]
     edges = iter(cell.edges)
     for node in cell.nodes:
-        terms = [_weighted(next(edges), states[state]) for _, state in node]
+        terms = [weighted(next(edges), states[state]) for _, state in node]
         states.append(State(sum(terms[1:], start=terms[0])))
     return State(_DenseCat.apply(*(state.value for state in states[2:])))
 
@@ -193,18 +210,19 @@ def checkpointed(
     return State(result)
 
 
-def _input(module: nn.Module, state: State) -> Tensor:
+def input_state(module: nn.Module, state: State) -> State:
+    """Bring an output of a cell before to the channels and the size of this one."""
     if isinstance(module, FactorizedReduce):
-        return _batch_norm(module.bn, _factorized(module, state.relu))
+        return State(_batch_norm(module.bn, _factorized(module, state.relu)))
     _, conv, bn = module
-    return _batch_norm(bn, conv(state.relu))
+    return State(_batch_norm(bn, conv(state.relu)))
 
 
 def _times(weight: Tensor | None, x: Tensor) -> Tensor:
     return x if weight is None else weight * x
 
 
-def _weighted(operation: nn.Module, state: State, weight: Tensor | None = None) -> Tensor:
+def weighted(operation: nn.Module, state: State, weight: Tensor | None = None) -> Tensor:
     """Return ``weight * operation(state.value)``; with a weight, a new tensor."""
     if isinstance(operation, Pool):
         return _times(weight, state.pooled(operation))

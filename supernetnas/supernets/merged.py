@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..spaces.cells import N_NODES
 from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
-from .fused import State, _DiagonalPhases, _input
+from .fused import State, _DiagonalPhases, input_state
 
 if TYPE_CHECKING:
     from .cell import SupernetCell
@@ -274,7 +274,8 @@ def merged_cell(
         The four nodes concatenated.
     """
     plan = _plan(cell, weights)
-    states = [_input(cell.input0, before_last), _input(cell.input1, last)]
+    inputs = (cell.input0, before_last), (cell.input1, last)
+    states = [input_state(module, value).value for module, value in inputs]
     channels = states[0].shape[1]
     constants = torch.arange(2, dtype=weights.dtype, device=weights.device)
     chosen = torch.cat([weights.flatten(), constants]).index_select(0, plan.entries)
