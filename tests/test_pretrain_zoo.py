@@ -79,6 +79,18 @@ def test_datasets_are_added_to_a_zoo(tmp_path):
     assert {source.signature().basis.id for source in zoo.values()} == {basis}
 
 
+def test_multi_alone_and_single_sources_that_start_from_it(tmp_path):
+    first = pretrain(tmp_path / "first", singles=False, compact=True)
+    assert first.names == ["multi"]
+    assert pretrain(tmp_path / "first", singles=False, compact=True).names == ["multi"]
+    zoo = pretrain(tmp_path / "zoo", multi=False, compact=True, warm_start=first["multi"])
+    assert zoo.names == ["a", "b"]
+    assert {source.provenance["warm_start"] for source in zoo.values()} == {"multi"}
+    assert pretrain(tmp_path / "zoo", singles=False).names == ["a", "b", "multi"]
+    with pytest.raises(ValueError, match="nothing to pretrain"):
+        pretrain(tmp_path / "none", singles=False, multi=False)
+
+
 def test_zoo_that_was_killed_while_it_was_made(whole, tmp_path):
     """The basis is written before the index; what writers of checkpoints left is cleared away."""
     (tmp_path / "zoo" / ".pretraining").mkdir(parents=True)

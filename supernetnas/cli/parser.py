@@ -519,6 +519,12 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         help="threads for each of them; decides the rounding (default: those of torch)",
     )
     training.add_argument(
+        "--no-singles",
+        dest="singles",
+        action="store_false",
+        help='make only "multi", not a source for each dataset',
+    )
+    training.add_argument(
         "--no-multi",
         dest="multi",
         action="store_false",

@@ -120,6 +120,7 @@ def pretrain(args: argparse.Namespace) -> None:
         ),
         device=args.device,
         embedder=args.embedder,
+        singles=args.singles,
         multi=args.multi,
         warm_start=_warm_start(args.warm_start, args.warm_start_source),
         dtype=args.dtype,

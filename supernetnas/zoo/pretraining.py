@@ -68,6 +68,7 @@ def pretrain_zoo(
     *,
     pretraining: Pretraining | None = None,
     embedder: str | Callable[[Tensor], Tensor] | Embedder = DEFAULT_EMBEDDER,
+    singles: bool = True,
     multi: bool = True,
     warm_start: Zoo | Source | None = None,
     dtype: Literal["float32", "float16"] = "float32",
@@ -98,6 +99,8 @@ def pretrain_zoo(
         How to pretrain; by default ``Pretraining()``.
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         What the signatures are made with; see `supernetnas.get_embedder`.
+    singles : bool, default=True
+        Whether to add a source for each dataset.
     multi : bool, default=True
         Whether to add the source "multi", pretrained on all datasets together.
     warm_start : Zoo or Source, optional
@@ -154,12 +157,14 @@ def pretrain_zoo(
     pretraining = Pretraining() if pretraining is None else pretraining
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
+    if not (singles or multi):
+        raise ValueError("Neither single sources nor 'multi' are asked for: nothing to pretrain.")
     _check_numbers(n_jobs, n_threads)
     check_datasets(datasets)
     embedder = get_embedder(embedder)
-    zoo = existing_zoo(folder, embedder.identity, compact)
+    zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
     check_multi(zoo, datasets if multi else [])
-    starts = warm_starts(warm_start, datasets, multi, pretraining)
+    starts = warm_starts(warm_start, datasets if singles else [], multi, pretraining)
     conditions = Conditions(
         zoo=folder,
         checkpoints=folder / _WORK if work is None else Path(work).absolute(),
@@ -170,7 +175,7 @@ def pretrain_zoo(
         on_epoch=on_epoch,
         bars=verbose > 0 and is_first() and effective_n_jobs(n_jobs) == 1,
     )
-    singles, together = _tasks(datasets, zoo, multi, starts)
+    alone, together = _tasks(datasets, zoo, singles, multi, starts)
 
     with process_group(resolve_device(device)) as processes:
         if processes.size > 1 and effective_n_jobs(n_jobs) > 1:
@@ -180,13 +185,13 @@ def pretrain_zoo(
             claim_checkpoints(conditions.checkpoints, pretraining, datasets, multi, starts)
         processes.wait()
         if processes.rank == 0:
-            singles = _signed(singles, zoo, folder, embedder, compact, conditions, verbose)
+            alone = _signed(alone, zoo, folder, embedder, compact, conditions, verbose)
         if processes.size > 1:
-            for task in singles[processes.rank :: processes.size]:
+            for task in alone[processes.rank :: processes.size]:
                 pretrain(task, conditions)
             processes.wait()
         if processes.rank == 0:
-            run_tasks([*singles, *together], conditions, n_jobs, verbose)
+            run_tasks([*alone, *together], conditions, n_jobs, verbose)
             if work is None:
                 shutil.rmtree(conditions.checkpoints)
         else:
@@ -197,22 +202,26 @@ def pretrain_zoo(
 
 
 def _tasks(
-    datasets: Sequence[SourceDataset], zoo: Zoo | None, multi: bool, starts: Mapping[str, Source]
+    datasets: Sequence[SourceDataset],
+    zoo: Zoo | None,
+    singles: bool,
+    multi: bool,
+    starts: Mapping[str, Source],
 ) -> tuple[list[Task], list[Task]]:
-    """What a zoo lacks: single sources, and the one on all datasets."""
-    singles = [
+    """What a zoo lacks of what is wanted: single sources, and the one on all datasets."""
+    alone = [
         Task(dataset.name, "single", [dataset], dataset.provenance, starts.get(dataset.name))
         for dataset in datasets
-        if zoo is None or dataset.name not in zoo
+        if singles and (zoo is None or dataset.name not in zoo)
     ]
     if not multi or (zoo is not None and zoo.multi() is not None):
-        return singles, []
+        return alone, []
     provenance = {
         "dataset": f"all {len(datasets)} datasets together",
         "licence": "see the single sources",
         "datasets": [dataset.name for dataset in datasets],
     }
-    return singles, [Task(MULTI, "multi", datasets, provenance, starts.get(MULTI))]
+    return alone, [Task(MULTI, "multi", datasets, provenance, starts.get(MULTI))]
 
 
 def _signed(

@@ -55,8 +55,11 @@ def check_datasets(datasets: Sequence[SourceDataset]) -> None:
             )
 
 
-def existing_zoo(folder: Path, embedder_id: str, compact: bool) -> Zoo | None:
-    """Open the zoo to be continued; None if a new one can be made there."""
+def existing_zoo(folder: Path, embedder_id: str, compact: bool | None) -> Zoo | None:
+    """Open the zoo to be continued; None if a new one can be made there.
+
+    ``compact`` is what signatures are to be; None if there will be no new ones.
+    """
     if not (folder / INDEX).exists():
         if folder.exists() and not folder.is_dir():
             raise ZooError(f"{folder} is a file, not a folder.")
@@ -73,7 +76,7 @@ def existing_zoo(folder: Path, embedder_id: str, compact: bool) -> Zoo | None:
         raise ZooError(
             f"The zoo in {folder} was embedded with {zoo.embedder_id!r}, not {embedder_id!r}."
         )
-    if compact != (zoo.basis() is not None):
+    if compact not in (None, zoo.basis() is not None):
         raise ZooError(
             f"The signatures of the zoo in {folder} are {'full' if compact else 'compact'}: go on "
             f"with compact={not compact}."
