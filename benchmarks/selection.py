@@ -3,8 +3,8 @@
     python benchmarks/selection.py ZOO flowers5.npz cifar10.npz --out selection.json
 
 For every target (``.npz`` with arrays X, y) every source of the zoo but the one of the target's own
-name is tried: a fit with ``strategy=<source>`` on 75 % of the images, whose accuracy on the rest is
-what the source is worth. Then every method of `supernetnas.scores.RANKINGS`, OTDD of raw features
+name is tried: a fit with ``strategy=<source>`` on 75 % of the images (or ``--train-images``), whose
+accuracy on the rest is what the source is worth. Then every method of `supernetnas.scores.RANKINGS`, OTDD of raw features
 where ``--raw`` is given, and sums of their ranks order the sources from the same training images.
 
 Printed for each: Kendall's tau between its order and that of the accuracies, the regret (the best
@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--search-epochs", type=int, default=3)
     parser.add_argument("--retrain-epochs", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--train-images", type=int, help="instead of 75 %% of a target's")
     parser.add_argument("--seeds", type=int, default=1, help="fits of each pair")
     parser.add_argument("--embedder", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")
@@ -96,16 +97,18 @@ class Record:
         os.replace(beside, self.path)
 
 
-def split(path: Path, seed: int = 0) -> tuple[np.ndarray, ...]:
+def split(path: Path, n_train: int | None) -> tuple[np.ndarray, ...]:
+    """Training and test images, training and test labels."""
     with np.load(path, allow_pickle=False) as data:
         X, y = data["X"], data["y"]
-    return train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
+    share = 0.75 if n_train is None else n_train
+    return train_test_split(X, y, train_size=share, stratify=y, random_state=0)
 
 
 def fit_all(arguments: argparse.Namespace, path: Path, sources: list, record: Record) -> None:
     """Measure what each source is worth, a fit at a time."""
     accuracies = record.data["accuracies"].setdefault(path.stem, {})
-    X, X_test, y, y_test = split(path)
+    X, X_test, y, y_test = split(path, arguments.train_images)
     for seed, source in itertools.product(range(arguments.seeds), sources):
         done = accuracies.setdefault(source.name, [])
         if len(done) > seed:
@@ -138,7 +141,7 @@ def score_all(
     missing = [name for name in methods if set(scores.get(name, ())) < names]
     if not missing:
         return
-    X, _, y, _ = split(path)
+    X, _, y, _ = split(path, arguments.train_images)
     labels = np.unique(y, return_inverse=True)[1]
     started = time.perf_counter()
     features = embedder.embed(as_image_set(X), device=arguments.device)
