@@ -122,6 +122,20 @@ class TestSupernet:
             assert_near(fused.get_buffer(name).double(), buffer.double())
         assert compared == len([m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)])
 
+    def test_twin_pools_that_have_seen_different_images(self):
+        """As after a search along single paths, which visits a pool now and then."""
+        plain, fused = pair("darts")
+        generator = torch.Generator().manual_seed(0)
+        for name, buffer in fused.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.add_(torch.rand(buffer.shape, generator=generator))
+                plain.get_buffer(name).copy_(buffer)
+        x = images(4, 3, 8, 8)
+        for training in (False, True):
+            assert_near(fused.train(training)(x), plain.train(training)(x))
+        for name, buffer in plain.named_buffers():
+            assert_near(fused.get_buffer(name).double(), buffer.double())
+
     def test_frozen_statistics_stay(self):
         _, fused = pair("darts")
         fused(images(4, 3, 8, 8))

@@ -68,6 +68,16 @@ def test_a_path_is_the_supernet_with_one_hot_weights(space):
     result = path_scores(net, x, tuple(choices), tuple(weights))
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-11)
 
+    parameters = [p for p in net.weight_parameters() if p.requires_grad]
+    gradients = [
+        torch.autograd.grad(scores().square().sum(), parameters, materialize_grads=True)
+        for scores in (
+            lambda: net(x, tuple(weights)),
+            lambda: path_scores(net, x, tuple(choices), tuple(weights)),
+        )
+    ]
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-7, atol=1e-9)
+
 
 def test_a_genotypes_path():
     net = build().double()

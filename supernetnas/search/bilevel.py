@@ -33,6 +33,7 @@ from ..devices import autocast
 from ..distributed import ALONE, Processes
 from ..spaces.genotype import Genotype
 from ..supernets.cell import CellSupernet
+from ..supernets.paths import Choices, path_scores
 from ..training import (
     LabelledImages,
     Stopwatch,
@@ -293,6 +294,13 @@ class BilevelSearch:
         """Class scores of the supernet, in the precision of the search."""
         with autocast(images.device, self.settings.precision):
             return self.supernet(images, weights)
+
+    def path_scores(
+        self, images: Tensor, choices: Choices, weights: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Class scores of single paths of the supernet, in the precision of the search."""
+        with autocast(images.device, self.settings.precision):
+            return path_scores(self.supernet, images, choices, weights)
 
     def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Scores that count for images of these labels: all of them."""

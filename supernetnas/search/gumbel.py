@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..supernets.paths import Choices, path_scores
+from ..supernets.paths import Choices
 from .bilevel import BilevelSearch
 
 __all__ = ["GumbelSearch", "gumbel_sample", "temperature"]
@@ -77,18 +77,18 @@ class GumbelSearch(BilevelSearch):
     def alpha_scores(self, images: Tensor) -> Tensor:
         """Scores of drawn operations, with gradients of the alphas."""
         weights, choices = self._draw()
-        return path_scores(self.supernet, images, choices, weights)
+        return self.path_scores(images, choices, weights)
 
     def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
         """Scores of drawn operations."""
         with torch.no_grad():
             _, choices = self._draw()
-        return path_scores(self.supernet, images, choices)
+        return self.path_scores(images, choices)
 
     def evaluation_scores(self, images: Tensor) -> Tensor:
         """Scores of the most probable operations."""
         choices = tuple(w.argmax(1).tolist() for w in self.supernet.operation_weights())
-        return path_scores(self.supernet, images, choices)
+        return self.path_scores(images, choices)
 
     def _draw(self) -> tuple[tuple[Tensor, Tensor], Choices]:
         tau = temperature(self.epoch, self.settings.epochs, self.temperatures)

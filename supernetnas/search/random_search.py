@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..spaces.cells import N_NODES, SearchSpace
 from ..spaces.genotype import Genotype
-from ..supernets.paths import choices_of, path_scores
+from ..supernets.paths import choices_of
 from ..training import Stopwatch, evaluate, frozen_batch_norm
 from .bilevel import BilevelSearch
 
@@ -113,4 +113,4 @@ class RandomSearch(BilevelSearch):
         return found
 
     def _path(self, images: Tensor, genotype: Genotype) -> Tensor:
-        return path_scores(self.supernet, images, choices_of(genotype, self.supernet))
+        return self.path_scores(images, choices_of(genotype, self.supernet))

@@ -30,7 +30,8 @@ __all__ = ["SecondOrderSearch", "unrolled_gradients"]
 class SecondOrderSearch(BilevelSearch):
     """DARTS with the second-order approximation of the alphas' gradient.
 
-    The step ahead is never perturbed, whatever the settings say of the weight steps.
+    The step ahead is never perturbed, whatever the settings say of the weight steps, and never in
+    bfloat16: the finite difference would be lost in its rounding.
 
     Attributes
     ----------

@@ -50,6 +50,7 @@ __all__ = [
     "checkpointed",
     "compiled_cell",
     "count_batch",
+    "dense_cat",
     "depthwise_conv",
     "fused_cell",
     "fused_network_cell",
@@ -64,7 +65,8 @@ class State:
     def __init__(self, value: Tensor) -> None:
         self.value = value
         self._relu: Tensor | None = None
-        self._pools: dict[tuple[type, int], tuple[Tensor, nn.BatchNorm2d]] = {}
+        self._pools: dict[tuple[type, int], Tensor] = {}
+        self._normalised: dict[tuple[type, int], tuple[Tensor, nn.Module, list[Tensor]]] = {}
 
     @property
     def relu(self) -> Tensor:
@@ -73,15 +75,22 @@ class State:
         return self._relu
 
     def pooled(self, pool: Pool) -> Tensor:
-        """Normalised pooling of this state; twins of ``pool`` get the same running statistics."""
-        key = (type(pool.pool), pool.pool.stride)
+        """Normalised pooling of this state; each twin of ``pool`` keeps its running statistics."""
+        key, bn = (type(pool.pool), pool.pool.stride), pool.bn
         if key not in self._pools:
-            self._pools[key] = _batch_norm(pool.bn, pool.pool(self.value)), pool.bn
-        result, first = self._pools[key]
-        shared = first is not pool.bn and isinstance(pool.bn, nn.BatchNorm2d)
-        if shared and pool.bn.training:
-            pool.bn.running_mean.copy_(first.running_mean)
-            pool.bn.running_var.copy_(first.running_var)
+            self._pools[key] = pool.pool(self.value)
+        if not (isinstance(bn, nn.BatchNorm2d) and bn.training):
+            return _batch_norm(bn, self._pools[key])
+        if key not in self._normalised:
+            before = [bn.running_mean.clone(), bn.running_var.clone()]
+            self._normalised[key] = _batch_norm(bn, self._pools[key]), bn, before
+            return self._normalised[key][0]
+        result, first, before = self._normalised[key]
+        if first is not bn:
+            # What the batch added to the first's moving averages it adds to its twin's.
+            pairs = (bn.running_mean, first.running_mean), (bn.running_var, first.running_var)
+            for (own, after), old in zip(pairs, before, strict=True):
+                own.mul_(1 - bn.momentum).add_(after - (1 - bn.momentum) * old)
         return result
 
 
@@ -148,7 +157,7 @@ def fused_cell(
         if total is None:
             raise RuntimeError("A node of a cell has no operation other than 'none'.")
         states.append(State(total))
-    return State(_DenseCat.apply(*(state.value for state in states[2:])))
+    return State(dense_cat(*(state.value for state in states[2:])))
 
 
 def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> State:
@@ -158,7 +167,7 @@ def fused_network_cell(cell: NetworkCell, before_last: State, last: State) -> St
     for node in cell.nodes:
         terms = [weighted(next(edges), states[state]) for _, state in node]
         states.append(State(sum(terms[1:], start=terms[0])))
-    return State(_DenseCat.apply(*(state.value for state in states[2:])))
+    return State(dense_cat(*(state.value for state in states[2:])))
 
 
 def compiled_cell(cell: nn.Module, before_last: State, last: State, *weights: Tensor) -> State:
@@ -242,7 +251,7 @@ def weighted(operation: nn.Module, state: State, weight: Tensor | None = None) -
 
 def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
     even, odd = _DiagonalPhases.apply(x)
-    return _DenseCat.apply(
+    return dense_cat(
         F.conv2d(even, module.conv_even.weight, module.conv_even.bias),
         F.conv2d(odd, module.conv_odd.weight, module.conv_odd.bias),
     )
@@ -263,9 +272,12 @@ def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> 
     )
 
 
-class _DenseCat(torch.autograd.Function):
+def dense_cat(*tensors: Tensor) -> Tensor:
     """Concatenate along the channels; each input gets a dense gradient."""
+    return _DenseCat.apply(*tensors)
 
+
+class _DenseCat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *tensors: Tensor) -> Tensor:
         ctx.channels = [tensor.shape[1] for tensor in tensors]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..spaces.cells import N_NODES
 from ..spaces.genotype import Genotype
 from .cell import CellSupernet, SupernetCell
+from .fused import State, count_batch, dense_cat, input_state, weighted
 
 __all__ = ["Choices", "choices_of", "path_scores"]
 
@@ -52,30 +52,33 @@ def path_scores(
     -------
     torch.Tensor of shape (n, n_classes)
     """
-    before_last = last = supernet.stem(images)
+    before_last = last = State(supernet.stem(images))
     for cell, reduction in zip(supernet.cells, supernet.reductions, strict=True):
         of_kind = None if weights is None else weights[int(reduction)]
         output = _cell(cell, before_last, last, choices[int(reduction)], of_kind)
         before_last, last = last, output
-    return supernet.classifier(last.mean(dim=(2, 3)))
+    return supernet.classifier(last.value.mean(dim=(2, 3)))
 
 
 def _cell(
     cell: SupernetCell,
-    before_last: Tensor,
-    last: Tensor,
+    before_last: State,
+    last: State,
     chosen: Sequence[int | None],
     weights: Tensor | None,
-) -> Tensor:
-    states = [cell.input0(before_last), cell.input1(last)]
+) -> State:
+    states = [input_state(cell.input0, before_last), input_state(cell.input1, last)]
+    used: list[nn.Module] = [cell.input0, cell.input1]
     edge = 0
     for _ in range(N_NODES):
         terms = []
         for state in states:
             index = chosen[edge]
             if index is not None:
-                term = cell.edges[edge][index](state)
-                terms.append(term if weights is None else weights[edge, index] * term)
+                used.append(cell.edges[edge][index])
+                weight = None if weights is None else weights[edge, index]
+                terms.append(weighted(used[-1], state, weight))
             edge += 1
-        states.append(sum(terms[1:], start=terms[0]))
-    return torch.cat(states[2:], dim=1)
+        states.append(State(sum(terms[1:], start=terms[0])))
+    count_batch(*used)
+    return State(dense_cat(*(state.value for state in states[2:])))
