@@ -15,8 +15,8 @@ from supernetnas.supernets.fused import (
     State,
     _batch_norm,
     _DiagonalPhases,
-    weighted,
     depthwise_conv,
+    weighted,
 )
 from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
 
