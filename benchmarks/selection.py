@@ -4,8 +4,8 @@
 
 For every target (``.npz`` with arrays X, y) every source of the zoo but the one of the target's own
 name is tried: a fit with ``strategy=<source>`` on 75 % of the images (or ``--train-images``), whose
-accuracy on the rest is what the source is worth. Then every method of `supernetnas.scores.RANKINGS`,
-OTDD of raw features where ``--raw`` is given, and sums of their ranks order the sources from the
+accuracy on the rest is what the source is worth. Then every method of `supernetnas.scores.RANKINGS`
+(and OTDD of raw features where ``--raw`` is given) and sums of their ranks order the sources from the
 same training images.
 
 Printed for each: Kendall's tau between its order and that of the accuracies, the regret (the best
