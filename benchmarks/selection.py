@@ -4,9 +4,9 @@
 
 For every target (``.npz`` with arrays X, y) every source of the zoo but the one of the target's own
 name is tried: a fit with ``strategy=<source>`` on 75 % of the images (or ``--train-images``), whose
-accuracy on the rest is what the source is worth. Then every method of `supernetnas.scores.RANKINGS`
-(and OTDD of raw features where ``--raw`` is given) and sums of their ranks order the sources from the
-same training images.
+accuracy on the rest is what the source is worth. Then every method of `scores.RANKINGS` (and OTDD
+of raw features where ``--raw`` is given) and sums of their ranks order the sources from the same
+training images.
 
 Printed for each: Kendall's tau between its order and that of the accuracies, the regret (the best
 accuracy minus that of its choice), both averaged over the targets with their standard errors, and
