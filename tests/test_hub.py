@@ -470,6 +470,7 @@ def edit(*keys):
         part[keys[-1]] = value
         return index
 
+    change.__name__ = f"{'.'.join(keys)}={value}"
     return change
 
 
@@ -479,6 +480,7 @@ def rename(new):
         index["sources"][new]["folder"] = new
         return index
 
+    change.__name__ = f"name={new}"
     return change
 
 
@@ -517,7 +519,7 @@ ORIGIN = {"repo_id": "org/zoo", "commit": "0" * 40, "subfolder": ""}
         edit("format", "another"),
         edit("format_version", 3),
     ],
-    ids=str,
+    ids=lambda change: change.__name__,
 )
 def test_an_index_of_a_stranger_is_refused(pull, publish, server, change, request):
     with pytest.raises(ZooError) as error:
