@@ -23,6 +23,8 @@ html_title = f"supernetnas {version}"
 html_copy_source = False
 
 autosummary_generate = True
+# Made by scikit-learn, with references into its own documentation.
+autodoc_default_options = {"exclude-members": "set_score_request"}
 autodoc_typehints = "none"  # the docstrings state types, with their shapes
 numpydoc_show_class_members = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
