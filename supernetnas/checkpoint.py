@@ -51,6 +51,10 @@ class StageCheckpoint:
     path: Path | None = None
     watch: Stopwatch | None = None
 
+    def exists(self) -> bool:
+        """Whether there is something to `load`."""
+        return self.path is not None and self.path.exists()
+
     def load(self) -> tuple[dict[str, Tensor], dict] | None:
         """Return what `save` wrote last, or None.
 
@@ -59,7 +63,7 @@ class StageCheckpoint:
         FileError
             If the file is damaged.
         """
-        if self.path is None or not self.path.exists():
+        if not self.exists():
             return None
         try:
             tensors, state = load_checkpoint(self.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -13,7 +15,15 @@ from .checkpoint import fingerprint, fit_checkpoints
 from .cost import count_macs, count_parameters
 from .devices import resolve_device, resolve_precision
 from .embedding import Embedder, get_embedder
-from .fitting import Candidate, Run, Target, search_best
+from .fitting import (
+    DERIVATION,
+    Candidate,
+    Run,
+    Target,
+    derivation_state,
+    restore_derivation,
+    search_best,
+)
 from .images import ImageSet
 from .memory import explained_memory_error
 from .network import Network, NetworkConfig, inherit_weights
@@ -440,9 +450,10 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     def _fingerprint(self, target: Target, data: TrainingData) -> str:
         """Name this fit for its checkpoints."""
+        pixels = (block.numpy() for block in target.pixels.split(1024))
         return fingerprint(
             self.get_params(deep=False),
-            (target.pixels.numpy(), target.labels.numpy(), data.classes),
+            chain(pixels, (target.labels.numpy(), data.classes)),
             (target.augmentation, target.device.type),
         )
 
@@ -578,12 +589,18 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     def _derive(self, search: BilevelSearch, budget: Budget | None, run: Run) -> Genotype:
         """Choose the architecture; a choice that takes long gets its share of the time limit."""
+        checkpoint = run.checkpoints.stage(DERIVATION)
+        if (saved := checkpoint.load()) is not None:
+            return restore_derivation(search, *saved)
         if budget is not None:
-            return budget.derive(search.supernet.operation_weights())
-        watch = None
-        if self.time_limit is not None:
-            watch = Stopwatch(_DERIVATION_SHARE * self.time_limit - run.watch.seconds)
-        return derive(search, self.derivation, int(self.derivation_epochs), watch)
+            genotype = budget.derive(search.supernet.operation_weights())
+        else:
+            watch = None
+            if self.time_limit is not None:
+                watch = Stopwatch(_DERIVATION_SHARE * self.time_limit - run.watch.seconds)
+            genotype = derive(search, self.derivation, int(self.derivation_epochs), watch)
+        checkpoint.save(*derivation_state(search, genotype))
+        return genotype
 
     def _inherit(
         self, genotype: Genotype, supernet: CellSupernet, target: Target, run: Run

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from .progress import Progress
 from .search.bilevel import BilevelSearch, SearchSettings
 from .search.budget import Budget
 from .search.methods import make_search
+from .spaces.genotype import Genotype
 from .stored_pixels import StoredPixels
 from .supernets.cell import CellSupernet
 from .training import (
@@ -25,7 +27,18 @@ from .training import (
     stratified_split,
 )
 
-__all__ = ["Candidate", "Run", "Target", "search_best"]
+__all__ = [
+    "DERIVATION",
+    "Candidate",
+    "Run",
+    "Target",
+    "derivation_state",
+    "restore_derivation",
+    "search_best",
+]
+
+DERIVATION = "derive"
+"""Name of the checkpoint that holds what was derived; once it is there, nothing is searched."""
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +115,27 @@ class Candidate:
     budget: Budget | None = None
 
 
+def derivation_state(
+    search: BilevelSearch, genotype: Genotype
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `restore_derivation` needs to find a search as the derivation left it."""
+    tensors = {f"supernet.{key}": value for key, value in search.supernet.state_dict().items()}
+    tensors["generator"] = search.generator.get_state()
+    return tensors, {"genotype": genotype.to_dict(), "history": search.history}
+
+
+def restore_derivation(
+    search: BilevelSearch, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> Genotype:
+    """Return the genotype that was derived, and leave the search as it was then."""
+    search.supernet.load_state_dict(
+        {key.removeprefix("supernet."): value for key, value in tensors.items() if "." in key}
+    )
+    search.generator.set_state(tensors["generator"])
+    search.history = state["history"]
+    return Genotype.from_dict(state["genotype"])
+
+
 def search_best(
     candidates: Sequence[Candidate],
     target: Target,
@@ -138,6 +172,7 @@ def search_best(
     search : BilevelSearch
     """
     run.checkpoints.check_start((c.name, c.supernet) for c in candidates)
+    searching = not run.checkpoints.stage(DERIVATION).exists()
     first, second = stratified_split(target.labels, validation_fraction, run.generator)
     train, validation = target.part(first), target.part(second)
     best: tuple[Candidate, BilevelSearch] | None = None
@@ -163,7 +198,10 @@ def search_best(
             budget=candidate.budget,
         )
         checkpoint = run.checkpoints.stage(f"search-{position}")
-        if (saved := checkpoint.load()) is not None:
+        saved = checkpoint.load()
+        if saved is None and not searching:
+            break  # passed over for want of time
+        if saved is not None:
             search.restore(*saved)
             watch.start -= sum(row["seconds"] for row in search.history)
             logger.info("going on with the search after epoch %d", search.epoch)
@@ -175,7 +213,8 @@ def search_best(
 
             for row in search.history:
                 advance(row)
-            search.run(stopwatch=watch, on_epoch=on_epoch)
+            if searching:
+                search.run(stopwatch=watch, on_epoch=on_epoch)
         if best is None or search.validation_accuracy > best[1].validation_accuracy:
             best = candidate, search
     return best

@@ -12,9 +12,11 @@ import pytest
 import torch
 from tiny import patterns, tiny_classifier
 
+from supernetnas import stored_pixels
 from supernetnas.augmentation import ImageTensors
 from supernetnas.checkpoint import StageCheckpoint, fingerprint
 from supernetnas.files import FileError
+from supernetnas.training import load_checkpoint
 from supernetnas.zoo import Zoo
 
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -269,3 +271,70 @@ def test_a_killed_process(tmp_path):
     expected += [str(whole.genotype_), whole.predict_proba(NEW).tobytes().hex()]
     assert result.stdout.splitlines() == expected
     assert not any((tmp_path / "work").iterdir())
+
+
+def test_images_in_a_file(batches, tmp_path, monkeypatch):
+    """Sets that do not fit into memory are recognised by the same name."""
+    whole = classifier(None).fit(IMAGES, LABELS)
+    interrupt(batches, classifier(tmp_path), 9)
+    monkeypatch.setattr(stored_pixels, "MEMORY", 0)
+    clf = classifier(tmp_path).fit(IMAGES, LABELS)
+    assert_equal(clf, whole)
+    assert not any(tmp_path.iterdir())
+
+
+class TestDerivation:
+    """Once an architecture is derived, a fit that goes on neither searches nor derives again."""
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"derivation": "perturbation"},
+            {"search_method": "random_search"},
+            {"search_method": "drnas", "search_epochs": 3},
+            {"max_parameters": 10**9},
+            {"strategy": "oracle"},
+        ],
+        ids=str,
+    )
+    def test_it_is_kept(self, tmp_path, monkeypatch, tiny_zoo, settings):
+        def fit(folder):
+            zoo = tiny_zoo if settings.get("strategy") == "oracle" else None
+            return classifier(folder, zoo, **settings).fit(IMAGES, LABELS)
+
+        whole = fit(None)
+        self.interrupt_retraining(monkeypatch, lambda: fit(tmp_path))
+        for name in ("derive", "Budget.derive", "BilevelSearch.run_epoch"):
+            monkeypatch.setattr(f"supernetnas.classifier.{name}", self.never)
+        assert_equal(fit(tmp_path), whole)
+
+    def test_a_search_whose_time_was_up_is_over(self, tmp_path, monkeypatch):
+        def fit():
+            return classifier(tmp_path, search_epochs=500, time_limit=0.5).fit(IMAGES, LABELS)
+
+        seen = self.interrupt_retraining(monkeypatch, fit)
+        monkeypatch.setattr("supernetnas.classifier.BilevelSearch.run_epoch", self.never)
+        (stage,) = tmp_path.glob("*/search-0.safetensors")
+        _, state = load_checkpoint(stage)
+        assert state["finished"]
+        clf = fit()
+        assert clf.genotype_ == seen[0].config.genotype
+        assert sum(row["stage"] == "search" for row in clf.history_) == state["epoch"] < 500
+
+    @staticmethod
+    def never(*args, **kwargs):
+        raise AssertionError("done again")
+
+    @staticmethod
+    def interrupt_retraining(monkeypatch, fit):
+        seen = []
+
+        def interrupted(network, *args, **kwargs):
+            seen.append(network)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("supernetnas.classifier.retrain", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fit()
+        return seen

@@ -214,10 +214,9 @@ class BilevelSearch:
             self.finished = self.may_stop() and self.plateau.update(row["validation_accuracy"])
             if self.stopping is not None:
                 self.finished = self.may_stop() and self.stopping.update(self)
+            self.finished |= bool(stopwatch and stopwatch.expired())
             self.finished = self.processes.any(self.finished)
-            stop = bool(on_epoch and on_epoch(self))
-            stop |= bool(stopwatch and stopwatch.expired())
-            stop = self.processes.any(stop)
+            stop = self.processes.any(bool(on_epoch and on_epoch(self)))
         return self.history
 
     def run_epoch(self) -> dict:
