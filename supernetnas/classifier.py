@@ -33,6 +33,7 @@ from .progress import Progress
 from .retraining import RetrainSettings, retrain
 from .search.bilevel import BilevelSearch, SearchSettings
 from .search.budget import Budget, network_cost
+from .search.diagnostics import warn_of_collapse
 from .search.methods import derive
 from .selection import Selection, open_zoo, select_sources, sign_target
 from .spaces.genotype import Genotype
@@ -594,6 +595,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             return restore_derivation(search, *saved)
         if budget is not None:
             genotype = budget.derive(search.supernet.operation_weights())
+            warn_of_collapse(search.supernet, genotype)
         else:
             watch = None
             if self.time_limit is not None:

@@ -108,6 +108,11 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
     _check_choice(clf, "search_perturbation", ("random", "adversarial", "none"))
     _check_choice(clf, "search_stopping", tuple(STOPPING_RULES))
     _check_choice(clf, "derivation", DERIVATIONS)
+    if clf.search_stopping == "eigenvalue" and clf.search_method in ("random", "random_search"):
+        raise ValueError(
+            "search_stopping='eigenvalue' watches alphas, which search_method="
+            f"{clf.search_method!r} does not train. Use 'plateau' or 'settled'."
+        )
     _check_budget_method(clf)
     _check_choice(clf, "precision", ("auto", "float32", "bfloat16"))
     for name in ("compile", "gradient_checkpointing"):

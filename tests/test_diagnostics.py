@@ -61,10 +61,14 @@ def supernet(skips, lead=0.2, cells=3, space="s2"):
     return net
 
 
+def warn(net):
+    warn_of_collapse(net, net.genotype())
+
+
 @pytest.mark.parametrize(("skips", "lead"), [(6, 0.2), (8, 0.06)])
 def test_collapse(skips, lead):
     with pytest.warns(SearchCollapseWarning, match=f"collapsed: {skips} of the 8 edges"):
-        warn_of_collapse(supernet(skips, lead))
+        warn(supernet(skips, lead))
 
 
 @pytest.mark.parametrize(("skips", "lead", "cells"), [(5, 0.5, 3), (8, 0.02, 3), (8, 0.5, 2)])
@@ -72,7 +76,7 @@ def test_no_collapse(skips, lead, cells):
     """Too few, not decided for, or no normal cells."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_collapse(supernet(skips, lead, cells))
+        warn(supernet(skips, lead, cells))
 
 
 def test_rows_of_the_history():

@@ -11,6 +11,8 @@ from torch import nn
 from supernetnas.memory import explained_memory_error, saved_bytes
 from supernetnas.network import Network, NetworkConfig
 from supernetnas.supernets import CellSupernet, SupernetConfig
+from supernetnas.supernets.partial import PartialSupernet
+from supernetnas.supernets.paths import path_scores
 from supernetnas.training import seeded_modules
 
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -48,6 +50,32 @@ def test_checkpointing_changes_nothing_but_the_memory(space, merged):
     assert sizes[1] < 0.4 * sizes[0] or space == "s4"
     once.eval(), again.eval()
     torch.testing.assert_close(once(X), again(X))
+
+
+@pytest.mark.parametrize("kind", ["partial", "path"])
+def test_checkpointing_of_other_searches(kind):
+    once = build("darts", channels=8)
+    choices = tuple([list(range(1, 8)) * 2] * 2)
+    if kind == "partial":
+        once = PartialSupernet(once, 4, tuple(torch.zeros(14) for _ in range(2))).double()
+    again = copy.deepcopy(once)
+    again.checkpointed = True
+
+    def scores(net):
+        return net(X) if kind == "partial" else path_scores(net, X, choices)
+
+    for _ in range(2):
+        a, b = (
+            torch.autograd.grad(
+                F.cross_entropy(scores(net), Y), [*net.parameters()], materialize_grads=True
+            )
+            for net in (once, again)
+        )
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    for (name, a), (_, b) in zip(once.named_buffers(), again.named_buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12, msg=name)
+    sizes = [saved_bytes(lambda net=net: scores(net)) for net in (once, again)]
+    assert sizes[1] < 0.5 * sizes[0]
 
 
 def test_checkpointing_of_a_network():

@@ -34,12 +34,12 @@ def labelled(device="cpu", seed=1):
     return LabelledImages(images, (torch.arange(18) % 3).to(device))
 
 
-def search(space="s1", device="cpu", **settings):
+def search(space="s1", device="cpu", cells=3, **settings):
     with seeded_modules(0):
-        supernet = CellSupernet(SupernetConfig(space, 4, 3, (8, 8), 3, 3))
+        supernet = CellSupernet(SupernetConfig(space, 4, cells, (8, 8), 3, 3))
     supernet.to(device, memory_format=torch.channels_last)
     settings = SearchSettings(**{"epochs": 1, "batch_size": 6, **settings})
-    budget = Budget(network_cost(space, 4, 3, (3, 8, 8), 3), max_parameters=4000)
+    budget = Budget(network_cost(space, 4, cells, (3, 8, 8), 3), max_parameters=9000)
     data = labelled(device), labelled(device, 2)
     return BilevelSearch(supernet, *data, settings, seeded(), None, budget)
 
@@ -124,6 +124,29 @@ class TestCompile:
         assert len(fused._COMPILED) == 3
         for (name, a), (_, b) in zip(*(net.named_buffers() for net in nets), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_every_cell_of_a_deep_stack_runs_compiled(self, monkeypatch, checkpointing):
+        """Through the steps and the evaluation of a search, epoch after epoch."""
+        runs = []
+
+        def backend(graph, inputs):
+            def run(*arguments):
+                runs.append(graph)
+                return graph(*arguments)
+
+            return run
+
+        monkeypatch.setattr(fused, "_BACKEND", backend)
+        one = search(cells=8, compile=True, gradient_checkpointing=checkpointing, epochs=2)
+        plain = search(cells=8, epochs=2)
+        calls = []
+        one.supernet.stem.register_forward_hook(lambda *_: calls.append(None))
+        for _ in range(2):
+            runs.clear(), calls.clear()
+            row, expected = one.run_epoch(), plain.run_epoch()
+            assert len(runs) >= 8 * len(calls) > 0
+            assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-3)
 
     def test_a_network(self):
         genotype = search().supernet.genotype()

@@ -21,6 +21,7 @@ the methods under "What the methods of the family change".
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ class BilevelSearch:
         # Draws within an epoch, alike in all processes: a step must not wait for a transfer.
         self._draws = generator
         if device.type != "cpu":
-            self._draws = torch.Generator(device=device).manual_seed(seed)
+            self._draws = torch.Generator(device=device).manual_seed(self._draw_seed())
         supernet.compiled = settings.compile
         supernet.checkpointed = settings.gradient_checkpointing
 
@@ -300,6 +301,19 @@ class BilevelSearch:
         """Class scores of single paths of the supernet, in the precision of the search."""
         with autocast(images.device, self.settings.precision):
             return path_scores(self.supernet, images, choices, weights)
+
+    @contextlib.contextmanager
+    def fixed_noise(self) -> Iterator[None]:
+        """Let ``noise`` operations draw the same whenever this is entered: to compare what follows.
+
+        Afterwards they go on as if nothing had been drawn.
+        """
+        fixed = torch.Generator(device=self._noise.device).manual_seed(0)
+        self.supernet.seed_noise(fixed)
+        try:
+            yield
+        finally:
+            self.supernet.seed_noise(self._noise)
 
     def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Scores that count for images of these labels: all of them."""

@@ -9,14 +9,17 @@ node with more than two, in random order, the edge that is missed least goes, un
 Between two projections the supernet is tuned. Each step projects an edge of the normal and then one
 of the reduction cell.
 
-The tuning trains weights and the alphas of what is not projected by the search's own two steps
-without perturbation, at a tenth of the peak learning rate on a cosine, with a new optimizer for the
-weights. The paper tunes for 10 epochs between projections after a search of 50, 161 in all; here
+The tuning trains weights and the alphas of what is not projected by the two steps of first-order
+DARTS, at a tenth of the peak learning rate on a cosine, with a new optimizer for the weights. The
+paper tunes for 10 epochs between projections after a search of 50, 161 in all; here
 ``tuning_epochs`` says how many, for small data one.
 
-Deviations: the operation ``none`` is never a candidate, as it is no operation of a genotype; equal
-accuracies, which small validation sets often give, are told apart by their losses; and the
-measurements, under the statistics of their batches, leave the running statistics alone.
+Deviations: the tuning is that of DARTS whatever the search method was, without the perturbation,
+the draws or the look ahead of others, where the authors' code goes on perturbing the weight steps
+of SmoothDARTS; the operation ``none`` is never a candidate, as it is no operation of a genotype;
+equal accuracies, which small validation sets often give, are told apart by their losses; and the
+measurements, under the statistics of their batches, leave the running statistics alone and draw the
+same noise each.
 """
 
 from __future__ import annotations
@@ -184,7 +187,7 @@ class PerturbationDerivation:
 
     def _measure(self, weights: tuple[Tensor, Tensor]) -> tuple[float, float]:
         search = self.search
-        with frozen_batch_norm(search.supernet):
+        with frozen_batch_norm(search.supernet), search.fixed_noise():
             loss, accuracy = evaluate(
                 lambda images: search.scores(images, weights),
                 search.validation,

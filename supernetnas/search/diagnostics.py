@@ -62,7 +62,7 @@ def unchanged_epochs(genotypes: Sequence[Genotype]) -> int:
     return count
 
 
-def warn_of_collapse(supernet: CellSupernet) -> None:
+def warn_of_collapse(supernet: CellSupernet, genotype: Genotype) -> None:
     """Warn if the search has decided for a normal cell that is mostly skip connections.
 
     At least six of the eight edges of the normal cell must be skip connections, and on these edges
@@ -78,7 +78,7 @@ def warn_of_collapse(supernet: CellSupernet) -> None:
     weights = supernet.operation_weights()[0].detach().cpu().tolist()
     names = supernet.space.normal
     leads = []
-    for node, edges in enumerate(supernet.genotype().normal):
+    for node, edges in enumerate(genotype.normal):
         for name, state in edges:
             if name == _SKIP:
                 edge = node * (node + 3) // 2 + state
@@ -89,8 +89,9 @@ def warn_of_collapse(supernet: CellSupernet) -> None:
         warnings.warn(
             f"The search has collapsed: {len(leads)} of the {2 * N_NODES} edges of its normal cell "
             "are skip connections, which train fast and classify badly. Search for fewer epochs, "
-            "with search_stopping='eigenvalue', with another search_method, or derive the "
-            "architecture with derivation='perturbation'.",
+            "with another search_method, or derive the architecture with "
+            "derivation='perturbation'; search_stopping='eigenvalue' guards searches of more than "
+            "22 epochs.",
             SearchCollapseWarning,
             stacklevel=2,
         )

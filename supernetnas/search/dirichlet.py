@@ -98,6 +98,8 @@ class DirichletSearch(BilevelSearch):
         """Enter the next stage when its time has come."""
         while self.stage < self._stage_of(self.epoch):
             self._enter(self.stage + 1)
+        # The same draws for all epochs, so that these can be compared.
+        self._judging = torch.Generator(device=self._noise.device).manual_seed(0)
 
     def alphas_frozen(self) -> bool:
         """Whether the epoch is one of the first of its stage."""
@@ -121,16 +123,16 @@ class DirichletSearch(BilevelSearch):
 
     def evaluation_scores(self, images: Tensor) -> Tensor:
         """Scores under drawn operation weights: they are drawn in evaluation, too."""
-        return self.scores(images, self._draw())
+        return self.scores(images, self._draw(self._judging))
 
     def searched_supernet(self) -> CellSupernet:
         """Return an ordinary supernet; operations that were pruned have no weight in it."""
         return self.supernet.full()
 
-    def _draw(self) -> tuple[Tensor, Tensor]:
+    def _draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         supernet = self.supernet
         return tuple(
-            dirichlet_sample(alphas, mask, self._noise)
+            dirichlet_sample(alphas, mask, generator or self._noise)
             for alphas, mask in zip(
                 supernet.alpha_parameters(), supernet.operation_masks(), strict=True
             )

@@ -41,7 +41,8 @@ def dominant_eigenvalue(search: BilevelSearch) -> float:
     supernet.fused = False
     supernet.train()
     try:
-        with frozen_batch_norm(supernet), held_constant(supernet.weight_parameters()):
+        constant = held_constant(supernet.weight_parameters())
+        with frozen_batch_norm(supernet), search.fixed_noise(), constant:
             scores = supernet(validation.images.clean(index))
             loss = search._loss(scores, validation.labels_at(index))
             gradients = torch.autograd.grad(

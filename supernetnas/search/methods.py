@@ -71,8 +71,9 @@ def derive(
         return search.derive(stopwatch)
     if derivation == "perturbation":
         return PerturbationDerivation(search, tuning_epochs).run(stopwatch)
-    warn_of_collapse(search.supernet)
-    return search.derive(stopwatch)
+    genotype = search.derive(stopwatch)
+    warn_of_collapse(search.supernet, genotype)
+    return genotype
 
 
 def make_search(

@@ -13,6 +13,7 @@ has running statistics of its own.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -66,9 +67,21 @@ class RandomSearch(BilevelSearch):
     ----------
     n_candidates : int
         Architectures that are compared after the training.
+    n_judges : int
+        Architectures, always the same, that the validation accuracy of an epoch is measured with,
+        each on every eighth batch: so epochs and sources can be compared.
     """
 
     n_candidates = 50
+    n_judges = 8
+
+    def before_epoch(self) -> None:
+        """Draw the architectures that the epoch is judged by: the same for all epochs."""
+        generator = torch.Generator().manual_seed(0)
+        space = self.supernet.space
+        self._judges = itertools.cycle(
+            [random_genotype(space, generator) for _ in range(self.n_judges)]
+        )
 
     def alphas_frozen(self) -> bool:
         """Whether the alphas rest: always, since nothing asks for them."""
@@ -79,8 +92,8 @@ class RandomSearch(BilevelSearch):
         return self._path(images, random_genotype(self.supernet.space, self.generator))
 
     def evaluation_scores(self, images: Tensor) -> Tensor:
-        """Scores of a random architecture."""
-        return self.weight_scores(images, images, 0.0)
+        """Scores of the next of the architectures that epochs are judged by."""
+        return self._path(images, next(self._judges))
 
     def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
         """Compare random architectures on validation images; the history gets a row for the best.
@@ -91,7 +104,7 @@ class RandomSearch(BilevelSearch):
         self.supernet.train()
         while count < self.n_candidates and not (count and stopwatch and stopwatch.expired()):
             candidate = random_genotype(self.supernet.space, self.generator)
-            with frozen_batch_norm(self.supernet):
+            with frozen_batch_norm(self.supernet), self.fixed_noise():
                 loss, accuracy = evaluate(
                     lambda images, candidate=candidate: self._path(images, candidate),
                     self.validation,

@@ -49,9 +49,16 @@ class SecondOrderSearch(BilevelSearch):
         (group,) = self.weight_optimizer.param_groups
         weights = self.supernet.weight_parameters()
         states = [self.weight_optimizer.state.get(weight, {}) for weight in weights]
+        noise = self._noise.get_state()
+
+        def train_loss() -> Tensor:
+            # Under one noise: the finite difference would be one of noises.
+            self._noise.set_state(noise)
+            return self._loss(self.supernet(train_images), train_labels)
+
         with frozen_batch_norm(self.supernet):
-            return unrolled_gradients(
-                lambda: self._loss(self.supernet(train_images), train_labels),
+            gradients = unrolled_gradients(
+                train_loss,
                 lambda: self._loss(self.supernet(images), labels),
                 weights,
                 self.supernet.alpha_parameters(),
@@ -61,6 +68,13 @@ class SecondOrderSearch(BilevelSearch):
                 weight_decay=group["weight_decay"],
                 difference=self.difference,
             )
+        if self.budget is None:
+            return gradients
+        penalty = self.budget.penalty(self.supernet.operation_weights())
+        further = torch.autograd.grad(
+            penalty, self.supernet.alpha_parameters(), materialize_grads=True
+        )
+        return [one + other for one, other in zip(gradients, further, strict=True)]
 
 
 def unrolled_gradients(

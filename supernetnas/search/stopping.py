@@ -134,7 +134,7 @@ class EigenvalueRise:
             return None
         now = self._average(len(self.eigenvalues))
         before = self._average(len(self.eigenvalues) - self.delta)
-        return back if now > self.ratio * before else None
+        return back if now > self.ratio * before > 0 else None
 
     def _average(self, end: int) -> float:
         values = self.eigenvalues[max(0, end - self.window) : end]

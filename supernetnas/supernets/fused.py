@@ -21,7 +21,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,7 @@ __all__ = [
     "fused_cell",
     "fused_network_cell",
     "input_state",
+    "recomputed",
     "weighted",
 ]
 
@@ -177,21 +180,33 @@ def compiled_cell(cell: nn.Module, before_last: State, last: State, *weights: Te
     it, so that a stack of cells compiles a few times and then no more. Nothing is shared between
     two cells: each computes the ReLU of its inputs.
     """
-    structure = repr(cell)
-    if structure not in _COMPILED:
-
-        def run(cell: nn.Module, before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
-            function = fused_cell if weights else fused_network_cell
-            return function(cell, State(before_last), State(last), *weights).value
-
-        _COMPILED[structure] = torch.compile(run, backend=_BACKEND)
     inputs = before_last.value, last.value
     for value in inputs:
         torch._dynamo.maybe_mark_dynamic(value, 0)
-    return State(_COMPILED[structure](cell, *inputs, *weights))
+    return State(_compiled(cell)(cell, *inputs, *weights))
 
 
-_COMPILED: dict[str, Callable[..., Tensor]] = {}
+def _compiled(cell: nn.Module) -> Callable[..., Tensor]:
+    if cell not in _STRUCTURES:
+        _STRUCTURES[cell] = repr(cell)
+    # Momentum is a constant of what is compiled; `frozen_batch_norm` changes it.
+    momenta = {m.momentum for m in cell.modules() if isinstance(m, nn.BatchNorm2d)}
+    key = _STRUCTURES[cell], *sorted(momenta)
+    if key not in _COMPILED:
+        # A function of its own: torch compiles one function a few times and then no more.
+        code = _run.__code__.replace(co_name=f"cell_{len(_COMPILED)}")
+        function = FunctionType(code, _run.__globals__, argdefs=_run.__defaults__)
+        _COMPILED[key] = torch.compile(function, backend=_BACKEND)
+    return _COMPILED[key]
+
+
+def _run(cell: nn.Module, before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
+    function = fused_cell if weights else fused_network_cell
+    return function(cell, State(before_last), State(last), *weights).value
+
+
+_STRUCTURES: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
+_COMPILED: dict[tuple, Callable[..., Tensor]] = {}
 _BACKEND = "inductor"
 
 
@@ -200,23 +215,30 @@ def checkpointed(
 ) -> State:
     """Compute ``run(cell, before_last, last, *weights)`` again in the backward pass.
 
-    Only a cell's inputs are kept meanwhile. The second time leaves running statistics alone. Cells
-    that draw noise would draw another: they are computed once, as ever.
+    Only a cell's inputs are kept meanwhile; see `recomputed`.
     """
-    draws = any(isinstance(module, Noise) for module in cell.modules())
-    if draws or not torch.is_grad_enabled():
-        return run(cell, before_last, last, *weights)
 
     def function(before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
         return run(cell, State(before_last), State(last), *weights).value
 
-    result = checkpoint(
-        *(function, before_last.value, last.value, *weights),
+    return State(recomputed(cell, function, before_last.value, last.value, *weights))
+
+
+def recomputed(module: nn.Module, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Compute ``function(*tensors)``, and once more in the backward pass.
+
+    The second time leaves the running statistics of ``module``, which the function runs, alone.
+    Modules that draw noise would draw another: they are computed once, as ever.
+    """
+    draws = any(isinstance(part, Noise) for part in module.modules())
+    if draws or not torch.is_grad_enabled():
+        return function(*tensors)
+    return checkpoint(
+        *(function, *tensors),
         use_reentrant=False,
         preserve_rng_state=False,
-        context_fn=lambda: (contextlib.nullcontext(), frozen_batch_norm(cell)),
+        context_fn=lambda: (contextlib.nullcontext(), frozen_batch_norm(module)),
     )
-    return State(result)
 
 
 def input_state(module: nn.Module, state: State) -> State:

@@ -241,8 +241,12 @@ _PLANS: WeakKeyDictionary[nn.Module, tuple[tuple, _Plan]] = WeakKeyDictionary()
 
 
 def can_merge(cell: SupernetCell) -> bool:
-    """Whether all operations of a cell are of the kinds that are known here."""
-    return all(type(operation) in _MERGED for edge in cell.edges for operation in edge)
+    """Whether all operations of a cell are of the kinds that are known here.
+
+    Batch norms that share statistics among processes are not: they compute them by themselves.
+    """
+    known = all(type(operation) in _MERGED for edge in cell.edges for operation in edge)
+    return known and not isinstance(cell.input1[-1], nn.SyncBatchNorm)
 
 
 def _plan(cell: SupernetCell, weights: Tensor) -> _Plan:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial as bound
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,7 @@ from ..spaces.cells import N_NODES
 from ..spaces.operations import FactorizedReduce, make_operation
 from ..training import seeded_modules
 from .cell import CellSupernet, SupernetCell
+from .fused import recomputed
 
 __all__ = ["PartialSupernet", "active_channels", "channel_shuffle"]
 
@@ -76,8 +78,8 @@ class PartialCell(nn.Module):
         self.channels = cell.input1[1].out_channels
         self.narrow(partial)
         with torch.no_grad():
-            for wide, narrow in self._pairs(cell):
-                narrow.copy_(wide[tuple(slice(n) for n in narrow.shape)])
+            for wide, places, narrow in self._pairs(cell):
+                narrow.copy_(wide[places])
 
     def narrow(self, partial: int) -> None:
         """Build new operations for another K."""
@@ -100,16 +102,24 @@ class PartialCell(nn.Module):
     def _stride(self, state: int) -> int:
         return 2 if self.reduction and state < 2 else 1
 
-    def _pairs(self, cell: SupernetCell) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tensors of the operations of an ordinary cell, each with its partial one."""
+    def _pairs(self, cell: SupernetCell) -> Iterator[tuple[Tensor, tuple, Tensor]]:
+        """Tensors of an ordinary cell's operations, what of each is used, and the partial one."""
         wide = cell.edges.state_dict(keep_vars=True)
         for name, narrow in self.edges.state_dict(keep_vars=True).items():
-            yield wide[name], narrow
+            edge, index, part, *_ = name.split(".")
+            places = tuple(slice(n) for n in narrow.shape)
+            operation = self.edges[int(edge)][int(index)]
+            if isinstance(operation, FactorizedReduce) and part == "bn" and narrow.ndim:
+                # It follows two convolutions, and the leading channels of both are used.
+                half = len(narrow) // 2
+                odd = self.channels // 2 + torch.arange(len(narrow) - half)
+                places = (torch.cat([torch.arange(half), odd]).to(narrow.device),)
+            yield wide[name], places, narrow
 
     def write_back(self, cell: SupernetCell) -> None:
         """Replace the leading channels of an ordinary cell's operations by this cell's."""
-        for wide, narrow in self._pairs(cell):
-            wide[tuple(slice(n) for n in narrow.shape)] = narrow
+        for wide, places, narrow in self._pairs(cell):
+            wide[places] = narrow
 
     def forward(
         self,
@@ -239,16 +249,19 @@ class PartialSupernet(CellSupernet):
         before_last = last = self.stem(x)
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             kind = int(reduction)
-            output = cell(before_last, last, weights[kind], edges[kind], self._kept[kind])
-            before_last, last = last, output
+            run = bound(cell, edge_weights=edges[kind], kept=self._kept[kind])
+            if self.checkpointed:
+                run = bound(recomputed, cell, run)
+            before_last, last = last, run(before_last, last, weights[kind])
         return last.mean(dim=(2, 3))
 
     @torch.no_grad()
     def prune(self, n_kept: int) -> None:
         """Keep the ``n_kept`` operations of each edge with the largest alphas, of those left.
 
-        As in DrNAS: an operation that goes has an alpha of zero from then on, and is not computed.
-        ``none`` may be kept, but not alone.
+        As in DrNAS, but that the alpha of an operation that goes is set to zero once and masked: it
+        is not computed any more, and nothing looks at its alpha. ``none`` may be kept, but not
+        alone.
         """
         for kind in ("normal", "reduce"):
             alphas, mask = getattr(self, f"alphas_{kind}"), getattr(self, f"mask_{kind}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from ..spaces.cells import N_NODES
 from ..spaces.genotype import Genotype
 from .cell import CellSupernet, SupernetCell
-from .fused import State, count_batch, dense_cat, input_state, weighted
+from .fused import State, checkpointed, count_batch, dense_cat, input_state, weighted
 
 __all__ = ["Choices", "choices_of", "path_scores"]
 
@@ -54,18 +55,20 @@ def path_scores(
     """
     before_last = last = State(supernet.stem(images))
     for cell, reduction in zip(supernet.cells, supernet.reductions, strict=True):
-        of_kind = None if weights is None else weights[int(reduction)]
-        output = _cell(cell, before_last, last, choices[int(reduction)], of_kind)
-        before_last, last = last, output
+        of_kind = () if weights is None else (weights[int(reduction)],)
+        run = partial(_cell, choices[int(reduction)])
+        if supernet.checkpointed:
+            run = partial(checkpointed, run)
+        before_last, last = last, run(cell, before_last, last, *of_kind)
     return supernet.classifier(last.value.mean(dim=(2, 3)))
 
 
 def _cell(
+    chosen: Sequence[int | None],
     cell: SupernetCell,
     before_last: State,
     last: State,
-    chosen: Sequence[int | None],
-    weights: Tensor | None,
+    weights: Tensor | None = None,
 ) -> State:
     states = [input_state(cell.input0, before_last), input_state(cell.input1, last)]
     used: list[nn.Module] = [cell.input0, cell.input1]
