@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from .augmentation import Augmentation
 from .checkpoint import fingerprint, fit_checkpoints
 from .cost import count_macs, count_parameters
-from .devices import resolve_device, resolve_precision
+from .devices import placed, resolve_device, resolve_precision
 from .embedding import Embedder, get_embedder
 from .fitting import Candidate, Run, Target, search_best
 from .images import ImageSet
@@ -599,7 +599,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         )
         with seeded_modules(run.draw_seed()):
             network = Network(config)
-        network.to(target.device, memory_format=torch.channels_last)
+        placed(network, target.device)
         return network, inherit_weights(network, supernet)
 
     def _retrain(self, network: Network, target: Target, run: Run) -> list[dict]:

@@ -23,7 +23,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from . import __version__
-from .devices import available_device, resolve_device
+from .devices import available_device, placed, resolve_device
 from .files import (
     MAX_HEADER,
     FileError,
@@ -325,7 +325,7 @@ def _build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], devic
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(True)
-    return network.to(device, memory_format=torch.channels_last).eval()
+    return placed(network, device).eval()
 
 
 # Files

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .devices import placed
 from .label_distances import label_distances
 from .measures import Measure, covariance_factor
 from .signature import DatasetSignature
@@ -287,7 +288,7 @@ def _supernet(target: ScoredTarget, source: Source, recalibrated: bool) -> CellS
         n_classes=int(target.data.labels.max()) + 1,
         seed=target.random_state,
     )
-    supernet.to(target.data.labels.device, memory_format=torch.channels_last)
+    placed(supernet, target.data.labels.device)
     if recalibrated:
         generator = torch.Generator().manual_seed(target.random_state)
         recalibrate_batch_norm(supernet, images, generator=generator)
