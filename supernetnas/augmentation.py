@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -89,6 +89,17 @@ class Augmentation:
 
 
 Augmentation.NONE = Augmentation(shift=0.0, flip=False, cutout=0.0)
+
+
+class StandardisedImages(Protocol):
+    """What gives out images as standardised batches, as `ImageTensors` does."""
+
+    shape: tuple[int, int, int]
+    index_device: torch.device
+
+    def __len__(self) -> int: ...
+    def clean(self, index: torch.Tensor) -> torch.Tensor: ...
+    def augmented(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
 
 
 class ImageTensors:

@@ -14,7 +14,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def count_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
+def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of the convolutions and linear layers for one image.
 
     The convention of the DARTS and single-path papers, whose "FLOPs" are these: a multiplication

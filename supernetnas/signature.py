@@ -391,7 +391,7 @@ class DatasetSignature:
         features vary the more the larger they are; the noise does as well.
         """
         # Seeded by content: equal noise in two signatures would be matched by the transport.
-        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(self.rows)))
+        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(self.rows).data))
         noise = rng.normal(size=(len(self.rows), self.dimension))
         if self.nonnegative:
             noise *= np.sqrt(means.clip(0))[self._codes]
