@@ -257,11 +257,13 @@ def channel_statistics(pixels: torch.Tensor | StoredPixels) -> tuple[torch.Tenso
     unit = 255.0 if pixels.dtype == torch.uint8 else 1.0
     n_values = math.prod(pixels.shape) // pixels.shape[1]
     blocks = pixels.split(_BLOCK_IMAGES)
-    mean = sum(block.double().sum((0, 2, 3)) for block in blocks) / n_values
+    zero = torch.zeros((), dtype=torch.float64)
+    mean = sum((block.double().sum((0, 2, 3)) for block in blocks), start=zero) / n_values
     blocks = pixels.split(_BLOCK_IMAGES)  # again, because a file is read anew each time
     # Around the mean: sums of squares would cancel for data far from zero.
     squares = sum(
-        (block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks
+        ((block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks),
+        start=zero,
     )
     return (mean / unit).float(), ((squares / n_values).sqrt() / unit).float()
 

@@ -449,7 +449,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def _network_size(self, images: ImageSet) -> tuple[int, int]:
         if self.image_size == "auto":
             sides = [min(max(side, 8), 32) for side in images.typical_size]
-            return tuple(-(-side // 4) * 4 for side in sides)
+            height, width = (-(-side // 4) * 4 for side in sides)
+            return height, width
         height, width = np.broadcast_to(self.image_size, 2).tolist()
         return height, width
 
@@ -476,7 +477,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 data.images,
                 data.labels,
                 data.classes,
-                embedder,
+                embedder,  # type: ignore[arg-type]  # there is one where this is called
                 device=device,
                 random_state=seed,
                 verbose=bool(self.verbose),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from . import __version__
@@ -63,7 +64,7 @@ _MAX_CELLS = 1000  # of a network that is built to see what its file must hold
 _MAX_LABEL = 2**16  # bytes of one label
 
 
-class PersistenceMixin:
+class PersistenceMixin(BaseEstimator):
     """Saving to and loading from a folder, and pickling, for `SupernetTransferClassifier`."""
 
     def save_pretrained(
@@ -296,7 +297,7 @@ class PersistenceMixin:
         }
         if SIGNATURE in data:
             attributes["signature_"] = _parse_signature(data[SIGNATURE], files.name(SIGNATURE))
-        vars(clf).update(attributes)
+        clf.__dict__.update(attributes)
         return clf
 
     def __getstate__(self) -> dict[str, Any]:
@@ -542,7 +543,7 @@ def _decode_fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode_classes(dtype: str, values: list) -> np.ndarray:
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "biufUO" or dtype.itemsize > _MAX_LABEL:
-        raise ValueError(f"labels of dtype {dtype}")
-    return np.array(values, dtype=dtype)
+    kind = np.dtype(dtype)
+    if kind.kind not in "biufUO" or kind.itemsize > _MAX_LABEL:
+        raise ValueError(f"labels of dtype {kind}")
+    return np.array(values, dtype=kind)
