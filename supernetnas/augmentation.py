@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -89,6 +89,17 @@ class Augmentation:
 
 
 Augmentation.NONE = Augmentation(shift=0.0, flip=False, cutout=0.0)
+
+
+class StandardisedImages(Protocol):
+    """What gives out images as standardised batches, as `ImageTensors` does."""
+
+    shape: tuple[int, int, int]
+    index_device: torch.device
+
+    def __len__(self) -> int: ...
+    def clean(self, index: torch.Tensor) -> torch.Tensor: ...
+    def augmented(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor: ...
 
 
 class ImageTensors:
@@ -246,11 +257,13 @@ def channel_statistics(pixels: torch.Tensor | StoredPixels) -> tuple[torch.Tenso
     unit = 255.0 if pixels.dtype == torch.uint8 else 1.0
     n_values = math.prod(pixels.shape) // pixels.shape[1]
     blocks = pixels.split(_BLOCK_IMAGES)
-    mean = sum(block.double().sum((0, 2, 3)) for block in blocks) / n_values
+    zero = torch.zeros((), dtype=torch.float64)
+    mean = sum((block.double().sum((0, 2, 3)) for block in blocks), start=zero) / n_values
     blocks = pixels.split(_BLOCK_IMAGES)  # again, because a file is read anew each time
     # Around the mean: sums of squares would cancel for data far from zero.
     squares = sum(
-        (block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks
+        ((block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks),
+        start=zero,
     )
     return (mean / unit).float(), ((squares / n_values).sqrt() / unit).float()
 

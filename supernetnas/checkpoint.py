@@ -63,7 +63,7 @@ class StageCheckpoint:
         FileError
             If the file is damaged.
         """
-        if not self.exists():
+        if self.path is None or not self.path.exists():
             return None
         try:
             tensors, state = load_checkpoint(self.path)

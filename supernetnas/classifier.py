@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from .augmentation import Augmentation
 from .checkpoint import fingerprint, fit_checkpoints
 from .cost import count_macs, count_parameters
-from .devices import resolve_device, resolve_precision
+from .devices import placed, resolve_device, resolve_precision
 from .embedding import Embedder, get_embedder
 from .fitting import (
     DERIVATION,
@@ -461,7 +461,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def _network_size(self, images: ImageSet) -> tuple[int, int]:
         if self.image_size == "auto":
             sides = [min(max(side, 8), 32) for side in images.typical_size]
-            return tuple(-(-side // 4) * 4 for side in sides)
+            height, width = (-(-side // 4) * 4 for side in sides)
+            return height, width
         height, width = np.broadcast_to(self.image_size, 2).tolist()
         return height, width
 
@@ -488,7 +489,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 data.images,
                 data.labels,
                 data.classes,
-                embedder,
+                embedder,  # type: ignore[arg-type]  # there is one where this is called
                 device=device,
                 random_state=seed,
                 verbose=bool(self.verbose),
@@ -618,7 +619,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         )
         with seeded_modules(run.draw_seed()):
             network = Network(config)
-        network.to(target.device, memory_format=torch.channels_last)
+        placed(network, target.device)
         return network, inherit_weights(network, supernet)
 
     def _retrain(self, network: Network, target: Target, run: Run) -> list[dict]:

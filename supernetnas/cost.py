@@ -14,7 +14,7 @@ def count_parameters(module: nn.Module) -> int:
 
 
 @torch.no_grad()
-def count_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
+def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of the convolutions and linear layers for one image.
 
     The convention of the DARTS and single-path papers, whose "FLOPs" are these: a multiplication
@@ -28,7 +28,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """
     total = 0
 
-    def add(layer: nn.Module, _: tuple, output: Tensor) -> None:
+    def add(layer: nn.Conv2d | nn.Linear, _: tuple, output: Tensor) -> None:
         nonlocal total
         if isinstance(layer, nn.Conv2d):
             per_output = layer.weight[0].numel()
@@ -43,7 +43,8 @@ def count_macs(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
     try:
         module.eval()
         if fused:
-            module.fused = False  # the fused cells of a supernet do not call their layers
+            # The fused cells of a supernet do not call their layers.
+            module.fused = False  # type: ignore[assignment]
         module(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
     finally:
         module.train(training)

@@ -186,17 +186,19 @@ def fit_vector_space(
     scatter = sum((m.rows - center).T @ ((m.rows - center) * m.weights[:, None]) for m in measures)
     components = _principal(scatter, n_components)
 
-    points = []
+    projected = []
     for m in measures:
         chosen = rng.choice(len(m.rows), min(_ROWS, len(m.rows)), replace=False, p=m.weights)
         z = np.hstack([m.rows[chosen], m.means[m.codes[chosen]]]) - np.tile(center, 2)
-        points.append(np.hstack([part @ components.T for part in np.hsplit(z, 2)]))
-    points = np.concatenate(points)
+        projected.append(np.hstack([part @ components.T for part in np.hsplit(z, 2)]))
+    points = np.concatenate(projected)
     n_points = min(n_points, len(np.unique(points, axis=0)))
     clusters = KMeans(n_points, n_init=1, random_state=rng).fit(points)
 
     space = VectorSpace(
-        *(array.astype(np.float32) for array in (center, components, clusters.cluster_centers_)),
+        center.astype(np.float32),
+        components.astype(np.float32),
+        clusters.cluster_centers_.astype(np.float32),
         mean=np.zeros(n_points * points.shape[1], np.float32),
         directions=np.zeros((1, n_points * points.shape[1]), np.float32),
     )

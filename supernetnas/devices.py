@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import TypeVar
 
 import torch
+from torch import nn
 
-__all__ = ["autocast", "available_device", "resolve_device", "resolve_precision"]
+__all__ = ["autocast", "available_device", "placed", "resolve_device", "resolve_precision"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -42,6 +46,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
                 f"{torch.cuda.device_count()}."
             )
     return resolved
+
+
+def placed(
+    module: M,
+    device: str | torch.device,
+    layout: torch.memory_format = torch.channels_last,
+) -> M:
+    """Move a module to a device, its kernels in a memory format; returns it."""
+    # torch documents the memory format but leaves it out of its annotations.
+    return module.to(device, memory_format=layout)  # type: ignore[call-overload]
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -89,7 +89,8 @@ class Processes:
             return
         buffers = [b for b in module.buffers() if b.is_floating_point()]
         for buffer, mean in zip(buffers, self.average(buffers), strict=True):
-            buffer.copy_(mean)
+            if mean is not None:
+                buffer.copy_(mean)
 
     def equalise(self, module: nn.Module) -> None:
         """Give all processes the parameters and statistics of the first."""
@@ -122,10 +123,10 @@ class Processes:
             return
         numbers = torch.zeros(self.size, dtype=torch.int64)
         numbers[self.rank] = number
-        numbers = self.sum(numbers).tolist()
-        if len(set(numbers)) > 1:
+        of_all = self.sum(numbers).tolist()
+        if len(set(of_all)) > 1:
             raise RuntimeError(
-                f"The processes differ in {what}: {numbers}. They must see the same files: use a "
+                f"The processes differ in {what}: {of_all}. They must see the same files: use a "
                 "folder that all machines share."
             )
 

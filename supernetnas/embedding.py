@@ -102,7 +102,7 @@ class Embedder:
         self.std = None if std is None else tuple(float(v) for v in std)
         height, width = input_size
         normalisation = "uint8"
-        if self.mean is not None:
+        if self.mean is not None and self.std is not None:
             normalisation = f"mean {_numbers(self.mean)} std {_numbers(self.std)}"
         self.identity = f"{name} @ {height}x{width} {normalisation}"
         self._dimension: int | None = None
@@ -453,7 +453,7 @@ def _callable_name(function: Callable) -> str:
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    height, width = (size, size) if np.ndim(size) == 0 else size
+    height, width = np.broadcast_to(size, 2).tolist()
     if height < 1 or width < 1:
         raise ValueError(f"input_size must be positive; got {size}.")
     return int(height), int(width)

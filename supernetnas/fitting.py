@@ -217,4 +217,6 @@ def search_best(
                 search.run(stopwatch=watch, on_epoch=on_epoch)
         if best is None or search.validation_accuracy > best[1].validation_accuracy:
             best = candidate, search
+    if best is None:
+        raise ValueError("There is no candidate to search from.")
     return best

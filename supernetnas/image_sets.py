@@ -158,7 +158,7 @@ class ArrayImages(ImageSet):
     def __init__(self, pixels: np.ndarray, value_range: tuple[float, float]) -> None:
         self._pixels = pixels  # (n, height, width, channels), any strides
         self.value_range = value_range
-        self.native_shape = pixels.shape[1:]
+        self.native_shape: tuple[int, int, int] = pixels.shape[1:]
         self.typical_size = pixels.shape[1:3]
         self.channels = pixels.shape[3]
 
@@ -296,7 +296,7 @@ class PictureImages(ImageSet):
         def attempt(k: int) -> Exception | None:
             try:
                 picture = self._pictures[slots[k]]
-                if self._in_memory:
+                if isinstance(picture, Image.Image):
                     visit(k, picture)
                 else:
                     with Image.open(picture) as image:

@@ -176,7 +176,7 @@ class ImageFiles:
         -------
         ndarray of shape (n, height, width, channels), uint8
         """
-        height, width = (size, size) if isinstance(size, Integral) else size
+        height, width = (size, size) if isinstance(size, int | Integral) else size
         pixels = as_image_set(self).tensor(height, width, channels)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
@@ -386,7 +386,8 @@ def _three(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
     try:
         shape = tuple(int(size) for size in image_shape)
         if len(shape) in (2, 3) and shape == tuple(image_shape) and min(shape) >= 1:
-            return shape if len(shape) == 3 else (*shape, 1)
+            height, width, channels = shape if len(shape) == 3 else (*shape, 1)
+            return height, width, channels
     except (TypeError, ValueError):
         pass
     raise ValueError(

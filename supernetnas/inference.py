@@ -42,7 +42,7 @@ def folded(network: Network) -> Network:
             _fold_halves(module)
         elif isinstance(module, DilatedConv):
             module.pointwise = fuse_conv_bn_eval(module.pointwise, module.bn)
-            module.bn = nn.Identity()
+            module.bn = nn.Identity()  # type: ignore[assignment]
         elif isinstance(module, nn.Sequential):
             for index in range(1, len(module)):
                 conv, bn = module[index - 1], module[index]
@@ -61,4 +61,4 @@ def _fold_halves(module: FactorizedReduce) -> None:
             *(conv.weight, conv.bias, bn.running_mean[part], bn.running_var[part], bn.eps),
             *(bn.weight[part], bn.bias[part]),
         )
-    module.bn = nn.Identity()
+    module.bn = nn.Identity()  # type: ignore[assignment]

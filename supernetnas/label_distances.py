@@ -75,7 +75,7 @@ def label_distances_to_many(
         distances = squared_distances(a.means, means)
     if kind in ("gaussian", "diagonal"):
         traces = np.concatenate([b.traces for b in others])
-        factors = [factor for b in others for factor in b.factors]
+        factors: Sequence[np.ndarray] = [factor for b in others for factor in b.factors]
         factors = a.factors if len(others) == 1 and others[0] is a else factors
         distances += a.traces[:, np.newaxis] + traces
         if kind == "diagonal":
@@ -99,7 +99,7 @@ def cross_traces(factors_a: Sequence[np.ndarray], factors_b: Sequence[np.ndarray
     groups = []
     for size in np.unique(sizes):
         members = np.flatnonzero(sizes == size)
-        groups.append((size, members, np.concatenate([factors_b[j] for j in members])))
+        groups.append((size, members, np.concatenate([factors_b[j] for j in members.tolist()])))
     traces = np.empty((len(factors_a), len(factors_b)))
     for i, factor in enumerate(factors_a):
         for size, members, stack in groups:
@@ -131,7 +131,7 @@ def cross_traces_on_device(
         sizes = np.array([len(factor) for factor in factors])
         groups = (np.flatnonzero(sizes == size) for size in np.unique(sizes))
         return [
-            (members, torch.from_numpy(np.stack([factors[j] for j in members])).to(device))
+            (members, torch.from_numpy(np.stack([factors[j] for j in members.tolist()])).to(device))
             for members in groups
         ]
 

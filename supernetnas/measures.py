@@ -235,4 +235,5 @@ def covariance_factor(rows: np.ndarray) -> np.ndarray:
     n, d = rows.shape
     deviations = (rows - rows.mean(axis=0)) / math.sqrt(max(n - 1, 1))
     # A QR decomposition, unlike a root of the covariance, does not square the condition number.
-    return np.linalg.qr(deviations, mode="r") if n > d else deviations
+    # numpy's annotations take no notice of the mode.
+    return np.linalg.qr(deviations, mode="r") if n > d else deviations  # type: ignore[return-value]

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from .module_types import ModuleListOf
 from .spaces.cells import N_NODES
 from .spaces.genotype import Genotype
 from .spaces.operations import make_operation
@@ -76,7 +77,7 @@ class NetworkCell(nn.Module):
             channels_before_last, channels_last, channels, reduction_last, affine=True
         )
         self.nodes = genotype.nodes(reduction)
-        self.edges = nn.ModuleList(
+        self.edges = ModuleListOf(
             make_operation(name, channels, 2 if reduction and state < 2 else 1, affine=True)
             for node in self.nodes
             for name, state in node
@@ -139,7 +140,7 @@ class Network(nn.Module):
             nn.BatchNorm2d(stem_channels),
         )
         layout = list(cell_layout(config.init_channels, config.n_cells))
-        self.cells = nn.ModuleList(NetworkCell(config.genotype, *row) for row in layout)
+        self.cells = ModuleListOf(NetworkCell(config.genotype, *row) for row in layout)
         self.reductions = [reduction for *_, reduction, _ in layout]
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(N_NODES * layout[-1][2], config.n_classes)

@@ -42,6 +42,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -191,18 +192,19 @@ def otdd(
         normalize, reg, reg_unit, debiased = "none", 0.1, "cost", True
     elif preset is not None:
         raise ValueError(f"preset must be 'paper' or None; got {preset!r}.")
-    options = {
-        "normalize": normalize,
-        "n_samples": n_samples,
-        "min_class_count": min_class_count,
-        "zero_rows": zero_rows,
-        "random_state": random_state,
-    }
+    measured = partial(
+        measure,
+        normalize=normalize,
+        n_samples=n_samples,
+        min_class_count=min_class_count,
+        zero_rows=zero_rows,
+        random_state=random_state,
+    )
     settings = Settings(
         lambda_x, lambda_y, label_distance, reg, reg_unit, debiased, return_coupling
     )
-    a = measure(features_a, labels_a, suffix="_a", **options)
-    b = measure(features_b, labels_b, suffix="_b", **options)
+    a = measured(features_a, labels_a, suffix="_a")
+    b = measured(features_b, labels_b, suffix="_b")
     return distances_to_many(a, [b], settings)[0]
 
 
@@ -287,7 +289,6 @@ def distances_to_many(
     if not others:
         return []
     kind, on_cpu = settings.label_distance, str(device) == "cpu"
-    measured = _exact if settings.reg is None else _entropic
     # Threads of BLAS would cost more than they give in so many small decompositions. These limits
     # and the filters of warnings are shared by all threads and must not be set inside them.
     with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
@@ -297,8 +298,8 @@ def distances_to_many(
 
         def distance(position: int) -> OTDDResult:
             other = others[position]
-            table = label_distances(target, other, kind) if on_cpu else tables[position]
-            return measured(target, other, table, settings)
+            table = label_distances(target, other, kind) if tables is None else tables[position]
+            return _distance(target, other, table, settings)
 
         n_jobs = min(n_jobs or available_cores(), len(others)) if settings.reg is None else 1
         if n_jobs == 1:
@@ -314,15 +315,12 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _exact(a: Measure, b: Measure, between_labels: np.ndarray, settings: Settings) -> OTDDResult:
-    costs = settings.costs(a, b, between_labels)
-    distance, plan = exact(a.weights, b.weights, costs)
-    return _result(a, b, distance, plan, between_labels, settings)
-
-
-def _entropic(a: Measure, b: Measure, between_labels: np.ndarray, settings: Settings) -> OTDDResult:
+def _distance(a: Measure, b: Measure, between_labels: np.ndarray, settings: Settings) -> OTDDResult:
     costs = settings.costs(a, b, between_labels)
     reg = settings.reg
+    if reg is None:
+        distance, plan = exact(a.weights, b.weights, costs)
+        return _result(a, b, distance, plan, between_labels, settings)
     if settings.reg_unit == "median":
         if (median := float(np.median(costs))) <= 0:
             raise ValueError(

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from . import __version__
-from .devices import available_device, resolve_device
+from .devices import available_device, placed, resolve_device
 from .files import (
     MAX_HEADER,
     FileError,
@@ -63,7 +64,7 @@ _MAX_CELLS = 1000  # of a network that is built to see what its file must hold
 _MAX_LABEL = 2**16  # bytes of one label
 
 
-class PersistenceMixin:
+class PersistenceMixin(BaseEstimator):
     """Saving to and loading from a folder, and pickling, for `SupernetTransferClassifier`."""
 
     def save_pretrained(
@@ -296,7 +297,7 @@ class PersistenceMixin:
         }
         if SIGNATURE in data:
             attributes["signature_"] = _parse_signature(data[SIGNATURE], files.name(SIGNATURE))
-        vars(clf).update(attributes)
+        clf.__dict__.update(attributes)
         return clf
 
     def __getstate__(self) -> dict[str, Any]:
@@ -325,7 +326,7 @@ def _build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], devic
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(True)
-    return network.to(device, memory_format=torch.channels_last).eval()
+    return placed(network, device).eval()
 
 
 # Files
@@ -542,7 +543,7 @@ def _decode_fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decode_classes(dtype: str, values: list) -> np.ndarray:
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "biufUO" or dtype.itemsize > _MAX_LABEL:
-        raise ValueError(f"labels of dtype {dtype}")
-    return np.array(values, dtype=dtype)
+    kind = np.dtype(dtype)
+    if kind.kind not in "biufUO" or kind.itemsize > _MAX_LABEL:
+        raise ValueError(f"labels of dtype {kind}")
+    return np.array(values, dtype=kind)

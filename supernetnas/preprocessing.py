@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .augmentation import Augmentation, ImageTensors, channel_statistics
+from .augmentation import Augmentation, StandardisedImages, channel_statistics
 from .images import ImageSet
-from .stored_pixels import StoredImages, StoredPixels, image_tensors
+from .stored_pixels import StoredPixels, image_tensors
 
 __all__ = ["Preprocessing"]
 
@@ -112,7 +112,7 @@ class Preprocessing:
         pixels: Tensor | StoredPixels,
         device: str | torch.device,
         augmentation: Augmentation = Augmentation.NONE,
-    ) -> ImageTensors | StoredImages:
+    ) -> StandardisedImages:
         """Put pixels on a device, at once or batch by batch, to be given out standardised."""
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         return image_tensors(pixels, mean, std, augmentation, device)
@@ -140,11 +140,13 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Preprocessing:
         """Rebuild what `to_dict` returned."""
+        height, width = (int(n) for n in data["image_size"])
+        low, high = (float(n) for n in data["value_range"])
         return cls(
-            image_size=tuple(int(n) for n in data["image_size"]),
+            image_size=(height, width),
             channels=int(data["channels"]),
             eight_bit=bool(data["eight_bit"]),
-            **{
-                name: tuple(float(n) for n in data[name]) for name in ("value_range", "mean", "std")
-            },
+            value_range=(low, high),
+            mean=tuple(float(n) for n in data["mean"]),
+            std=tuple(float(n) for n in data["std"]),
         )

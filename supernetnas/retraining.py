@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,14 +109,18 @@ def retrain(
         If the loss is not finite.
     """
     noise = _seed_draws(network, train.labels.device, generator)
-    draws = generator if train.labels.device.type == "cpu" else noise
+    draws = generator if noise is None or train.labels.device.type == "cpu" else noise
     if isinstance(network, Network):
         network.compiled = settings.compile
         network.checkpointed = settings.gradient_checkpointing
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed},
+        {"params": others, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.SGD(
-        [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+        groups,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=True,
@@ -135,8 +140,9 @@ def retrain(
         epoch = len(history)
         watch.start -= sum(row["seconds"] for row in history)
         logger.info("going on with the retraining after epoch %d", epoch)
-        for row in history if on_epoch else ():
-            on_epoch(row)
+        if on_epoch:
+            for row in history:
+                on_epoch(row)
     while epoch < epochs:
         epoch_watch = Stopwatch()
         network.train()

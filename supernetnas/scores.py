@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from .devices import placed
 from .label_distances import label_distances
 from .measures import Measure, covariance_factor
 from .signature import DatasetSignature
@@ -229,7 +230,7 @@ def batch_norm_distance(supernet: CellSupernet, data: LabelledImages) -> float:
     in a network that normalises by the running statistics.
     """
     norms = [m for m in supernet.modules() if isinstance(m, nn.BatchNorm2d)]
-    totals = dict.fromkeys(norms, 0.0)
+    totals: dict[nn.BatchNorm2d, Tensor | float] = dict.fromkeys(norms, 0.0)
 
     def collect(norm: nn.BatchNorm2d, inputs: tuple) -> None:
         x = inputs[0].double()
@@ -252,7 +253,9 @@ def batch_norm_distance(supernet: CellSupernet, data: LabelledImages) -> float:
         first, second, count = sums
         mean = first / count
         std = (second / count - mean.square()).clamp(min=0).sqrt()
-        running_mean, running_var = norm.running_mean.double(), norm.running_var.double()
+        # For torch a batch norm may lack them.
+        running_mean = norm.running_mean.double()  # type: ignore[union-attr]
+        running_var = norm.running_var.double()  # type: ignore[union-attr]
         gap = (mean - running_mean).square() + (std - running_var.sqrt()).square()
         distance = distance + (gap / (running_var + norm.eps)).mean()
     return float(distance)
@@ -287,7 +290,7 @@ def _supernet(target: ScoredTarget, source: Source, recalibrated: bool) -> CellS
         n_classes=int(target.data.labels.max()) + 1,
         seed=target.random_state,
     )
-    supernet.to(target.data.labels.device, memory_format=torch.channels_last)
+    placed(supernet, target.data.labels.device)
     if recalibrated:
         generator = torch.Generator().manual_seed(target.random_state)
         recalibrate_batch_norm(supernet, images, generator=generator)

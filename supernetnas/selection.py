@@ -259,10 +259,10 @@ def select_sources(
     Selection
     """
     check_strategy(strategy, zoo)
-    if strategy == "scratch":
+    if strategy == "scratch" or zoo is None:
         return Selection(())
-    if strategy == "multi":
-        return Selection((zoo.multi(),))
+    if strategy == "multi" and (multi := zoo.multi()) is not None:
+        return Selection((multi,))
     if strategy == "oracle":
         return Selection(tuple(zoo.singles()))
     if strategy == "random":

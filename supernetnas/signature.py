@@ -126,12 +126,13 @@ def fit_basis(
     -------
     Basis
     """
-    scatter = 0.0
+    scatter: np.ndarray | None = None
     for features, labels in datasets:
         features, _, codes, _ = checked(features, labels, normalize=normalize)
         deviations = features - _class_means(features, codes)[codes]
-        scatter = scatter + deviations.T @ deviations
-    if np.ndim(scatter) == 0:
+        own = deviations.T @ deviations
+        scatter = own if scatter is None else scatter + own
+    if scatter is None:
         raise ValueError("fit_basis needs at least one dataset.")
     if not 1 <= q <= len(scatter):
         raise ValueError(f"q must be between 1 and the number of features {len(scatter)}; got {q}.")
@@ -362,10 +363,10 @@ class DatasetSignature:
         rows = self.rows.astype(np.float64)
         means = self.means.astype(np.float64)
         if self.basis is not None:
-            means *= self.mean_scales[:, np.newaxis]
-            rows = (rows * self.row_scales) @ self.basis.components.astype(np.float64)
+            means *= _given(self.mean_scales)[:, np.newaxis]
+            rows = (rows * _given(self.row_scales)) @ self.basis.components.astype(np.float64)
             rows += means[codes]
-            rows += self._noise(means)
+            rows += self._noise(means, self.basis)
         factors = tuple(covariance_factor(block) for block in self._by_class(rows))
         sample = stratified_sample(self.kept, max(_TRANSPORT_ROWS, len(self.kept)))
         return Measure(
@@ -384,20 +385,21 @@ class DatasetSignature:
     def _by_class(self, rows: np.ndarray) -> list[np.ndarray]:
         return np.split(rows, np.cumsum(self.kept)[:-1])
 
-    def _noise(self, means: np.ndarray) -> np.ndarray:
+    def _noise(self, means: np.ndarray, basis: Basis) -> np.ndarray:
         """Stand-in (m, d) for what basis and rounding leave out, of the same energy in each class.
 
         Like that, it is orthogonal to the basis, and 0 on average over a class. Non-negative
         features vary the more the larger they are; the noise does as well.
         """
         # Seeded by content: equal noise in two signatures would be matched by the transport.
-        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(self.rows)))
+        rng = np.random.default_rng(zlib.crc32(np.ascontiguousarray(self.rows).data))
         noise = rng.normal(size=(len(self.rows), self.dimension))
         if self.nonnegative:
             noise *= np.sqrt(means.clip(0))[self._codes]
-        components = self.basis.components.astype(np.float64)
+        components = basis.components.astype(np.float64)
         noise -= (noise @ components.T) @ components
-        for block, residual in zip(self._by_class(noise), self.residuals, strict=True):
+        residuals = _given(self.residuals)
+        for block, residual in zip(self._by_class(noise), residuals, strict=True):
             if len(block) > 1:
                 block -= block.mean(axis=0)
             if (energy := np.square(block).sum() / len(block)) > 0:
@@ -500,6 +502,13 @@ def _check_arrays(arrays: dict[str, np.ndarray], n_classes: int, basis: Basis | 
     counts, kept = arrays["counts"], arrays["kept"]
     if not ((kept >= 1) & (kept <= counts)).all() or kept.sum(dtype=np.int64) != n_rows:
         raise SignatureError("counts, kept and rows of the signature contradict each other.")
+
+
+def _given(array: np.ndarray | None) -> np.ndarray:
+    """An array that every compact signature has."""
+    if array is None:
+        raise SignatureError("A signature with a basis lacks its scales or residuals.")
+    return array
 
 
 def _class_means(features: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augmentation import Augmentation, ImageTensors
+from .augmentation import Augmentation, ImageTensors, StandardisedImages
 from .image_sets import ImageSet
 
 __all__ = ["MEMORY", "StoredImages", "StoredPixels", "decode", "decoded_size", "image_tensors"]
@@ -38,7 +38,7 @@ class _File:
         weakref.finalize(self, self._file.close)
 
     def write(self, array: np.ndarray) -> None:
-        rest = memoryview(array).cast("B")
+        rest = array.data.cast("B")
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
@@ -50,7 +50,7 @@ class _File:
             ) from error
 
     def read(self, position: int, array: np.ndarray) -> None:
-        rest = memoryview(array).cast("B")
+        rest = array.data.cast("B")
         with self._lock:
             self._file.seek(position)
             while rest:
@@ -208,7 +208,8 @@ def image_tensors(
     std: Tensor,
     augmentation: Augmentation = Augmentation.NONE,
     device: str | torch.device = "cpu",
-) -> ImageTensors | StoredImages:
+) -> StandardisedImages:
     """Give out pixels as standardised batches; arguments as for `ImageTensors`."""
-    kind = StoredImages if isinstance(pixels, StoredPixels) else ImageTensors
-    return kind(pixels, mean, std, augmentation, device)
+    if isinstance(pixels, StoredPixels):
+        return StoredImages(pixels, mean, std, augmentation, device)
+    return ImageTensors(pixels, mean, std, augmentation, device)

@@ -17,10 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from .augmentation import ImageTensors
+from .augmentation import StandardisedImages
 from .distributed import ALONE, Processes
 from .files import write_atomic
-from .stored_pixels import StoredImages
 
 __all__ = [
     "LabelledImages",
@@ -47,13 +46,13 @@ class LabelledImages:
 
     Attributes
     ----------
-    images : ImageTensors or StoredImages
+    images : StandardisedImages
         n images.
     labels : torch.Tensor of shape (n,), int64
         Class indices, on the device of the images.
     """
 
-    images: ImageTensors | StoredImages
+    images: StandardisedImages
     labels: Tensor
 
     def __len__(self) -> int:
@@ -165,7 +164,7 @@ def class_weights(labels: Tensor, n_classes: int, class_weight: str | dict | Non
     if class_weight is None:
         return None
     counts = torch.bincount(labels, minlength=n_classes).to(torch.float32)
-    if class_weight == "balanced":
+    if isinstance(class_weight, str):  # "balanced"
         return (len(labels) / (n_classes * counts.clamp(min=1))).to(labels.device)
     weights = torch.ones(n_classes)
     for index, weight in class_weight.items():
@@ -212,7 +211,7 @@ def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
     """Normalise by the statistics of the batch and leave the running statistics as they are."""
     norms = _batch_norms(module)
     momenta = [bn.momentum for bn in norms]
-    counters = [bn.num_batches_tracked for bn in norms]
+    counters = [n for bn in norms if (n := bn.num_batches_tracked) is not None]
     kept = torch.stack(counters) if counters else None
     for bn in norms:
         bn.momentum = 0.0
@@ -226,7 +225,7 @@ def frozen_batch_norm(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held_constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def held_constant(parameters: Iterable[Tensor]) -> Iterator[None]:
     """Compute no gradients of ``parameters`` meanwhile.
 
     Asking `torch.autograd.grad` for others alone is not enough: an operation that has its backward
@@ -245,7 +244,7 @@ def held_constant(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 @torch.no_grad()
 def recalibrate_batch_norm(
     module: nn.Module,
-    images: ImageTensors | StoredImages,
+    images: StandardisedImages,
     *,
     batch_size: int = 64,
     max_batches: int = 20,

@@ -179,7 +179,7 @@ def _check_image_size(image_size) -> None:
     if (
         not isinstance(sides, list | tuple)
         or len(sides) not in (1, 2)
-        or not all(isinstance(n, numbers.Integral) and least <= n <= greatest for n in sides)
+        or not all(isinstance(n, numbers.Integral) and least <= int(n) <= greatest for n in sides)
     ):
         raise ValueError(
             f"image_size must be 'auto', or one or two integers of {least} to {greatest} pixels. "
@@ -249,7 +249,7 @@ def _weights_by_position(
     if unknown:
         raise ValueError(f"class_weight names classes that y does not hold: {unknown}.")
     for label, weight in class_weight.items():
-        if not isinstance(weight, numbers.Real) or not 0 < weight < math.inf:
+        if not isinstance(weight, numbers.Real) or not 0 < float(weight) < math.inf:
             raise ValueError(f"class_weight[{label!r}] must be a positive number; got {weight!r}.")
     return {position[label]: float(weight) for label, weight in class_weight.items()}
 

@@ -28,30 +28,35 @@ def distance(args: argparse.Namespace) -> None:
             _check_plot(f"--{option}", path)
     arguments = [args.a, *args.b]
     zoo = None
-    if not args.b or not all(Path(argument).exists() for argument in arguments):
+    if not args.b or not all(map(_is_path, arguments)):
         zoo = Zoo.open(args.zoo)
-    others = args.b or [source.name for source in zoo.singles() if source.name != args.a]
+    whole = None if args.b else zoo  # all of which A is compared with
+    others = args.b
+    if whole is not None:
+        others = [source.name for source in whole.singles() if source.name != args.a]
     if not others:
         raise ValueError(f"{zoo!r} has nothing to compare {args.a!r} with.")
     device = resolve_device(args.device)
     embedder = _embedder(args.embedder, zoo) if any(map(_is_path, arguments)) else None
 
     def signature(argument: str) -> DatasetSignature:
-        if not _is_path(argument):
+        if zoo is not None and not _is_path(argument):
             return zoo[argument].signature()
-        return _signature(argument, embedder, str(device), progress_shown(args.quiet))
+        # There is an embedder if any argument is a path.
+        verbose = progress_shown(args.quiet)
+        return _signature(argument, embedder, str(device), verbose)  # type: ignore[arg-type]
 
     if args.heatmap and args.a in others:
         raise ValueError(f"--heatmap: {args.a} is compared with itself; leave it out of B.")
     for argument in arguments:
-        if not _is_path(argument):
+        if zoo is not None and not _is_path(argument):
             zoo[argument]  # an unknown name is better found before the features are computed
     target = signature(args.a)
-    if not args.b and len(others) > FEW_SOURCES:
-        proposed = zoo.subset(others).nearest(target, SHORTLIST)
+    if whole is not None and len(others) > FEW_SOURCES:
+        proposed = whole.subset(others).nearest(target, SHORTLIST)
         print(f"The {len(proposed)} of {len(others)} sources that the zoo's vectors propose:\n")
         others = list(proposed)
-    signatures = [signature(b) if args.b else zoo[b].signature() for b in others]
+    signatures = [signature(b) if whole is None else whole[b].signature() for b in others]
     results = dict(zip(others, target.distances(signatures, device=device), strict=True))
     ranked = sorted(results.items(), key=lambda item: item[1].distance)
     nearest, best = ranked[0]

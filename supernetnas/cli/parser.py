@@ -441,7 +441,7 @@ def _add_zoo(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_embedder(parser: argparse.ArgumentParser) -> None:
+def _add_embedder(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--embedder",
         metavar="NAME",

@@ -9,12 +9,12 @@ from typing import Any
 __all__ = ["fields", "progress_shown", "table"]
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """Align rows in columns under a head; numbers to the right."""
-    rows = [list(row) for row in rows]
-    lines = [[_text(value) for value in row] for row in [head, *rows]]
+    body = [list(row) for row in rows]
+    lines = [[_text(value) for value in row] for row in [head, *body]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    right = [any(_is_number(row[column]) for row in rows) for column in range(len(head))]
+    right = [any(_is_number(row[column]) for row in body) for column in range(len(head))]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)

@@ -90,8 +90,8 @@ def vectors(args: argparse.Namespace) -> None:
     """Give the sources of a zoo vectors."""
     zoo = Zoo.open(args.zoo)
     zoo.index_vectors()
-    space = zoo.vector_space()
-    print(f"{len(zoo.singles())} sources have vectors of {space.dimension} numbers.")
+    if (space := zoo.vector_space()) is not None:
+        print(f"{len(zoo.singles())} sources have vectors of {space.dimension} numbers.")
 
 
 def pretrain(args: argparse.Namespace) -> None:

@@ -172,9 +172,8 @@ class ClassCouplingDisplay:
             scale = self.figure_.colorbar(self.im_, ax=ax, shrink=0.8, format="{x:.0%}")
             scale.set_label("share of the class")
             scale.outline.set_visible(False)
-        small = {"fontsize": "small"}
-        ax.set_xticks(range(len(columns)), columns, rotation=90, **small)
-        ax.set_yticks(range(len(shares)), [str(name) for name in self.classes_a], **small)
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize="small")
+        ax.set_yticks(range(len(shares)), [str(name) for name in self.classes_a], fontsize="small")
         ax.set_xlabel(f"classes of {self.names[1]}")
         ax.set_ylabel(f"classes of {self.names[0]}")
         ax.tick_params(length=0)

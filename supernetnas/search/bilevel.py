@@ -236,6 +236,7 @@ class BilevelSearch:
         self.supernet.train()
         device = self.train.labels.device
         total_loss = correct = torch.zeros((), device=device)
+        loss: Tensor | float
         for position, index in enumerate(batches):
             step = self.epoch * len(batches) + position
             for group in self.weight_optimizer.param_groups:

@@ -111,7 +111,7 @@ def network_cost(
         ):
             inputs = cell_inputs(before, last, channels, reduction_last, affine=True)
             fixed += _cost(inputs[0], (before, *size_before)) + _cost(inputs[1], (last, *size))
-            inner = tuple(-(-side // 2) for side in size) if reduction else size
+            inner = (-(-size[0] // 2), -(-size[1] // 2)) if reduction else size
             cache: dict[tuple[str, bool], np.ndarray] = {}
             states = [state for node in range(N_NODES) for state in range(node + 2)]
             for edge, (names, state) in enumerate(
@@ -166,7 +166,7 @@ class Budget:
         limits = (max_macs, max_parameters)
         self._units = [unit for unit, limit in enumerate(limits) if limit is not None]
         self._limits = np.array([limits[unit] for unit in self._units], np.int64)
-        self._tensors: tuple[Tensor, ...] | None = None
+        self._tensors: tuple[Tensor, Tensor] | None = None
         self._check()
 
     def _check(self) -> None:
@@ -231,9 +231,10 @@ class Budget:
                 first = node * (node + 3) // 2
                 share[:, first : first + node + 2] = 2 / (node + 2)
             rows = (np.stack(self.cost.edges) * share).reshape(-1, 2)
-            arrays = masks, np.concatenate([rows, self.cost.fixed[None]])
-            self._tensors = tuple(
-                torch.from_numpy(array).to(like, non_blocking=True) for array in arrays
+            costs = np.concatenate([rows, self.cost.fixed[None]])
+            self._tensors = (
+                torch.from_numpy(masks).to(like, non_blocking=True),
+                torch.from_numpy(costs).to(like, non_blocking=True),
             )
         return self._tensors
 
@@ -244,15 +245,17 @@ class Budget:
         ----------
         weights : tuple of two torch.Tensor of shape (14, k)
         """
-        scores = [w.detach().double().cpu().numpy() for w in weights]
+        return self._best([w.detach().double().cpu().numpy() for w in weights])
+
+    def _fewest_parameters(self) -> int:
+        costs = [-edges[..., 1].astype(float) for edges in self.cost.edges]
+        return self.cost.of(self._best(costs))[1]
+
+    def _best(self, scores: Sequence[np.ndarray]) -> Genotype:
         found = self._solve(scores)
         if found is None:
             raise RuntimeError("The limits were checked, yet no genotype keeps them.")
         return found
-
-    def _fewest_parameters(self) -> int:
-        costs = [-edges[..., 1].astype(float) for edges in self.cost.edges]
-        return self.cost.of(self._solve(costs))[1]
 
     def _options(self, scores: Sequence[np.ndarray] | None) -> list[_Options]:
         """For each node of the two cells, all pairs of edges with operations."""
@@ -328,7 +331,10 @@ def _undominated(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     if costs.shape[1] < 2:
         best = np.maximum.accumulate(values[order])
         return order[np.concatenate([[True], best[1:] > best[:-1]])]
-    kept, stairs, heights = [], [], []  # second cost, and best value up to it; both rising
+    kept: list[int] = []
+    # Second cost, and best value up to it; both rising.
+    stairs: list[float] = []
+    heights: list[float] = []
     for index in order.tolist():
         second, value = costs[index, 1], values[index]
         place = bisect_right(stairs, second)

@@ -123,14 +123,10 @@ class PerturbationDerivation:
                 first = node * (node + 3) // 2
                 nodes.append(
                     tuple(
-                        (
-                            space.edges(bool(kind))[first + state][
-                                self.chosen[kind][first + state]
-                            ],
-                            state,
-                        )
+                        (space.edges(bool(kind))[first + state][index], state)
                         for state in range(node + 2)
                         if first + state not in self.removed[kind]
+                        and (index := self.chosen[kind][first + state]) is not None
                     )
                 )
             cells.append(tuple(nodes))
@@ -149,7 +145,7 @@ class PerturbationDerivation:
                     row[index] = 1.0
                 rows.append(row)
             result.append(torch.stack(rows))
-        return tuple(result)
+        return result[0], result[1]
 
     # Projections
 

@@ -28,6 +28,7 @@ from ..supernets.cell import CellSupernet
 from ..supernets.partial import PartialSupernet
 from ..training import LabelledImages
 from .bilevel import BilevelSearch, SearchSettings
+from .stopping import EigenvalueRise
 
 __all__ = ["DirichletSearch", "dirichlet_sample"]
 
@@ -77,6 +78,7 @@ class DirichletSearch(BilevelSearch):
         Stage that has been entered.
     """
 
+    supernet: PartialSupernet
     partial_channels: tuple[int, ...] = (6, 4)
     n_operations: tuple[int | None, ...] = (None, 4)
     frozen_share = 0.4
@@ -131,12 +133,13 @@ class DirichletSearch(BilevelSearch):
 
     def _draw(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         supernet = self.supernet
-        return tuple(
+        normal, reduce = (
             dirichlet_sample(alphas, mask, generator or self._noise)
             for alphas, mask in zip(
                 supernet.alpha_parameters(), supernet.operation_masks(), strict=True
             )
         )
+        return normal, reduce
 
     def _epochs_of(self, stage: int) -> tuple[int, int]:
         """First epoch of a stage, from 0, and of the next."""
@@ -150,8 +153,8 @@ class DirichletSearch(BilevelSearch):
     def _enter(self, stage: int) -> None:
         """Prune, widen, and hand the momentum of all other weights to a new optimizer."""
         self.stage = stage
-        if self.n_operations[stage] is not None:
-            self.supernet.prune(self.n_operations[stage])
+        if (n_operations := self.n_operations[stage]) is not None:
+            self.supernet.prune(n_operations)
         self.supernet.widen(self.partial_channels[stage], self.generator)
         self.supernet.seed_noise(self._noise)
         old = self.weight_optimizer
@@ -159,7 +162,7 @@ class DirichletSearch(BilevelSearch):
         for weight in self.supernet.weight_parameters():
             if weight in old.state:
                 self.weight_optimizer.state[weight] = old.state[weight]
-        if hasattr(self.stopping, "restart"):
+        if isinstance(self.stopping, EigenvalueRise):
             self.stopping.restart()
 
     def checkpoint(self) -> tuple[dict[str, Tensor], dict]:

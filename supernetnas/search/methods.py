@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..spaces.genotype import Genotype
-from ..training import Stopwatch
+from ..supernets.cell import CellSupernet
+from ..training import LabelledImages, Stopwatch
 from .bilevel import BilevelSearch, SearchSettings
 from .derivation import PerturbationDerivation
 from .diagnostics import warn_of_collapse
@@ -30,7 +32,7 @@ SEARCH_METHODS: dict[str, type[BilevelSearch]] = {
 }
 """Class of each method. "darts" is "sdarts" without its perturbation."""
 
-STOPPING_RULES = {
+STOPPING_RULES: dict[str, Callable[[], Settled | EigenvalueRise | None]] = {
     "plateau": lambda: None,
     "settled": Settled,
     "eigenvalue": EigenvalueRise,
@@ -77,7 +79,14 @@ def derive(
 
 
 def make_search(
-    method: str, stopping: str, *args, settings: SearchSettings, **kwargs
+    method: str,
+    stopping: str,
+    supernet: CellSupernet,
+    train: LabelledImages,
+    validation: LabelledImages,
+    *,
+    settings: SearchSettings,
+    **kwargs,
 ) -> BilevelSearch:
     """Build the search of a method.
 
@@ -87,10 +96,12 @@ def make_search(
         A key of `SEARCH_METHODS`.
     stopping : str
         A key of `STOPPING_RULES`.
-    *args, settings, **kwargs
+    supernet, train, validation, settings, **kwargs
         Of `BilevelSearch`. The settings' perturbation counts for "sdarts" alone.
     """
     if method != "sdarts":
         settings = replace(settings, perturbation="none")
     rule = STOPPING_RULES[stopping]()
-    return SEARCH_METHODS[method](*args, settings=settings, stopping=rule, **kwargs)
+    return SEARCH_METHODS[method](
+        supernet, train, validation, settings=settings, stopping=rule, **kwargs
+    )

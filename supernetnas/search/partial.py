@@ -37,6 +37,7 @@ class PartialChannelSearch(BilevelSearch):
         Share of the epochs, from the first, that leave alphas and betas as they are.
     """
 
+    supernet: PartialSupernet
     partial_channels = 4
     frozen_share = 0.3
 
@@ -49,8 +50,8 @@ class PartialChannelSearch(BilevelSearch):
         generator: torch.Generator,
         **kwargs,
     ) -> None:
-        betas = tuple(1e-3 * torch.randn(N_EDGES, generator=generator) for _ in range(2))
-        partial = PartialSupernet(supernet, self.partial_channels, betas)
+        normal, reduce = (1e-3 * torch.randn(N_EDGES, generator=generator) for _ in range(2))
+        partial = PartialSupernet(supernet, self.partial_channels, (normal, reduce))
         super().__init__(partial, train, validation, settings, generator, **kwargs)
 
     def alphas_frozen(self) -> bool:

@@ -14,7 +14,7 @@ any case the attacked loss is then the loss that is trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -62,6 +62,10 @@ def _uniform(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
     return (2 * drawn.to(like, non_blocking=True) - 1) * radius
 
 
+def _weights(tensors: Iterable[Tensor]) -> Weights:
+    return tuple(tensors)  # type: ignore[return-value]  # as many as the weights that they are of
+
+
 def random_perturbation(
     weights: Weights, masks: Weights, radius: float, generator: torch.Generator
 ) -> Weights:
@@ -76,7 +80,7 @@ def random_perturbation(
     generator : torch.Generator
         On the device of the weights there is no transfer.
     """
-    return tuple(
+    return _weights(
         to_simplex(weight + _uniform(weight, radius, generator), mask)
         for weight, mask in zip(weights, masks, strict=True)
     )
@@ -110,13 +114,13 @@ def adversarial_perturbation(
     step = 2 * radius / n_steps
     attacked = random_perturbation(weights, masks, radius, generator)
     for _ in range(n_steps):
-        attacked = tuple(weight.detach().requires_grad_() for weight in attacked)
+        attacked = _weights(weight.detach().requires_grad_() for weight in attacked)
         gradients = torch.autograd.grad(loss(attacked), attacked, materialize_grads=True)
         with torch.no_grad():
-            attacked = tuple(
+            attacked = _weights(
                 to_simplex(weight + (x + step * g.sign() - weight).clamp(-radius, radius), mask)
                 for weight, mask, x, g in zip(weights, masks, attacked, gradients, strict=True)
             )
     with torch.no_grad():
         worse = loss(attacked) > clean_loss
-    return tuple(torch.where(worse, a, w) for a, w in zip(attacked, weights, strict=True))
+    return _weights(torch.where(worse, a, w) for a, w in zip(attacked, weights, strict=True))

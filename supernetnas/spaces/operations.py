@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..module_types import Layers
+
 __all__ = [
     "OPERATIONS",
     "DilatedConv",
@@ -41,7 +43,7 @@ def _depthwise(channels: int, kernel: int, stride: int, dilation: int = 1) -> nn
     )
 
 
-class ReLUConvBN(nn.Sequential):
+class ReLUConvBN(Layers):
     """ReLU, 1x1 convolution, batch norm: brings a cell's input to the cell's channels."""
 
     def __init__(self, channels_in: int, channels_out: int, affine: bool) -> None:
@@ -69,7 +71,7 @@ class FactorizedReduce(nn.Module):
         return self.bn(torch.cat([self.conv_even(x), self.conv_odd(shifted)], dim=1))
 
 
-class SeparableConv(nn.Sequential):
+class SeparableConv(Layers):
     """(ReLU, depthwise, pointwise, batch norm) twice, the stride in the first half."""
 
     def __init__(self, channels: int, kernel: int, stride: int, affine: bool) -> None:
@@ -117,10 +119,15 @@ class Pool(nn.Module):
     def __init__(self, kind: str, channels: int, stride: int, normalize: bool) -> None:
         super().__init__()
         if kind == "max":
-            self.pool: nn.Module = nn.MaxPool2d(3, stride, padding=1)
+            self.pool: nn.MaxPool2d | nn.AvgPool2d = nn.MaxPool2d(3, stride, padding=1)
         else:
             self.pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
         self.bn = nn.BatchNorm2d(channels, affine=False) if normalize else nn.Identity()
+
+    @property
+    def stride(self) -> int:
+        """Stride of the pooling, the same for height and width."""
+        return self.pool.stride  # type: ignore[return-value]  # which may be a pair in general
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.pool(x))

@@ -19,6 +19,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..devices import placed
+from ..module_types import ModuleListOf
 from ..spaces.cells import N_EDGES, N_NODES, SearchSpace, get_space
 from ..spaces.genotype import Genotype
 from ..spaces.operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
@@ -107,7 +109,7 @@ def cell_layout(init_channels: int, n_cells: int) -> Iterator[tuple[int, int, in
 
 def cell_inputs(
     channels_before_last: int, channels_last: int, channels: int, reduction_last: bool, affine: bool
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[FactorizedReduce | ReLUConvBN, ReLUConvBN]:
     """Build the two modules that bring a cell's inputs to its channels and to one size."""
     first = FactorizedReduce if reduction_last else ReLUConvBN
     return first(channels_before_last, channels, affine), ReLUConvBN(
@@ -136,8 +138,8 @@ class SupernetCell(nn.Module):
             channels_before_last, channels_last, channels, reduction_last, affine=False
         )
         sources = [state for node in range(N_NODES) for state in range(node + 2)]
-        self.edges = nn.ModuleList(
-            nn.ModuleList(
+        self.edges = ModuleListOf(
+            ModuleListOf(
                 make_operation(name, channels, 2 if reduction and state < 2 else 1, affine=False)
                 for name in names
             )
@@ -193,6 +195,10 @@ class CellSupernet(nn.Module):
         they computed: less memory for more time; False by default.
     """
 
+    alphas_normal: nn.Parameter
+    alphas_reduce: nn.Parameter
+    mask_normal: Tensor
+    mask_reduce: Tensor
     fused = True
     merged: bool | None = None
     compiled = False
@@ -207,7 +213,7 @@ class CellSupernet(nn.Module):
             nn.Conv2d(config.input_channels, stem_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(stem_channels),
         )
-        self.cells = nn.ModuleList()
+        self.cells: ModuleListOf[SupernetCell] = ModuleListOf()
         self.reductions: list[bool] = []
         for before, last, channels, reduction, reduction_last in cell_layout(
             config.init_channels, config.n_cells
@@ -241,12 +247,13 @@ class CellSupernet(nn.Module):
 
     def operation_weights(self) -> tuple[Tensor, Tensor]:
         """Softmax of the alphas over the operations of each edge; rows sum to one."""
-        return tuple(
+        normal, reduce = (
             alphas.masked_fill(~mask, -torch.inf).softmax(dim=1)
             for alphas, mask in zip(
                 (self.alphas_normal, self.alphas_reduce), self.operation_masks(), strict=True
             )
         )
+        return normal, reduce
 
     def decision_weights(self) -> tuple[Tensor, Tensor]:
         """What `genotype` compares: here the operation weights."""
@@ -344,7 +351,7 @@ class CellSupernet(nn.Module):
     def place(self, device: torch.device) -> CellSupernet:
         """Move to a device, in the memory format in which the cells run there; returns itself."""
         layout = torch.contiguous_format if self._merges(device) else torch.channels_last
-        return self.to(device, memory_format=layout)
+        return placed(self, device, layout)
 
     def _merges(self, device: torch.device) -> bool:
         wanted = device.type == "cuda" if self.merged is None else self.merged
@@ -372,8 +379,8 @@ class CellSupernet(nn.Module):
             count = mask.sum(1)
             entropy = -torch.xlogy(weights, weights).sum(1).detach()
             shares.append((entropy / count.log())[count > 1])
-        shares = torch.cat(shares)
-        return float(shares.mean()) if len(shares) else 0.0
+        of_edges = torch.cat(shares)
+        return float(of_edges.mean()) if len(of_edges) else 0.0
 
 
 def _state(item: tuple[float, str, int]) -> int:

@@ -62,14 +62,17 @@ __all__ = [
 ]
 
 
+_PoolKey = tuple[type[nn.Module], int | tuple[int, int]]  # kind and stride
+
+
 class State:
     """A state of a cell, with what several edges may want of it, computed once."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
         self._relu: Tensor | None = None
-        self._pools: dict[tuple[type, int], Tensor] = {}
-        self._normalised: dict[tuple[type, int], tuple[Tensor, nn.Module, list[Tensor]]] = {}
+        self._pools: dict[_PoolKey, Tensor] = {}
+        self._normalised: dict[_PoolKey, tuple[Tensor, nn.BatchNorm2d, list[Tensor]]] = {}
 
     @property
     def relu(self) -> Tensor:
@@ -201,7 +204,7 @@ def _compiled(cell: nn.Module) -> Callable[..., Tensor]:
 
 
 def _run(cell: nn.Module, before_last: Tensor, last: Tensor, *weights: Tensor) -> Tensor:
-    function = fused_cell if weights else fused_network_cell
+    function: Callable[..., State] = fused_cell if weights else fused_network_cell
     return function(cell, State(before_last), State(last), *weights).value
 
 
@@ -241,7 +244,7 @@ def recomputed(module: nn.Module, function: Callable[..., Tensor], *tensors: Ten
     )
 
 
-def input_state(module: nn.Module, state: State) -> State:
+def input_state(module: FactorizedReduce | ReLUConvBN, state: State) -> State:
     """Bring an output of a cell before to the channels and the size of this one."""
     if isinstance(module, FactorizedReduce):
         return State(_batch_norm(module.bn, _factorized(module, state.relu)))
@@ -279,12 +282,15 @@ def _factorized(module: FactorizedReduce, x: Tensor) -> Tensor:
     )
 
 
-def _batch_norm(bn: nn.BatchNorm2d, x: Tensor, weight: Tensor | None = None) -> Tensor:
+def _batch_norm(
+    bn: nn.BatchNorm2d | nn.Identity, x: Tensor, weight: Tensor | None = None
+) -> Tensor:
     """Return ``bn(x)``, or ``weight * bn(x)`` for a batch norm without a scale of its own."""
     if isinstance(bn, nn.Identity):  # folded into the convolution before it
         return x
     if isinstance(bn, nn.SyncBatchNorm):
         return _times(weight, bn(x))
+    scale: Tensor
     scale, offset = bn.weight, bn.bias
     if weight is not None:
         # Dense on purpose: an expanded scale gives wrong gradients for channels-last input.

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -97,7 +97,8 @@ class Statistics:
         )
 
 
-_Job = tuple[nn.Module, int, int]  # operation, row of the node it feeds, entry of its weight
+# An operation of the kind it is listed under, row of the node it feeds, entry of its weight.
+_Job = tuple[Any, int, int]
 
 
 @dataclass
@@ -136,14 +137,11 @@ class _Plan:
         for states in ([0, 1], [2], [3], [4]):
             first = max(states[0] - 1, 0)
             jobs = _jobs(cell, states, first, width)
-            wave = _Wave(
-                states,
-                N_NODES - first,
-                *(
-                    [[job[0] for job in of_state] for of_state in jobs[kind]]
-                    for kind in (SeparableConv, DilatedConv, FactorizedReduce)
-                ),
+            separable, dilated, reduced = (
+                [[job[0] for job in of_state] for of_state in jobs[kind]]
+                for kind in (SeparableConv, DilatedConv, FactorizedReduce)
             )
+            wave = _Wave(states, N_NODES - first, separable, dilated, reduced)
             self._add_convolutions(wave)
             rows: dict[type, list[_Job]] = {k: [j for of in v for j in of] for k, v in jobs.items()}
             entries = {kind: [entry for *_, entry in found] for kind, found in rows.items()}
@@ -332,9 +330,9 @@ def _wave(wave: _Wave, states: list[Tensor], parts: _Parts, statistics: Statisti
         kernels = next(parts.kernels)
         if operations:
             first.append(_depthwise(x, kernels, stride, 1))
-    for position, operations in enumerate(wave.dilated):
+    for position, of_state in enumerate(wave.dilated):
         kernels = next(parts.kernels)
-        if operations:
+        if of_state:
             x = phases[position][0] if phases else relus[position]
             first.append(_depthwise(x, kernels, 1, 1 if phases else 2))
     second = [piece for _ in wave.separable for piece in next(parts.kernels)]
@@ -409,12 +407,10 @@ def _reductions(even: Tensor, odd: Tensor, operations: list[FactorizedReduce]) -
 
 def _stride(wave: _Wave) -> int:
     """Stride of a wave's operations; 1 where none has any."""
-    for operations in (wave.separable, wave.dilated, wave.pools, wave.reduced):
-        for entry in operations:
-            for operation in entry[1] if operations is wave.pools else entry:
-                if isinstance(operation, SeparableConv):
-                    return operation[1].stride[0]
-                if isinstance(operation, DilatedConv):
-                    return operation.stride
-                return 2 if isinstance(operation, FactorizedReduce) else operation.pool.stride
-    return 1
+    strides = [
+        *(op[1].stride[0] for of_state in wave.separable for op in of_state),
+        *(op.stride for of_state in wave.dilated for op in of_state),
+        *(pool.stride for _, twins in wave.pools for pool in twins),
+        *(2 for of_state in wave.reduced for _ in of_state),
+    ]
+    return strides[0] if strides else 1

@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..module_types import ModuleListOf
 from ..spaces.cells import N_NODES
 from ..spaces.operations import FactorizedReduce, make_operation
 from ..training import seeded_modules
@@ -69,6 +70,8 @@ class PartialCell(nn.Module):
         K.
     """
 
+    shuffle: Tensor
+
     def __init__(
         self, cell: SupernetCell, names: tuple[tuple[str, ...], ...], reduction: bool, partial: int
     ) -> None:
@@ -88,8 +91,8 @@ class PartialCell(nn.Module):
         like = self.input1[1].weight
         sources = [state for node in range(N_NODES) for state in range(node + 2)]
         with seeded_modules(0):  # the initial values are overwritten
-            self.edges = nn.ModuleList(
-                nn.ModuleList(
+            self.edges = ModuleListOf(
+                ModuleListOf(
                     make_operation(name, self.active, self._stride(state), affine=False)
                     for name in names
                 )
@@ -107,7 +110,7 @@ class PartialCell(nn.Module):
         wide = cell.edges.state_dict(keep_vars=True)
         for name, narrow in self.edges.state_dict(keep_vars=True).items():
             edge, index, part, *_ = name.split(".")
-            places = tuple(slice(n) for n in narrow.shape)
+            places: tuple[slice | Tensor, ...] = tuple(slice(n) for n in narrow.shape)
             operation = self.edges[int(edge)][int(index)]
             if isinstance(operation, FactorizedReduce) and part == "bn" and narrow.ndim:
                 # It follows two convolutions, and the leading channels of both are used.
@@ -172,6 +175,10 @@ class PartialSupernet(CellSupernet):
         Only with edge weights.
     """
 
+    # Whatever reads the cells of a supernet is overridden here, or is satisfied with these.
+    cells: ModuleListOf[PartialCell]  # type: ignore[assignment]
+    betas_normal: nn.Parameter
+    betas_reduce: nn.Parameter
     fused = False
 
     def __init__(
@@ -182,7 +189,7 @@ class PartialSupernet(CellSupernet):
         source = copy.deepcopy(supernet)
         self.config, self.reductions = source.config, source.reductions
         self.stem, self.classifier = source.stem, source.classifier
-        self.cells = nn.ModuleList(
+        self.cells = ModuleListOf(
             PartialCell(cell, source.space.edges(reduction), reduction, partial)
             for cell, reduction in zip(source.cells, source.reductions, strict=True)
         )
@@ -230,17 +237,19 @@ class PartialSupernet(CellSupernet):
         if not self.has_betas:
             return None, None
         sizes = [node + 2 for node in range(N_NODES)]
-        return tuple(
+        normal, reduce = (
             torch.cat([part.softmax(0) for part in betas.split(sizes)])
             for betas in (self.betas_normal, self.betas_reduce)
         )
+        return normal, reduce
 
     def decision_weights(self) -> tuple[Tensor, Tensor]:
         """Operation weights times the weight of their edge."""
-        return tuple(
+        normal, reduce = (
             weights if edges is None else weights * edges[:, None]
             for weights, edges in zip(self.operation_weights(), self.edge_weights(), strict=True)
         )
+        return normal, reduce
 
     def features(self, x: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """As in `CellSupernet`; ``weights`` are those of the operations, before the edges'."""
@@ -268,7 +277,8 @@ class PartialSupernet(CellSupernet):
             for edge, names in enumerate(getattr(self.space, kind)):
                 ranked = sorted(
                     (i for i in range(len(names)) if mask[edge, i]),
-                    key=lambda i, edge=edge, alphas=alphas: -float(alphas[edge, i]),
+                    key=alphas[edge].tolist().__getitem__,
+                    reverse=True,
                 )
                 kept = ranked[:n_kept]
                 if {names[i] for i in kept} == {"none"} and len(ranked) > n_kept:

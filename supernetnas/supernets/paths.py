@@ -14,7 +14,7 @@ from .fused import State, checkpointed, count_batch, dense_cat, input_state, wei
 
 __all__ = ["Choices", "choices_of", "path_scores"]
 
-Choices = tuple[Sequence[int | None], Sequence[int | None]]
+Choices = Sequence[Sequence[int | None]]
 """For the normal and the reduction cell, the operation on each of the 14 edges; None for none."""
 
 

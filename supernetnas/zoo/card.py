@@ -167,7 +167,7 @@ def source_card(source: Source, address: str) -> str:
     """Return the card of a source in a repository of its own."""
     entry = source._entry
     provenance, config = entry.provenance, entry.config
-    rows = [
+    rows: list[list[Any]] = [
         ["dataset", provenance.get("dataset")],
         ["upstream collection", provenance.get("upstream")],
         ["images taken from", provenance.get("source")],

@@ -56,9 +56,7 @@ def load_datasets(paths: Iterable[str | os.PathLike]) -> list[SourceDataset]:
     for path in map(Path, paths):
         files = sorted(path.glob("*.npz")) if path.is_dir() else []
         if files:
-            order = {name: position for position, name in enumerate(_album(path))}
-            files.sort(key=lambda file, order=order: order.get(file.name, len(order)))
-            datasets += [load_npz_dataset(file) for file in files]
+            datasets += [load_npz_dataset(file) for file in _in_order(files, _album(path))]
         else:
             datasets.append(load_dataset(path))
     return datasets
@@ -153,6 +151,12 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not {"X", "y"} <= arrays.keys():
         raise ValueError(f"{path} must hold the arrays X, y and classes; it holds {found}.")
     return arrays
+
+
+def _in_order(files: list[Path], album: Mapping[str, Any]) -> list[Path]:
+    """Files in the order of an album, then those that it does not list."""
+    order = {name: position for position, name in enumerate(album)}
+    return sorted(files, key=lambda file: order.get(file.name, len(order)))
 
 
 def _album(folder: Path) -> dict[str, Mapping[str, Any]]:

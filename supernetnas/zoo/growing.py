@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..files import FileError, dump_safetensors, parse_json, plain, read_bytes
 from ..hub import HubAddress, HubRepository
@@ -28,10 +28,15 @@ if TYPE_CHECKING:
     from ..signature import DatasetSignature
     from .zoo import Zoo
 
-__all__ = ["classifier_contents", "link_repository", "merge_zoos"]
+__all__ = ["classifier_contents", "is_classifier", "link_repository", "merge_zoos"]
 
 
 # From a classifier
+
+
+def is_classifier(source: object) -> TypeGuard[SupernetTransferClassifier]:
+    """Whether a source is to be made of this; the class itself is not imported, it imports zoos."""
+    return hasattr(source, "get_params")
 
 
 def classifier_contents(
@@ -84,9 +89,8 @@ def classifier_contents(
 def _signature(clf: SupernetTransferClassifier, zoo: Zoo, X: Any, y: Any) -> DatasetSignature:
     if (X is None) != (y is None):
         raise ValueError("Pass both X and y, or neither.")
-    if X is not None:
-        signature = _sign(clf, X, y)
-    elif (signature := getattr(clf, "signature_", None)) is None:
+    signature = getattr(clf, "signature_", None) if X is None else _sign(clf, X, y)
+    if signature is None:
         raise ValueError(
             f"A fit with strategy={clf.strategy!r} makes no signature of the images, which a "
             "source needs to be chosen by. Pass them: zoo.add(clf, name=..., X=X, y=y)."

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -84,8 +84,8 @@ STRATEGY_NAMES = ("ot", "oracle", "random", "scratch")
 """Strategies that choose among sources; "multi" is one too, and the source that it means."""
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that is not fit for a folder on every system.
+def check_name(name: object) -> str:
+    """Return a name; refuse one that is not fit for a folder on every system.
 
     Raises
     ------
@@ -103,6 +103,7 @@ def check_name(name: str) -> None:
             f"{name!r} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
             "beginning with a letter or digit, and no name of a strategy or of a zoo's file."
         )
+    return name
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class FileRecord:
         return cls(hashlib.sha256(data).hexdigest(), len(data))
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], limit: int) -> FileRecord:
+    def from_dict(cls, data: Mapping[str, Any], limit: int) -> Self:
         """Check and rebuild a record of a file of at most ``limit`` bytes."""
         record = cls(**data)
         if not isinstance(record.sha256, str) or not _SHA256.fullmatch(record.sha256):
@@ -141,7 +142,7 @@ class Bundle(FileRecord):
     sources: tuple[str, ...] = ()
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], limit: int = MAX_BUNDLE) -> Bundle:
+    def from_dict(cls, data: Mapping[str, Any], limit: int = MAX_BUNDLE) -> Self:
         """Check and rebuild the record of a bundle."""
         record = super().from_dict(data, limit)
         if not isinstance(record.sources, list) or not all(
@@ -246,9 +247,10 @@ class Entry:
         if not required <= entry.files.keys() <= required | {HISTORY}:
             raise ValueError(f"its files are {sorted(entry.files)!r:.200}, not {sorted(required)}")
         records = {
-            file: FileRecord.from_dict(data, LIMITS[file]) for file, data in entry.files.items()
+            file: FileRecord.from_dict(record, LIMITS[file])
+            for file, record in data["files"].items()
         }
-        origin = None if entry.origin is None else Origin.from_dict(entry.origin)
+        origin = None if entry.origin is None else Origin.from_dict(data["origin"])
         return cls(**{**entry.__dict__, "files": records, "origin": origin})
 
 

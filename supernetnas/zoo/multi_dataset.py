@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..augmentation import ImageTensors
+from ..augmentation import StandardisedImages
 from ..distributed import ALONE, Processes
 from ..search.bilevel import BilevelSearch
 
@@ -19,14 +19,14 @@ class MixedImages:
 
     Parameters
     ----------
-    parts : sequence of ImageTensors
+    parts : sequence of ImageTensors or StoredImages
         All of one shape and on one device.
     processes : Processes, optional
         Those that train together. A dataset of its own augmentation makes its own number of draws,
         so each process draws from a generator of its own.
     """
 
-    def __init__(self, parts: Sequence[ImageTensors], processes: Processes = ALONE) -> None:
+    def __init__(self, parts: Sequence[StandardisedImages], processes: Processes = ALONE) -> None:
         self.parts, self.processes = list(parts), processes
         sizes = torch.tensor([0] + [len(part) for part in self.parts])
         self._starts = sizes.cumsum(0)
@@ -45,7 +45,9 @@ class MixedImages:
         own = self.processes.own_generator(generator)
         return self._gather(index, lambda part, inner: part.augmented(inner, own))
 
-    def _gather(self, index: Tensor, take: Callable[[ImageTensors, Tensor], Tensor]) -> Tensor:
+    def _gather(
+        self, index: Tensor, take: Callable[[StandardisedImages, Tensor], Tensor]
+    ) -> Tensor:
         owner = torch.bucketize(index.contiguous(), self._starts, right=True) - 1
         order = owner.argsort(stable=True)
         batches = [

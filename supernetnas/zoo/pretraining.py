@@ -295,6 +295,6 @@ def _signatures(
             labelled.append((features, labels))
     if labelled:
         basis = fit_basis(labelled, min(_BASIS_SIZE, embedder.dimension))
-    if compact:
+    if basis is not None and compact:
         signatures = {name: full.compress(basis) for name, full in signatures.items()}
     return signatures, basis

@@ -86,8 +86,7 @@ def existing_zoo(folder: Path, embedder_id: str, compact: bool | None) -> Zoo | 
 
 def check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
     """Refuse to leave a source "multi" that the datasets have outgrown."""
-    existing = None if zoo is None else zoo.multi()
-    if not datasets or existing is None:
+    if not datasets or zoo is None or (existing := zoo.multi()) is None:
         return
     if existing.provenance.get("datasets") != [dataset.name for dataset in datasets]:
         raise ZooError(

@@ -94,7 +94,7 @@ class Conditions:
     zoo: Path
     checkpoints: Path
     pretraining: Pretraining
-    dtype: str
+    dtype: Literal["float32", "float16"]
     device: str
     n_threads: int
     on_epoch: OnEpoch | None
@@ -148,9 +148,9 @@ def run_tasks(
                 *(type(error).__name__, str(error).partition("\n")[0], len(left)),
             )
             tasks = left
-    failed = [(task, error) for task, error in zip(tasks, errors, strict=True) if error]
-    for task, error in failed:
-        logger.warning("source %s was not finished: %s", task.name, error)
+    failed = [(task, raised) for task, raised in zip(tasks, errors, strict=True) if raised]
+    for task, raised in failed:
+        logger.warning("source %s was not finished: %s", task.name, raised)
     if failed:
         raise failed[0][1]
 
@@ -199,12 +199,16 @@ def _finish(task: Task, conditions: Conditions) -> None:
 
 def pretrain(task: Task, conditions: Conditions) -> BilevelSearch:
     """Pretrain a source as far as its checkpoint; adds nothing to the zoo."""
-    common = {"warm_start": task.warm_start, "device": conditions.device}
+    start, device = task.warm_start, conditions.device
     arguments = conditions.pretraining, conditions.checkpoint(task)
     with _torch_threads(conditions.n_threads), _bar(task.name, conditions) as advance:
         if task.kind == "multi":
-            return pretrain_multi(task.datasets, *arguments, **common, on_epoch=advance)
-        return pretrain_single(task.datasets[0], *arguments, **common, on_epoch=advance)
+            return pretrain_multi(
+                task.datasets, *arguments, warm_start=start, device=device, on_epoch=advance
+            )
+        return pretrain_single(
+            task.datasets[0], *arguments, warm_start=start, device=device, on_epoch=advance
+        )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class SourceDataset:
     """
 
     name: str
-    images: object
+    images: Any
     labels: np.ndarray
     class_names: Sequence[str] | None = None
     provenance: dict = field(default_factory=dict)
@@ -123,11 +124,11 @@ def _labelled(
 ) -> tuple[LabelledImages, LabelledImages, int]:
     """Split a dataset; returns training and validation images and the number of classes."""
     image_set = as_image_set(dataset.images, name=dataset.name)
-    classes, labels = np.unique(np.asarray(dataset.labels), return_inverse=True)
+    classes, codes = np.unique(np.asarray(dataset.labels), return_inverse=True)
     pixels = decode(image_set, side, side, channels=3, memory=memory)
     mean, std = channel_statistics(pixels)
     augmentation = Augmentation.choose(*image_set.typical_size, image_set.colour)
-    labels = torch.from_numpy(labels)
+    labels = torch.from_numpy(codes)
     parts = stratified_split(labels, fraction, torch.Generator().manual_seed(seed))
     train, validation = (
         LabelledImages(

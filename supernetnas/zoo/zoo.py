@@ -45,7 +45,7 @@ from ..files import (
 )
 from ..hub import check_address
 from .card import zoo_card
-from .growing import classifier_contents, link_repository, merge_zoos
+from .growing import classifier_contents, is_classifier, link_repository, merge_zoos
 from .index import (
     BASIS,
     BUNDLES,
@@ -413,7 +413,8 @@ class Zoo(Mapping[str, Source]):
             return None
         if source._zoo._index.vectors == self._index.vectors:
             return source._entry.vector
-        return _vector(self.vector_space(), source.signature())
+        space = self.vector_space()
+        return None if space is None else _vector(space, source.signature())
 
     def nearest(self, signature: DatasetSignature, k: int) -> dict[str, float]:
         """Propose the single sources that are likely to be nearest to a dataset.
@@ -466,15 +467,15 @@ class Zoo(Mapping[str, Source]):
             if not sources:
                 raise ZooError(f"{self!r} has no single source.")
             space = self.vector_space()
-            vectors = [source.vector() for source in sources]
             if space is None:
                 signatures = [source.signature() for source in sources]
                 space = fit_vector_space(signatures)
                 vectors = [space.vector(signature) for signature in signatures]
-            vectors = [
-                space.vector(source.signature()) if vector is None else vector
-                for source, vector in zip(sources, vectors, strict=True)
-            ]
+            else:
+                vectors = [
+                    space.vector(source.signature()) if (own := source.vector()) is None else own
+                    for source in sources
+                ]
             if wrong := [len(vector) for vector in vectors if len(vector) != space.dimension]:
                 raise ZooError(
                     f"The zoo's vectors should have {space.dimension} numbers, but one has "
@@ -789,25 +790,26 @@ class Zoo(Mapping[str, Source]):
         ZooError
             If the name is taken, or the zoo cannot be written to.
         """
-        if hasattr(source, "get_params"):
-            made = {"config": config, "state_dict": state_dict, "signature": signature}
-            made |= {"provenance": provenance, "metrics": metrics, "classes": classes}
+        if is_classifier(source):
+            made: dict[str, object] = {"config": config, "state_dict": state_dict}
+            made |= {"signature": signature, "provenance": provenance}
+            made |= {"metrics": metrics, "classes": classes}
             if given := [argument for argument, value in made.items() if value is not None]:
                 raise ValueError(f"{given[0]} comes from the classifier; pass card instead.")
-            check_name(name)
+            name = check_name(name)
             contents_of = classifier_contents(source, self, card or {}, X, y)
             return self.add(name, **contents_of, dtype=dtype, overwrite=overwrite)
         if card is not None or X is not None or y is not None:
             raise ValueError("card, X and y belong to a fitted classifier; none is given.")
-        name = name if source is None else source
-        check_name(name)
+        name = check_name(name if source is None else source)
         if config is None or state_dict is None:
             raise ValueError("A source needs config and state_dict, or a fitted classifier.")
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
         self._check_signature(name, kind, signature)
-        provenance, metrics = plain(provenance or {}), plain(metrics or {})
-        if "license" in provenance:
+        facts: dict[str, Any] = plain(provenance or {})
+        results: dict[str, Any] = plain(metrics or {})
+        if "license" in facts:
             raise ValueError("Write provenance['licence']: under 'license' no card would show it.")
         history = history.to_dict("records") if hasattr(history, "to_dict") else list(history)
         contents = {SUPERNET: dump_supernet(state_dict, config, dtype)}
@@ -819,10 +821,10 @@ class Zoo(Mapping[str, Source]):
             kind=kind,
             folder=name,
             config=plain(config.to_dict()),
-            n_images=provenance.get("n_images"),
-            n_classes=provenance.get("n_classes", config.n_classes),
-            provenance=provenance,
-            metrics=metrics,
+            n_images=facts.get("n_images"),
+            n_classes=facts.get("n_classes", config.n_classes),
+            provenance=facts,
+            metrics=results,
         )
         if classes is None:
             classes = () if signature is None else signature.class_names
@@ -897,13 +899,13 @@ class Zoo(Mapping[str, Source]):
             known.add(BUNDLES)
         if self._index.basis is not None:
             known.add(BASIS)
-        for path in sorted(self.folder.iterdir()):
-            if path.name.startswith(TEMPORARY):
+        for item in sorted(self.folder.iterdir()):
+            if item.name.startswith(TEMPORARY):
                 problems.append(
-                    f"{path} is left from an interrupted write; the next one clears it."
+                    f"{item} is left from an interrupted write; the next one clears it."
                 )
-            elif path.name not in known and not path.name.startswith("."):
-                problems.append(f"{path} does not belong to the zoo. Delete it or move it away.")
+            elif item.name not in known and not item.name.startswith("."):
+                problems.append(f"{item} does not belong to the zoo. Delete it or move it away.")
         return problems
 
     def __getitem__(self, name: str) -> Source:
