@@ -177,3 +177,12 @@ def test_trajectories_of_all_paths(perturbation, steps):
         for other in ends[1:]:
             assert_near(other[name].double(), value.double(), 1e-9)
     assert (ends[0]["alphas_normal"] - pair("s1")[0].alphas_normal).abs().max() > 1e-4
+
+
+def test_shared_statistics_are_not_merged():
+    """A batch norm over several processes has to compute its statistics itself."""
+    net, _ = pair("s1")
+    net.merged = True
+    assert net._merges(torch.device("cpu"))
+    shared = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert not shared._merges(torch.device("cpu"))

@@ -259,3 +259,22 @@ class TestSearch:
         architecture = {id(a) for a in one.supernet.alpha_parameters()}
         assert not architecture & {id(p) for p in group["params"]}
         assert len(group["params"]) + 4 == len(list(one.supernet.parameters()))
+
+
+def test_statistics_after_both_halves_of_a_reduction():
+    """Of a factorized reduction the leading channels of the even and of the odd half are used."""
+    with seeded_modules(0):
+        origin = CellSupernet(SupernetConfig("darts", 8, 2, (8, 8), 3, 3))
+    wide = reduction(origin).bn.running_mean
+    wide.copy_(torch.arange(16))
+    net = PartialSupernet(origin, 4)
+    narrow = reduction(net).bn.running_mean
+    assert narrow.tolist() == [0, 1, 8, 9]
+    narrow.add_(100)
+    changed = reduction(net.full()).bn.running_mean - wide
+    assert changed.nonzero().flatten().tolist() == [0, 1, 8, 9]
+
+
+def reduction(net):
+    operations = (op for edge in net.cells[0].edges for op in edge)
+    return next(op for op in operations if isinstance(op, FactorizedReduce))

@@ -106,6 +106,10 @@ def test_without_epochs_partial_methods_derive_too(tiny_zoo):
         ({"search_method": "enas"}, "'search_method' parameter .* must be one of 'sdarts'"),
         ({"search_method": None}, "'search_method' parameter"),
         ({"search_stopping": "early"}, "'search_stopping' parameter .* 'plateau', 'settled'"),
+        (
+            {"search_stopping": "eigenvalue", "search_method": "random_search"},
+            "'random_search' does not train",
+        ),
         ({"derivation": "max"}, "'derivation' parameter .* 'argmax', 'perturbation'"),
         ({"derivation_epochs": -1}, "derivation_epochs == -1, must be >= 0"),
         ({"strategy": "oracle", "search_method": "random"}, "search_method must not be 'random'"),
