@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from itertools import chain
 
 import numpy as np
@@ -42,9 +44,11 @@ from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
 from .training import Stopwatch, class_weights, seeded_modules
 from .validation import TrainingData, check_parameters, read_new_images, read_training_data
-from .zoo import Zoo
+from .zoo import Source, Zoo
 
 __all__ = ["SupernetTransferClassifier"]
+
+logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
@@ -353,6 +357,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             supernet = search.searched_supernet()
             network, inherited = self._inherit(genotype, supernet, target, run)
             retraining = self._retrain(network, target, run)
+            self._report_cuts(search.history + retraining)
 
         supernet_state = {
             name: value.detach().cpu().numpy().copy()
@@ -513,7 +518,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             )
             budget = self._budget(source.config, target)
             candidates.append(Candidate(source.name, supernet, True, budget))
-        if not candidates:
+        if candidates:
+            self._warn_of_unused(selection.candidates[0])
+        else:
             config = self._scratch_config(target)
             with seeded_modules(run.draw_seed()):
                 supernet = CellSupernet(config)
@@ -521,6 +528,19 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         for candidate in candidates:
             candidate.supernet.place(target.device)
         return candidates
+
+    def _warn_of_unused(self, source: Source) -> None:
+        """Warn of a chosen space or size that the source does not have."""
+        defaults = type(self)()
+        for name in ("space", "init_channels", "n_cells"):
+            value, found = getattr(self, name), getattr(source.config, name)
+            if value not in (getattr(defaults, name), found):
+                warnings.warn(
+                    f"{name}={value!r} is not used: the supernet of the source {source.name!r} has "
+                    f"{found!r}. It counts with strategy='scratch'.",
+                    UserWarning,
+                    stacklevel=2,
+                )
 
     def _scratch_config(self, target: Target) -> SupernetConfig:
         _, channels, height, width = target.pixels.shape
@@ -651,6 +671,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             )
             run.recalibrate(network, train, settings.batch_size)
         return history
+
+    def _report_cuts(self, history: list[dict]) -> None:
+        """Log which stages the time limit has cut short."""
+        if self.time_limit is None:
+            return
+        for stage, planned in (("search", self.search_epochs), ("retrain", self.retrain_epochs)):
+            done = sum(row["stage"] == stage for row in history)
+            if done < planned:
+                logger.warning("%s ended after %d of %d epochs", stage, done, planned)
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

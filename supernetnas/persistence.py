@@ -387,6 +387,8 @@ class _Files:
         return str(self.folder / file)
 
     def config(self) -> bytes:
+        if not self.folder.exists():
+            raise FileError(f"There is no folder {self.folder}, and so no classifier in it.")
         if not (self.folder / CONFIG).is_file():
             raise FileError(f"{self.folder} is not a saved classifier: it has no {CONFIG}.")
         return read_bytes(self.folder / CONFIG, limit=_MAX_CONFIG)

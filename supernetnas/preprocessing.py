@@ -15,6 +15,8 @@ from .stored_pixels import StoredPixels, image_tensors
 
 __all__ = ["Preprocessing"]
 
+_FARTHEST = 4  # times the range of the fit that a value may lie above it
+
 _BLOCK_IMAGES = 1024  # decoded at a time where batches are made
 
 
@@ -86,10 +88,17 @@ class Preprocessing:
             If a file cannot be read.
         """
         pixels = images.tensor(*self.image_size, channels=self.channels)
-        if (pixels.dtype == torch.uint8) == self.eight_bit:
+        if pixels.dtype == torch.uint8 and self.eight_bit:
             return pixels
         low, high = float(pixels.min()), float(pixels.max())
         fitted_low, fitted_high = self.value_range
+        if pixels.dtype != torch.uint8 and not self.eight_bit:
+            if high > fitted_high + _FARTHEST * (fitted_high - fitted_low):
+                raise ValueError(
+                    f"X holds values up to {high:g}, but the classifier was fitted on values from "
+                    f"{fitted_low:g} to {fitted_high:g}. Pass images on that scale."
+                )
+            return pixels
         if self.eight_bit:
             rounded = pixels.round()
             # Resizing may overshoot by a rounding error. Fractions that end at 1 are not 8-bit.

@@ -227,7 +227,7 @@ def _check_classes(clf, classes: np.ndarray, labels: np.ndarray) -> None:
     if len(classes) < 2:
         raise ValueError(
             f"{type(clf).__name__} needs images of at least two classes; y holds one class only: "
-            f"{classes[0]!r}."
+            f"{classes[0]}."
         )
     rare = classes[np.bincount(labels) < 2]
     if len(rare):

@@ -637,3 +637,22 @@ def test_an_interrupted_process_leaves_no_half_written_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     clf = SupernetTransferClassifier.from_pretrained(tmp_path / "model")
     assert clf.predict(IMAGES).shape == (40,)
+
+
+def test_floats_on_another_scale_are_refused():
+    clf = tiny_classifier().fit(IMAGES / 255.0, LABELS)
+    with pytest.raises(ValueError, match=r"X holds values up to .* fitted on values from 0"):
+        clf.predict(IMAGES.astype(float))
+    clf.predict(IMAGES / 200.0)
+
+
+def test_a_space_that_the_source_does_not_have_warns(tiny_zoo):
+    clf = tiny_classifier(tiny_zoo, "multi", space="s2", init_channels=16)
+    with pytest.warns(UserWarning, match=r"space='s2' is not used: .* 'both' has 's1'"):
+        clf.fit(IMAGES, LABELS)
+
+
+def test_what_the_time_limit_cuts_is_said(caplog):
+    tiny_classifier(time_limit=1e-3, search_epochs=3, retrain_epochs=3).fit(IMAGES, LABELS)
+    assert "search ended after 1 of 3 epochs" in caplog.text
+    assert "retrain ended after 1 of 3 epochs" in caplog.text

@@ -301,6 +301,11 @@ def test_fit_refuses_options(run, folder, tmp_path, arguments):
     assert refused(run("fit", folder, "--out", tmp_path / "m", *arguments), arguments[0])
 
 
+def test_predict_finds_a_wrong_folder_first(run, tmp_path):
+    result = run("predict", tmp_path / "no model", "a.jpg", "--csv", tmp_path / "none" / "p.csv")
+    assert refused(result, "--csv", "none")
+
+
 def test_fit_refuses_bad_input(run, folder, zoo, tmp_path):
     out = ["--out", tmp_path / "model", "--zoo", zoo]
     assert refused(run("fit", tmp_path / "nowhere", *out), "no file or folder", "nowhere")
@@ -321,6 +326,16 @@ def test_fit_says_that_holding_out_needs_three_images(run, zoo, tmp_path):
         run("fit", data, "--out", tmp_path / "m", "--zoo", zoo, *QUICK, "--test-fraction", 0)[0]
         == 0
     )
+
+
+def test_fit_reads_what_it_holds_out_before_it_starts(run, zoo, tmp_path, monkeypatch):
+    data = write_folder(tmp_path / "data", 0)
+    for path in (data / "dark").iterdir():  # whichever are held out
+        path.write_bytes(path.read_bytes()[:60])
+    monkeypatch.setattr(
+        supernetnas.SupernetTransferClassifier, "fit", lambda *_: pytest.fail("started")
+    )
+    assert refused(run("fit", data, "--out", tmp_path / "m", "--zoo", zoo), "cannot be read")
 
 
 def test_fit_names_the_image_that_cannot_be_read(run, zoo, tmp_path):

@@ -157,9 +157,15 @@ class TestSearchCurveDisplay:
     def test_what_was_not_measured_is_left_out(self, history):
         display = SearchCurveDisplay.from_history(history, metric="loss")
         legend = display.ax_.get_legend()
-        assert legend is None
-        assert len(display.lines_) == 3
-        assert np.isnan(display.lines_[0].get_ydata()).all()
+        assert [text.get_text() for text in legend.get_texts()] == ["training"]
+        assert len(display.lines_) == 2
+        assert [text.get_text() for text in display.text_] == ["search", "retrain"]
+
+    def test_counts_have_whole_ticks(self):
+        rows = [{"stage": "search", "skip_connections": 5}] * 3 + [{"stage": "retrain"}]
+        display = SearchCurveDisplay.from_history(rows, metric="skip_connections")
+        assert all(float(tick).is_integer() for tick in display.ax_.get_yticks())
+        assert display.ax_.get_xlim() == (0.5, 3.5)  # without the stage that has none
 
     def test_legend_names_every_curve_once(self, history):
         legend = SearchCurveDisplay.from_history(history).ax_.get_legend()
@@ -207,15 +213,18 @@ class TestDistanceHeatmapDisplay:
         display = DistanceHeatmapDisplay.from_distances(
             [[0.0, 2.0, math.nan]], ["target"], column_names=["a", "b", "c"]
         )
-        assert display.text_[0, 1].get_text() == "2"
+        assert display.text_[0, 1].get_text() == "2.00"
         assert display.text_[0, 2] is None
         assert display.colorbar_ is not None
         assert [label.get_text() for label in display.ax_.get_xticklabels()] == ["a", "b", "c"]
 
     def test_letters_contrast_with_their_cell(self):
-        display = DistanceHeatmapDisplay.from_distances([[0.0, 9.0], [9.0, 0.0]], ["a", "b"])
-        assert display.text_[0, 0].get_color() == "white"
-        assert display.text_[0, 1].get_color() != "white"
+        distances = [[0.0, 2.0, 9.0], [2.0, 0.0, 9.0], [9.0, 9.0, 0.0]]
+        display = DistanceHeatmapDisplay.from_distances(distances, ["a", "b", "c"])
+        assert display.text_[0, 1].get_color() == "white"
+        assert display.text_[0, 2].get_color() != "white"
+        assert display.text_[0, 0] is None  # a dataset to itself
+        assert display.im_.norm.vmin == 2.0
 
     def test_values_and_colorbar_can_be_left_out(self):
         display = DistanceHeatmapDisplay([[0.0]], ["a"]).plot(include_values=False, colorbar=False)

@@ -91,6 +91,15 @@ def test_multi_alone_and_single_sources_that_start_from_it(tmp_path):
         pretrain(tmp_path / "none", singles=False, multi=False)
 
 
+def test_a_source_of_another_supernet_or_of_changed_data_is_not_passed_over_in_silence(tmp_path):
+    zoo = pretrain(tmp_path / "zoo", DATASETS[:1], multi=False)
+    with pytest.raises(ZooError, match="Choose another folder"):
+        pretrain(zoo.folder, multi=False, pretraining=replace(TINY, init_channels=6))
+    (name,) = zoo.names
+    with pytest.warns(UserWarning, match=f"{name!r} is kept as it is, .* now has"):
+        pretrain(zoo.folder, [make(name, 3, n_classes=4)], multi=False)
+
+
 def test_zoo_that_was_killed_while_it_was_made(whole, tmp_path):
     """The basis is written before the index; what writers of checkpoints left is cleared away."""
     (tmp_path / "zoo" / ".pretraining").mkdir(parents=True)

@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         if args.debug:
             raise
-        print(f"\nsupernetnas: interrupted; {args.interrupted}", file=sys.stderr)
+        resumable = getattr(args, "checkpoint_dir", None)
+        then = "run the same command again to go on." if resumable else args.interrupted
+        print(f"\nsupernetnas: interrupted; {then}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if args.debug:

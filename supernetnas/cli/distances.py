@@ -16,6 +16,7 @@ from ..selection import FEW_SOURCES, SHORTLIST
 from ..signature import DatasetSignature
 from ..zoo import Zoo
 from ..zoo.datasets import load_dataset
+from ..zoo.index import UnknownSourceError
 from .printing import fields, progress_shown, table
 
 __all__ = ["distance"]
@@ -50,7 +51,10 @@ def distance(args: argparse.Namespace) -> None:
         raise ValueError(f"--heatmap: {args.a} is compared with itself; leave it out of B.")
     for argument in arguments:
         if zoo is not None and not _is_path(argument):
-            zoo[argument]  # an unknown name is better found before the features are computed
+            try:
+                zoo[argument]  # better found before the features are computed
+            except UnknownSourceError as error:
+                raise ValueError(f"There is no file or folder {argument!r}. {error}") from error
     target = signature(args.a)
     if whole is not None and len(others) > FEW_SOURCES:
         proposed = whole.subset(others).nearest(target, SHORTLIST)

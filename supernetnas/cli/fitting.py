@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ..classifier import SupernetTransferClassifier
 from ..files import FileError, dump_csv, write_atomic
-from ..images import ImageFiles, image_paths
+from ..images import ImageFiles, as_image_set, image_paths
 from ..persistence import check_destination
 from ..training import stratified_split
 from ..zoo.datasets import load_dataset
@@ -51,14 +51,16 @@ def fit(args: argparse.Namespace) -> None:
         random_state=args.seed,
         verbose=int(progress_shown(args.quiet)),
     )
+    if len(test):  # one that cannot be read is better found before the fit than after
+        as_image_set(dataset.images[test]).tensor(8, 8)
     start = time.monotonic()
     classifier.fit(dataset.images[train], names[codes[train]])
     seconds = time.monotonic() - start
+    folder = classifier.save_pretrained(args.out)
     accuracy = None
     if len(test):
         share = classifier.score(dataset.images[test], names[codes[test]])
         accuracy = f"{share:.3f} on {len(test)} images held out"
-    folder = classifier.save_pretrained(args.out)
     print(
         fields(
             [
@@ -114,6 +116,8 @@ def _nearest(distances: dict[str, float] | None) -> str | None:
 
 def predict(args: argparse.Namespace) -> None:
     """Predict images and print or write a row for each."""
+    if args.csv and not Path(args.csv).absolute().parent.is_dir():
+        raise FileNotFoundError(f"--csv: there is no folder {Path(args.csv).absolute().parent}.")
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     paths = _image_files(args.images)
     starts = range(0, len(paths), _BATCH)

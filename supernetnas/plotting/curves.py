@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ._common import ACCENT, INK, MUTED, SHADE, fitted_attribute, import_pyplot
 
 if TYPE_CHECKING:
@@ -156,10 +158,13 @@ class SearchCurveDisplay:
         self.text_: list[Text] = []
 
         first = 1
-        for number, (stage, group) in enumerate(
-            groupby(self.history, key=lambda row: str(row.get("stage", "")))
+        stages = [
+            (stage, list(rows))
+            for stage, rows in groupby(self.history, key=lambda row: str(row.get("stage", "")))
+        ]
+        for number, (stage, rows) in enumerate(
+            (stage, rows) for stage, rows in stages if curves.keys() & _measured(rows)
         ):
-            rows = list(group)
             epochs = range(first, first + len(rows))
             for key, style in curves.items():
                 values = [_number(row.get(key)) for row in rows]
@@ -181,7 +186,10 @@ class SearchCurveDisplay:
         ax.set(xlabel="epoch", ylabel=metric.replace("_", " "), xlim=(0.5, first - 0.5))
         ax.locator_params(axis="x", integer=True)
         ax.spines[["top", "right"]].set_visible(False)
-        if len(curves) > 1:
+        drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in self.lines_])
+        if np.all(drawn[np.isfinite(drawn)] % 1 == 0):
+            ax.yaxis.set_major_locator(plt.MaxNLocator(integer=True, min_n_ticks=1))
+        if metric in ("accuracy", "loss"):
             ax.legend(frameon=False, loc="best")
         return self
 

@@ -91,7 +91,7 @@ class DistanceDisplay:
         self,
         *,
         ax: Axes | None = None,
-        values_format: str = ".3g",
+        values_format: str = "#.3g",
         bar_kw: Mapping[str, Any] | None = None,
         text_kw: Mapping[str, Any] | None = None,
     ) -> DistanceDisplay:
@@ -101,7 +101,7 @@ class DistanceDisplay:
         ----------
         ax : matplotlib.axes.Axes or None, default=None
             Where to draw; a new figure if None.
-        values_format : str, default=".3g"
+        values_format : str, default="#.3g"
             Format of the numbers.
         bar_kw : dict or None, default=None
             Keyword arguments for the bars.
@@ -141,6 +141,8 @@ class DistanceDisplay:
 class DistanceHeatmapDisplay:
     """Matrix of the distances between datasets.
 
+    The diagonal, a dataset's distance to itself, is left empty.
+
     Parameters
     ----------
     distances : array-like of shape (n_rows, n_columns)
@@ -159,7 +161,7 @@ class DistanceHeatmapDisplay:
     im_ : matplotlib.image.AxesImage
         The matrix.
     text_ : ndarray of shape (n_rows, n_columns), dtype=object, or None
-        The written values, None where a value is NaN; None if they are left out.
+        The written values, None where a cell is empty; None if they are left out.
     colorbar_ : matplotlib.colorbar.Colorbar or None
         The scale of the colours; None if it is left out.
 
@@ -176,7 +178,7 @@ class DistanceHeatmapDisplay:
     --------
     >>> display = DistanceHeatmapDisplay.from_distances([[0, 3], [3, 0]], ["digits", "flowers"])
     >>> display.text_[0, 1].get_text()
-    '3'
+    '3.00'
     """
 
     def __init__(
@@ -234,7 +236,7 @@ class DistanceHeatmapDisplay:
         *,
         ax: Axes | None = None,
         include_values: bool = True,
-        values_format: str = ".2g",
+        values_format: str = "#.3g",
         cmap: str = "YlGnBu_r",
         colorbar: bool = True,
         im_kw: Mapping[str, Any] | None = None,
@@ -248,7 +250,7 @@ class DistanceHeatmapDisplay:
             Where to draw; a new figure that grows with the matrix if None.
         include_values : bool, default=True
             Whether to write the values.
-        values_format : str, default=".2g"
+        values_format : str, default="#.3g"
             Format of the values.
         cmap : str or matplotlib.colors.Colormap, default="YlGnBu_r"
             The colours; by default near is dark.
@@ -265,8 +267,10 @@ class DistanceHeatmapDisplay:
             The object itself.
         """
         plt = import_pyplot()
-        matrix = np.asarray(self.distances, dtype=float)
+        matrix = np.array(self.distances, dtype=float)
         columns = self.names if self.column_names is None else self.column_names
+        if self.column_names is None:
+            np.fill_diagonal(matrix, np.nan)  # zeros, which would take up half of the colours
         if ax is None:
             figure_size = (2.6 + 0.46 * len(columns), 1.6 + 0.46 * len(self.names))
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")

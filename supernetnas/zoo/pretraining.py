@@ -29,6 +29,7 @@ from .multi_dataset import MixedImages, MultiDatasetSearch
 from .pretraining_checks import (
     MULTI,
     check_datasets,
+    check_kept,
     check_multi,
     claim_checkpoints,
     existing_zoo,
@@ -164,6 +165,8 @@ def pretrain_zoo(
     embedder = get_embedder(embedder)
     zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
     check_multi(zoo, datasets if multi else [])
+    if zoo is not None:
+        check_kept(zoo, datasets, pretraining)
     starts = warm_starts(warm_start, datasets if singles else [], multi, pretraining)
     conditions = Conditions(
         zoo=folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from .zoo import Zoo
 __all__ = [
     "MULTI",
     "check_datasets",
+    "check_kept",
     "check_multi",
     "claim_checkpoints",
     "existing_zoo",
@@ -94,6 +96,31 @@ def check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
             "datasets. Keep it with multi=False (--no-multi), or remove it first: "
             f"Zoo.open(folder).remove({existing.name!r})."
         )
+
+
+def check_kept(zoo: Zoo, datasets: Sequence[SourceDataset], pretraining: Pretraining) -> None:
+    """Refuse another supernet than a zoo's; warn of sources whose datasets have changed."""
+    wanted = pretraining.space, pretraining.init_channels, pretraining.n_cells
+    for source in zoo.values():
+        has = source.config.space, source.config.init_channels, source.config.n_cells
+        if has != wanted:
+            raise ZooError(
+                f"The zoo in {zoo.folder} has supernets of (space, channels, cells) {has}, as of "
+                f"its source {source.name!r}, not {wanted}. Choose another folder."
+            )
+    for dataset in datasets:
+        if dataset.name in zoo:
+            provenance = zoo[dataset.name].provenance
+            now = len(dataset.labels), len(np.unique(np.asarray(dataset.labels)))
+            then = provenance.get("n_images", now[0]), provenance.get("n_classes", now[1])
+            if now != then:
+                warnings.warn(
+                    f"The source {dataset.name!r} is kept as it is, though its dataset had "
+                    f"{then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}. To "
+                    f"pretrain it anew, remove it first: Zoo.open(folder).remove({dataset.name!r})",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
 
 def warm_starts(
