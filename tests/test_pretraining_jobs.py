@@ -4,12 +4,13 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import joblib
 import numpy as np
 import pytest
 import torch
-from tiny_pretraining import assert_same_zoo, make, pretrain
+from tiny_pretraining import TINY, assert_same_zoo, make, pretrain
 
 from supernetnas import cli
 from supernetnas.zoo import Zoo
@@ -90,8 +91,16 @@ class TestLocalProcesses:
 
     @pytest.mark.slow
     def test_a_task_that_kills_every_worker_ends_the_call(self, tmp_path):
+        # Each attempt gets an epoch further: of two epochs, the checkpoint would soon have both.
+        long = replace(TINY, min_epochs=30)
         with pytest.raises(joblib.externals.loky.process_executor.TerminatedWorkerError):
-            pretrain(tmp_path / "zoo", n_jobs=2, n_threads=1, on_epoch=kill_on_three_classes)
+            pretrain(
+                tmp_path / "zoo",
+                n_jobs=2,
+                n_threads=1,
+                on_epoch=kill_on_three_classes,
+                pretraining=long,
+            )
         assert "b" not in Zoo.open(tmp_path / "zoo")
 
     def test_command_line(self, tmp_path, capsys):
