@@ -165,7 +165,9 @@ class TestClusters:
 
         register_ray()
         epochs = (KilledOnce if kill else Epochs)(tmp_path / "epochs")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        # Its workers import this module, which is not installed.
+        environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
         try:
             with joblib.parallel_config(backend="ray"):
                 zoo = pretrain(tmp_path / "zoo", n_jobs=2, n_threads=1, on_epoch=epochs)
