@@ -18,7 +18,9 @@ IMAGES, LABELS = patterns(n_per_class=6)
 
 def quick(zoo=None, strategy="scratch", **parameters):
     """A classifier that does a little of everything."""
-    settings = {"retrain_epochs": 1, "search_epochs": 2, "n_cells": 1, "batch_size": 12}
+    settings = {"retrain_epochs": 1, "search_epochs": 2, "batch_size": 12}
+    if strategy == "scratch":
+        settings["n_cells"] = 1
     return tiny_classifier(zoo, strategy, **{**settings, **parameters})
 
 
