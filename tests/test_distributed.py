@@ -318,4 +318,5 @@ def test_torchrun_fills_a_zoo(tmp_path):
     zoo = Zoo.open(tmp_path / "zoo", verify="full")
     assert zoo.names == ["a", "b", "c", "multi"]
     assert not (zoo.folder / ".pretraining").exists()
-    assert result.stdout.count("multi ") == 1  # one process reports
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names == ["source", "a", "b", "c", "multi"]  # one process reports
