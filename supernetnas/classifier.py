@@ -357,7 +357,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             supernet = search.searched_supernet()
             network, inherited = self._inherit(genotype, supernet, target, run)
             retraining = self._retrain(network, target, run)
-            self._report_cuts(search.history + retraining)
+            self._report_cuts(search, retraining)
 
         supernet_state = {
             name: value.detach().cpu().numpy().copy()
@@ -531,7 +531,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     def _warn_of_unused(self, source: Source) -> None:
         """Warn of a chosen space or size that the source does not have."""
-        defaults = type(self)()
+        defaults = SupernetTransferClassifier()
         for name in ("space", "init_channels", "n_cells"):
             value, found = getattr(self, name), getattr(source.config, name)
             if value not in (getattr(defaults, name), found):
@@ -672,14 +672,12 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             run.recalibrate(network, train, settings.batch_size)
         return history
 
-    def _report_cuts(self, history: list[dict]) -> None:
+    def _report_cuts(self, search: BilevelSearch, retraining: list[dict]) -> None:
         """Log which stages the time limit has cut short."""
-        if self.time_limit is None:
-            return
-        for stage, planned in (("search", self.search_epochs), ("retrain", self.retrain_epochs)):
-            done = sum(row["stage"] == stage for row in history)
-            if done < planned:
-                logger.warning("%s ended after %d of %d epochs", stage, done, planned)
+        if search.out_of_time and search.epoch < self.search_epochs:
+            logger.warning("search ended after %d of %d epochs", search.epoch, self.search_epochs)
+        if (done := len(retraining)) < self.retrain_epochs:
+            logger.warning("retrain ended after %d of %d epochs", done, self.retrain_epochs)
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

@@ -656,3 +656,10 @@ def test_what_the_time_limit_cuts_is_said(caplog):
     tiny_classifier(time_limit=1e-3, search_epochs=3, retrain_epochs=3).fit(IMAGES, LABELS)
     assert "search ended after 1 of 3 epochs" in caplog.text
     assert "retrain ended after 1 of 3 epochs" in caplog.text
+
+
+def test_a_search_that_stops_by_itself_is_not_blamed_on_the_time_limit(caplog):
+    settings = {"search_epochs": 6, "search_patience": 1, "search_learning_rate": 1e-9}
+    clf = tiny_classifier(time_limit=1000.0, **settings).fit(IMAGES, LABELS)
+    assert sum(row["stage"] == "search" for row in clf.history_) < 6
+    assert "ended after" not in caplog.text

@@ -139,6 +139,8 @@ class BilevelSearch:
         The genotype before the first epoch and after each.
     kept_epoch : int or None
         Epoch whose state the search went back to when it was stopped; None for the last.
+    out_of_time : bool
+        Whether the time limit ended the search.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class BilevelSearch:
         self.stopping = stopping
         self.genotypes: list[Genotype] = [supernet.genotype()]
         self.kept_epoch: int | None = None
-        self.finished = False
+        self.finished = self.out_of_time = False
         device, seed = supernet.alphas_normal.device, self._draw_seed()
         self._noise = torch.Generator(device=device).manual_seed(seed + processes.rank)
         supernet.seed_noise(self._noise)
@@ -215,7 +217,8 @@ class BilevelSearch:
             self.finished = self.may_stop() and self.plateau.update(row["validation_accuracy"])
             if self.stopping is not None:
                 self.finished = self.may_stop() and self.stopping.update(self)
-            self.finished |= bool(stopwatch and stopwatch.expired())
+            if stopwatch and stopwatch.expired():
+                self.finished = self.out_of_time = True
             self.finished = self.processes.any(self.finished)
             stop = self.processes.any(bool(on_epoch and on_epoch(self)))
         return self.history
