@@ -57,6 +57,7 @@ __all__ = [
     "fused_cell",
     "fused_network_cell",
     "input_state",
+    "pooling",
     "recomputed",
     "weighted",
 ]
@@ -84,7 +85,7 @@ class State:
         """Normalised pooling of this state; each twin of ``pool`` keeps its running statistics."""
         key, bn = (type(pool.pool), pool.pool.stride), pool.bn
         if key not in self._pools:
-            self._pools[key] = pool.pool(self.value)
+            self._pools[key] = pooling(pool.pool, self.value)
         if not (isinstance(bn, nn.BatchNorm2d) and bn.training):
             return _batch_norm(bn, self._pools[key])
         if key not in self._normalised:
@@ -154,8 +155,7 @@ def fused_cell(
                 held = constants is not None and constants.holds(position, operation)
                 if held or isinstance(operation, Zero):
                     continue
-                term = weighted(operation, state, weight)
-                total = term if total is None else total.add_(term)
+                total = _plus_weighted(total, operation, state, weight)
             edge += 1
         held_total = None if constants is None else constants.total(node, rows)
         if held_total is not None:
@@ -256,6 +256,52 @@ def _times(weight: Tensor | None, x: Tensor) -> Tensor:
     return x if weight is None else weight * x
 
 
+def _plus_weighted(
+    total: Tensor | None, operation: nn.Module, state: State, weight: Tensor
+) -> Tensor:
+    """Return ``total + weight * operation(state.value)``; changes ``total``."""
+    if total is not None and isinstance(operation, Pool | nn.Identity):
+        pool = isinstance(operation, Pool)
+        return _plus_times(total, state.pooled(operation) if pool else state.value, weight)
+    term = weighted(operation, state, weight)
+    return term if total is None else total.add_(term)
+
+
+def _plus_times(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Return ``total + weight * x``; changes ``total``."""
+    if torch.compiler.is_compiling():  # which merges the two by itself
+        return total.add_(weight * x)
+    weight = weight.to(total.dtype)
+    if weight.requires_grad and torch.is_grad_enabled():
+        return _PlusTimes.apply(total, x, weight)
+    return total.addcmul_(x, weight)
+
+
+class _PlusTimes(torch.autograd.Function):
+    """``total + weight * x`` in place; the gradient of the weight is one pass over two tensors."""
+
+    @staticmethod
+    def forward(ctx, total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.mark_dirty(total)
+        return total.addcmul_(x, weight)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        x, weight = ctx.saved_tensors
+        dx = weight * gradient if ctx.needs_input_grad[1] else None
+        return gradient, dx, _dot(gradient, x)
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Sum of the products of two tensors (n, c, h, w)."""
+    if x.dtype in (torch.float32, torch.float64):
+        for tensors in ((x, y), (x.permute(0, 2, 3, 1), y.permute(0, 2, 3, 1))):
+            if all(tensor.is_contiguous() for tensor in tensors):
+                return torch.dot(*(tensor.flatten() for tensor in tensors))
+    return (x * y).sum()
+
+
 def weighted(operation: nn.Module, state: State, weight: Tensor | None = None) -> Tensor:
     """Return ``weight * operation(state.value)``; with a weight, a new tensor."""
     if isinstance(operation, Pool):
@@ -348,6 +394,44 @@ class _DiagonalPhases(torch.autograd.Function):
 def _layout(x: Tensor) -> torch.memory_format:
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def pooling(pool: nn.MaxPool2d | nn.AvgPool2d, x: Tensor) -> Tensor:
+    """Return ``pool(x)``; the backward pass keeps no input and only short positions of maxima."""
+    if torch.compiler.is_compiling() or not (x.requires_grad and torch.is_grad_enabled()):
+        return pool(x)
+    return _Pooling.apply(x, pool)
+
+
+class _Pooling(torch.autograd.Function):
+    """Max or average pooling of which torch would keep the input, for its shape alone.
+
+    It would keep the positions of maxima as 64-bit numbers, too, twice as large as the maxima.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, pool: nn.MaxPool2d | nn.AvgPool2d) -> Tensor:
+        ctx.shape, ctx.layout, ctx.average = x.shape, _layout(x), isinstance(pool, nn.AvgPool2d)
+        size, stride, padding = ([n, n] for n in (pool.kernel_size, pool.stride, pool.padding))
+        if ctx.average:
+            ctx.arguments = size, stride, padding, pool.ceil_mode, pool.count_include_pad, None
+            return pool(x)
+        ctx.arguments = size, stride, padding, [1, 1], pool.ceil_mode
+        result, positions = torch.ops.aten.max_pool2d_with_indices(x, *ctx.arguments)
+        fits = x.shape[2] * x.shape[3] <= torch.iinfo(torch.int16).max
+        ctx.save_for_backward(positions.to(torch.int16 if fits else torch.int32))
+        return result
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        like = torch.empty(
+            ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.layout
+        )
+        if ctx.average:
+            return torch.ops.aten.avg_pool2d_backward(gradient, like, *ctx.arguments), None
+        (positions,) = ctx.saved_tensors
+        backward = torch.ops.aten.max_pool2d_with_indices_backward
+        return backward(gradient, like, *ctx.arguments, positions.long()), None
 
 
 def depthwise_conv(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..spaces.cells import N_NODES
 from ..spaces.operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
-from .fused import State, _DiagonalPhases, input_state
+from .fused import State, _DiagonalPhases, input_state, pooling
 
 if TYPE_CHECKING:
     from .cell import SupernetCell
@@ -369,7 +369,7 @@ def _wave(wave: _Wave, states: list[Tensor], parts: _Parts, statistics: Statisti
         hidden = torch.cat(halves, dim=1) if len(halves) > 1 else halves[0]
         blocks.append(statistics.batch_norm([[op.bn] for op in reduced], hidden, scales[2]))
     if wave.pools:
-        pooled = torch.cat([twins[0].pool(states[at]) for at, twins in wave.pools], dim=1)
+        pooled = torch.cat([pooling(twins[0].pool, states[at]) for at, twins in wave.pools], dim=1)
         norms = [[pool.bn for pool in twins] for _, twins in wave.pools]
         blocks.append(statistics.batch_norm(norms, pooled, None))
     blocks += [states[position] for position in wave.skipped]
