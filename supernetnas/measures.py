@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Measure", "checked", "measure"]
+__all__ = ["Measure", "checked", "is_complete", "measure"]
 
 NORMALIZATIONS = ("l2", "none")
 
@@ -48,6 +48,9 @@ class Measure:
         Whether no feature is negative.
     index : int (m,) or None
         Position of each row in the original data.
+    complete : bool
+        Whether all rows take part, and each factor is the deviations of its class' rows from their
+        mean, divided by the root of their number less one.
     self_terms : dict
         Regularised distances to itself that were computed already; see `supernetnas.otdd`.
     """
@@ -62,6 +65,7 @@ class Measure:
     unit_rows: bool
     nonnegative: bool
     index: np.ndarray | None = None
+    complete: bool = False
     self_terms: dict[tuple, float] = field(default_factory=dict, repr=False)
 
 
@@ -106,7 +110,13 @@ def measure(
         unit_rows=normalize == "l2",
         nonnegative=bool((features >= 0).all()),
         index=index[sample],
+        complete=is_complete(sample, counts, features.shape[1]),
     )
+
+
+def is_complete(sample: np.ndarray, counts: np.ndarray, dimension: int) -> bool:
+    """Whether a measure of a sample is `complete`, see :class:`Measure`."""
+    return len(sample) == counts.sum() and counts.max() <= dimension
 
 
 def checked(

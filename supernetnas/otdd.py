@@ -50,9 +50,9 @@ from threadpoolctl import threadpool_limits
 
 from .label_distances import (
     LABEL_DISTANCES,
+    RowProducts,
     label_distances,
     label_distances_to_many,
-    squared_distances,
 )
 from .measures import Measure, measure
 from .transport import entropic, exact
@@ -236,18 +236,28 @@ class Settings:
         if self.reg_unit not in REG_UNITS:
             raise ValueError(f"reg_unit must be one of {REG_UNITS}; got {self.reg_unit!r}.")
 
-    def costs(self, a: Measure, b: Measure, between_labels: np.ndarray) -> np.ndarray:
-        """Cost (n_a, n_b) of transporting each row of A to each row of B."""
-        costs = squared_distances(a.rows, b.rows)
-        costs *= self.lambda_x / 2
-        costs += (self.lambda_y / 2 * between_labels).take(b.codes, axis=1).take(a.codes, axis=0)
+    def costs(
+        self, a: Measure, b: Measure, between_labels: np.ndarray, products: RowProducts
+    ) -> np.ndarray:
+        """Cost (n_a, n_b) of transporting each row of A to each row of B.
+
+        ``products`` are those of the rows of A and B.
+        """
+        of_labels = (self.lambda_y / 2 * between_labels)[:, b.codes]
+        costs = np.empty_like(products.inner)
+        ends = np.searchsorted(a.codes, np.arange(len(a.classes)), side="right").tolist()
+        for start, end, of_label in zip([0, *ends], ends, of_labels, strict=False):
+            block = products.squared_distances(slice(start, end))  # small enough for caches
+            block *= self.lambda_x / 2
+            np.add(block, of_label, out=costs[start:end])
         return costs
 
     def self_term(self, m: Measure, reg: float) -> float:
         """Regularised distance of a dataset to itself; computed once for each measure."""
         key = (self.lambda_x, self.lambda_y, self.label_distance, reg)
         if key not in m.self_terms:
-            costs = self.costs(m, m, label_distances(m, m, self.label_distance))
+            products = RowProducts.of(m.rows, m.rows)
+            costs = self.costs(m, m, label_distances(m, m, self.label_distance), products)
             m.self_terms[key] = entropic(m.weights, m.weights, costs, reg)[0]
         return m.self_terms[key]
 
@@ -298,8 +308,13 @@ def distances_to_many(
 
         def distance(position: int) -> OTDDResult:
             other = others[position]
-            table = label_distances(target, other, kind) if tables is None else tables[position]
-            return _distance(target, other, table, settings)
+            products = RowProducts.of(target.rows, other.rows)
+            if tables is None:
+                table = label_distances(target, other, kind, products=products)
+            else:
+                table = tables[position]
+            costs = settings.costs(target, other, table, products)
+            return _distance(target, other, table, costs, settings)
 
         n_jobs = min(n_jobs or available_cores(), len(others)) if settings.reg is None else 1
         if n_jobs == 1:
@@ -315,8 +330,9 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _distance(a: Measure, b: Measure, between_labels: np.ndarray, settings: Settings) -> OTDDResult:
-    costs = settings.costs(a, b, between_labels)
+def _distance(
+    a: Measure, b: Measure, between_labels: np.ndarray, costs: np.ndarray, settings: Settings
+) -> OTDDResult:
     reg = settings.reg
     if reg is None:
         distance, plan = exact(a.weights, b.weights, costs)

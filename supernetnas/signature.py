@@ -42,6 +42,7 @@ from supernetnas.measures import (
     class_weights,
     covariance_factor,
     grouped_by_class,
+    is_complete,
     stratified_sample,
 )
 from supernetnas.otdd import OTDDResult, Settings, available_cores, distances_to_many
@@ -380,6 +381,7 @@ class DatasetSignature:
             unit_rows=self.normalize == "l2",
             nonnegative=self.nonnegative,
             index=sample,
+            complete=is_complete(sample, self.kept, self.dimension),
         )
 
     def _by_class(self, rows: np.ndarray) -> list[np.ndarray]:

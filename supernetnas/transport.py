@@ -1,7 +1,8 @@
 """Optimal transport between two weighted sets of rows: the linear program and the entropic problem.
 
 Up to some thousand rows POT's network simplex solves the linear program exactly, in less time than
-Sinkhorn iterations take at a regularisation that would come close.
+Sinkhorn iterations take at a regularisation that would come close. Between equally many rows of
+equal weight it is an assignment problem, which scipy solves faster.
 
 The entropic problem is wanted at regularisations down to some 1e-5 of the typical cost, where
 Sinkhorn iterations do not converge in any reasonable number: mass has to find its way through a
@@ -22,6 +23,7 @@ import warnings
 import numpy as np
 import ot
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 
 __all__ = ["entropic", "exact"]
@@ -45,6 +47,12 @@ def exact(a: np.ndarray, b: np.ndarray, costs: np.ndarray) -> tuple[float, np.nd
     RuntimeError
         If the optimum is not reached, for which POT warns as well.
     """
+    if len(a) == len(b) and np.ptp(a) == np.ptp(b) == 0:
+        # Equal weights: an optimal vertex is a permutation, which is found in half the time.
+        rows, columns = linear_sum_assignment(costs)
+        plan = np.zeros_like(costs)
+        plan[rows, columns] = 1 / len(a)
+        return float(costs[rows, columns].mean()), plan
     plan, log = ot.emd(a, b, costs, numItermax=_LP_ITERATIONS, log=True)
     if log["warning"] is not None:
         raise RuntimeError(f"The transport problem was not solved: {log['warning']}")

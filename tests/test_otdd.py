@@ -12,7 +12,12 @@ from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
 from supernetnas import transport
-from supernetnas.label_distances import cross_traces, cross_traces_on_device, label_distances
+from supernetnas.label_distances import (
+    RowProducts,
+    cross_traces,
+    cross_traces_on_device,
+    label_distances,
+)
 from supernetnas.measures import (
     class_weights,
     covariance_factor,
@@ -311,6 +316,42 @@ def test_classes_of_uneven_sizes():
                 ((a.means[i] - b.means[j]) ** 2).sum() + a.traces[i] + b.traces[j] - 2 * cross
             )
             assert found[i, j] == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_label_distances_from_the_products_of_all_rows(offset):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), [5, 2, 5, 9, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a class of one row
+        a = measure(rng.normal(size=(22, 16)), labels, normalize="none")
+        b = measure(rng.normal(size=(22, 16)) + offset, labels[::-1], normalize="none")
+    assert a.complete and b.complete
+    products = RowProducts.of(a.rows, b.rows)
+    found = label_distances(a, b, products=products)
+    np.testing.assert_allclose(found, label_distances(a, b), rtol=1e-12, atol=1e-9)
+    # Products that would be wrong for samples and for factors of fewer rows are not used.
+    few = measure(*blobs(3, 9, 5, seed=1), n_samples=12)
+    flat = measure(*blobs(3, 9, 5, seed=1))
+    assert not few.complete and not flat.complete
+    for m in (few, flat):
+        other = measure(*blobs(3, 9, 5, seed=2))
+        found = label_distances(m, other, products=RowProducts.of(m.rows, other.rows))
+        np.testing.assert_array_equal(found, label_distances(m, other))
+
+
+def test_an_assignment_is_the_linear_program_of_equal_weights(monkeypatch):
+    rng = np.random.default_rng(0)
+    costs, weights = rng.uniform(size=(40, 40)), np.full(40, 1 / 40)
+    value, plan = transport.exact(weights, weights, costs)
+    monkeypatch.setattr(transport, "linear_sum_assignment", None)  # is not used in what follows
+    uneven = weights + np.linspace(-1e-12, 1e-12, 40)
+    general, general_plan = transport.exact(uneven, weights, costs)
+    assert value == pytest.approx(general, rel=1e-9)
+    np.testing.assert_allclose(plan, general_plan, atol=1e-10)
+    assert value == pytest.approx((plan * costs).sum(), rel=1e-12)
+    np.testing.assert_allclose(plan.sum(0), weights)
+    np.testing.assert_allclose(plan.sum(1), weights)
 
 
 # ---------------------------------------------------------------------------------------- entropic
