@@ -155,10 +155,18 @@ class Embedder:
 
             total = math.ceil(len(images) / batch_size)
             batches = tqdm(batches, total=total, desc="embedding", unit="batch")
-        parts = [self._features(batch, device).cpu().numpy() for batch in batches]
-        if not parts:
+        # One array from the beginning: small ones that stay would keep apart the memory that
+        # batches leave, and the process would grow with every batch.
+        features = np.empty((0, 0), dtype=np.float32)
+        done = 0
+        for batch in batches:
+            found = self._features(batch, device).cpu().numpy()
+            if not done:
+                features = np.empty((len(images), found.shape[1]), dtype=np.float32)
+            features[done : done + len(found)] = found
+            done += len(found)
+        if not done:
             return np.empty((0, self.dimension), dtype=np.float32)
-        features = np.concatenate(parts)
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             raise ValueError(
