@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .augmentation import ImageTensors
+from .captured import CapturedStep, Recorder
 from .checkpoint import StageCheckpoint
 from .devices import autocast
 from .network import Dropout, Network
@@ -48,8 +50,9 @@ class RetrainSettings:
     label_smoothing : float
     precision : {"float32", "bfloat16"}
         What convolutions compute in; see `supernetnas.devices.autocast`.
-    compile : bool
-        Whether cells are compiled by `torch.compile`.
+    compile : bool or "graph"
+        Whether cells are compiled by `torch.compile`; or "graph", whether whole steps are captured
+        as CUDA graphs, see `supernetnas.captured`.
     gradient_checkpointing : bool
         Whether cells are computed again in the backward pass, for less memory.
     """
@@ -63,7 +66,7 @@ class RetrainSettings:
     clip_norm: float = 5.0
     label_smoothing: float = 0.1
     precision: str = "float32"
-    compile: bool = False
+    compile: bool | str = False
     gradient_checkpointing: bool = False
 
 
@@ -77,6 +80,7 @@ def retrain(
     time_limit: float | None = None,
     on_epoch: Callable[[dict], bool | None] | None = None,
     checkpoint: StageCheckpoint | None = None,
+    recorder: Callable[[torch.device, list[torch.Generator]], Recorder] = Recorder,
 ) -> list[dict]:
     """Train a network on all of the target's images.
 
@@ -97,6 +101,8 @@ def retrain(
         Called with the row of each epoch; True ends the training.
     checkpoint : StageCheckpoint, optional
         Written after each epoch; if it exists, the training goes on from there.
+    recorder : callable
+        Makes what records steps as graphs, where the settings ask for it.
 
     Returns
     -------
@@ -111,8 +117,9 @@ def retrain(
     noise = _seed_draws(network, train.labels.device, generator)
     draws = generator if noise is None or train.labels.device.type == "cpu" else noise
     if isinstance(network, Network):
-        network.compiled = settings.compile
+        network.compiled = settings.compile is True
         network.checkpointed = settings.gradient_checkpointing
+    captures = settings.compile == "graph" and isinstance(train.images, ImageTensors)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -125,7 +132,7 @@ def retrain(
         momentum=settings.momentum,
         nesterov=True,
         weight_decay=settings.weight_decay,
-        foreach=True,
+        **({"fused": True} if captures else {"foreach": True}),
     )
     watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
     generators = {"generator": generator} | ({} if noise is None else {"noise": noise})
@@ -143,6 +150,26 @@ def retrain(
         if on_epoch:
             for row in history:
                 on_epoch(row)
+
+    def step(index: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = train.images.augmented(index, draws), train.labels_at(index)
+        with autocast(images.device, settings.precision):
+            scores = network(images)
+        scores = scores.float()
+        loss = F.cross_entropy(
+            scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm, foreach=True)
+        optimizer.step()
+        return loss.detach(), (scores.detach().argmax(1) == labels).sum()
+
+    run: Callable[..., tuple[Tensor, ...]] = step
+    if captures:
+        run = CapturedStep(step, train.labels.device, recorder(train.labels.device, [draws]))
     while epoch < epochs:
         epoch_watch = Stopwatch()
         network.train()
@@ -154,21 +181,9 @@ def retrain(
         for index in batches:
             rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
             progress += share
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            images, labels = train.images.augmented(index, draws), train.labels_at(index)
-            with autocast(images.device, settings.precision):
-                scores = network(images)
-            scores = scores.float()
-            loss = F.cross_entropy(
-                scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
-            )
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm, foreach=True)
-            optimizer.step()
-            total_loss = total_loss + loss.detach() * len(index)
-            correct = correct + (scores.detach().argmax(1) == labels).sum()
+            loss, hits = run(index, rate)
+            total_loss = total_loss + loss * len(index)
+            correct = correct + hits
         epoch += 1
         row = {
             "stage": "retrain",

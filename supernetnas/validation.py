@@ -17,6 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_scalar, validate_data
 
 from .augmentation import Augmentation
+from .devices import resolve_device
 from .image_sets import UnequalImages
 from .images import ImageSet, as_image_set, looks_like_rows
 from .search.methods import DERIVATIONS, SEARCH_METHODS, STOPPING_RULES
@@ -115,9 +116,11 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         )
     _check_budget_method(clf)
     _check_choice(clf, "precision", ("auto", "float32", "bfloat16"))
-    for name in ("compile", "gradient_checkpointing"):
-        if not isinstance(getattr(clf, name), bool | np.bool_):
-            raise TypeError(f"{name} must be True or False; got {getattr(clf, name)!r}.")
+    if not isinstance(clf.gradient_checkpointing, bool | np.bool_):
+        raise TypeError(
+            f"gradient_checkpointing must be True or False; got {clf.gradient_checkpointing!r}."
+        )
+    _check_compile(clf)
     _check_choice(clf, "space", tuple(available_spaces()))
     if not isinstance(clf.augmentation, Augmentation):
         _check_choice(clf, "augmentation", ("auto", "none"), "or an Augmentation")
@@ -156,6 +159,18 @@ def _check_budget_method(clf: SupernetTransferClassifier) -> None:
         raise ValueError(
             "max_macs and max_parameters need search_method 'sdarts', 'darts' or 'gdas' and "
             f"derivation='argmax'; got {clf.search_method!r} and {clf.derivation!r}."
+        )
+
+
+def _check_compile(clf: SupernetTransferClassifier) -> None:
+    if isinstance(clf.compile, bool | np.bool_):
+        return
+    if not (isinstance(clf.compile, str) and clf.compile == "graph"):
+        raise TypeError(f"compile must be True, False or 'graph'; got {clf.compile!r}.")
+    if resolve_device(clf.device).type != "cuda":
+        raise ValueError(
+            "compile='graph' captures steps as CUDA graphs, and there is no GPU to do it on. Use "
+            "compile=False, which is the fastest on a CPU."
         )
 
 

@@ -30,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..augmentation import ImageTensors
+from ..captured import CapturedStep, Recorder
 from ..devices import autocast
 from ..distributed import ALONE, Processes
 from ..spaces.genotype import Genotype
@@ -85,8 +87,10 @@ class SearchSettings:
         Epochs without a better validation accuracy after which the search stops.
     precision : {"float32", "bfloat16"}
         What convolutions compute in; see `supernetnas.devices.autocast`.
-    compile : bool
-        Whether cells are compiled by `torch.compile`.
+    compile : bool or "graph"
+        Whether cells are compiled by `torch.compile`; or "graph", whether whole steps are captured
+        as CUDA graphs, see `supernetnas.captured`. Searches that decide on the host how they go on
+        run their steps one by one all the same.
     gradient_checkpointing : bool
         Whether cells are computed again in the backward pass, for less memory.
     """
@@ -107,7 +111,7 @@ class SearchSettings:
     label_smoothing: float = 0.0
     patience: int | None = None
     precision: str = "float32"
-    compile: bool = False
+    compile: bool | str = False
     gradient_checkpointing: bool = False
 
 
@@ -141,7 +145,11 @@ class BilevelSearch:
         Epoch whose state the search went back to when it was stopped; None for the last.
     out_of_time : bool
         Whether the time limit ended the search.
+    capturable : bool
+        Whether all that differs between two steps of an epoch, and of others, is in tensors.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -165,14 +173,17 @@ class BilevelSearch:
             lr=settings.alpha_learning_rate,
             betas=(0.5, 0.999),
             weight_decay=settings.alpha_weight_decay,
+            # The fused optimizers take what changes from tensors.
+            **({"fused": True, "capturable": True} if self._captures else {}),
         )
         self.weight_optimizer = torch.optim.SGD(
             supernet.weight_parameters(),
             lr=settings.learning_rate,
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
-            foreach=True,
+            **({"fused": True} if self._captures else {"foreach": True}),
         )
+        self._step: Callable[..., tuple[Tensor, ...]] = self._full_step
         self.epoch = 0
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
@@ -187,7 +198,7 @@ class BilevelSearch:
         self._draws = generator
         if device.type != "cpu":
             self._draws = torch.Generator(device=device).manual_seed(self._draw_seed())
-        supernet.compiled = settings.compile
+        supernet.compiled = settings.compile is True
         supernet.checkpointed = settings.gradient_checkpointing
 
     def run(
@@ -210,6 +221,10 @@ class BilevelSearch:
         list of dict
             The history: one row per epoch.
         """
+        if self._captures:
+            device = self.supernet.alphas_normal.device
+            recorder = self._recorder(device, [self._draws, self._noise])
+            self._step = CapturedStep(self._full_step, device, recorder)
         # A resumed search may have finished, or its time may be up.
         stop = self.epoch > 0 and bool(stopwatch and stopwatch.expired())
         while self.epoch < self.settings.epochs and not (self.finished or stop):
@@ -221,6 +236,7 @@ class BilevelSearch:
                 self.finished = self.out_of_time = True
             self.finished = self.processes.any(self.finished)
             stop = self.processes.any(bool(on_epoch and on_epoch(self)))
+        self._step = self._full_step  # graphs keep memory
         return self.history
 
     def run_epoch(self) -> dict:
@@ -242,16 +258,14 @@ class BilevelSearch:
         loss: Tensor | float
         for position, index in enumerate(batches):
             step = self.epoch * len(batches) + position
-            for group in self.weight_optimizer.param_groups:
-                group["lr"] = cosine_schedule(
-                    step / (settings.epochs * len(batches)),
-                    settings.learning_rate,
-                    settings.final_learning_rate,
-                    settings.warmup,
-                )
-            if step % settings.weight_steps_per_alpha_step == 0 and not self.alphas_frozen():
-                self._alpha_step(next(validation), index)
-            loss, hits = self._weight_step(index, radius)
+            rate = cosine_schedule(
+                step / (settings.epochs * len(batches)),
+                settings.learning_rate,
+                settings.final_learning_rate,
+                settings.warmup,
+            )
+            moves = step % settings.weight_steps_per_alpha_step == 0 and not self.alphas_frozen()
+            loss, hits = self._step(next(validation) if moves else None, index, rate, radius)
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
         n_seen = sum(map(len, batches)) * self.processes.size
@@ -340,7 +354,7 @@ class BilevelSearch:
         """Scores that an alpha step differentiates."""
         return self.scores(images)
 
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
         """Scores that a weight step differentiates."""
         return self.scores(images, self._operation_weights(images, labels, radius))
 
@@ -389,6 +403,32 @@ class BilevelSearch:
 
     # The two steps
 
+    # Records steps as graphs; a test has one of its own.
+    _recorder = Recorder
+
+    @property
+    def _captures(self) -> bool:
+        alone = self.processes.size == 1
+        resident = all(isinstance(d.images, ImageTensors) for d in (self.train, self.validation))
+        return self.settings.compile == "graph" and self.capturable and resident and alone
+
+    def _full_step(
+        self,
+        validation_index: Tensor | None,
+        index: Tensor,
+        rate: float | Tensor,
+        radius: float | Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Step the alphas, if there are validation images for it, then the weights.
+
+        Returns the training loss and the number of hits.
+        """
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = rate
+        if validation_index is not None:
+            self._alpha_step(validation_index, index)
+        return self._weight_step(index, radius)
+
     def _alpha_step(self, index: Tensor, train_index: Tensor) -> None:
         alphas = self.supernet.alpha_parameters()
         gradients = self.alpha_gradients(index, train_index)
@@ -397,7 +437,7 @@ class BilevelSearch:
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()
 
-    def _weight_step(self, index: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    def _weight_step(self, index: Tensor, radius: float | Tensor) -> tuple[Tensor, Tensor]:
         images = self.train.images.augmented(index, self._draws)
         labels = self.train.labels_at(index)
         scores = self.weight_scores(images, labels, radius)
@@ -413,7 +453,7 @@ class BilevelSearch:
         return loss.detach(), (scores.argmax(1) == labels).sum()
 
     def _operation_weights(
-        self, images: Tensor, labels: Tensor, radius: float
+        self, images: Tensor, labels: Tensor, radius: float | Tensor
     ) -> tuple[Tensor, Tensor]:
         """Operation weights of a weight step: perturbed, and constants."""
         with torch.no_grad():

@@ -78,6 +78,7 @@ class DirichletSearch(BilevelSearch):
         Stage that has been entered.
     """
 
+    capturable = False  # a new stage has other weights
     supernet: PartialSupernet
     partial_channels: tuple[int, ...] = (6, 4)
     n_operations: tuple[int | None, ...] = (None, 4)
@@ -117,7 +118,7 @@ class DirichletSearch(BilevelSearch):
         """Scores under drawn operation weights, with gradients of the alphas."""
         return self.scores(images, self._draw())
 
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
         """Scores under drawn operation weights."""
         with torch.no_grad():
             weights = self._draw()

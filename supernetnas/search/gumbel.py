@@ -72,6 +72,7 @@ class GumbelSearch(BilevelSearch):
         Of the first and the last epoch.
     """
 
+    capturable = False
     temperatures = (10.0, 0.1)
 
     def alpha_scores(self, images: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class GumbelSearch(BilevelSearch):
         weights, choices = self._draw()
         return self.path_scores(images, choices, weights)
 
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
         """Scores of drawn operations."""
         with torch.no_grad():
             _, choices = self._draw()

@@ -57,7 +57,7 @@ def to_simplex(weights: Tensor, mask: Tensor) -> Tensor:
     return torch.where(sums > 0, shares, winner.to(weights.dtype))
 
 
-def _uniform(like: Tensor, radius: float, generator: torch.Generator) -> Tensor:
+def _uniform(like: Tensor, radius: float | Tensor, generator: torch.Generator) -> Tensor:
     drawn = torch.rand(like.shape, generator=generator, device=generator.device)
     return (2 * drawn.to(like, non_blocking=True) - 1) * radius
 
@@ -67,7 +67,7 @@ def _weights(tensors: Iterable[Tensor]) -> Weights:
 
 
 def random_perturbation(
-    weights: Weights, masks: Weights, radius: float, generator: torch.Generator
+    weights: Weights, masks: Weights, radius: float | Tensor, generator: torch.Generator
 ) -> Weights:
     """Add uniform noise in [-radius, radius] to each operation weight and return to the simplex.
 
@@ -75,7 +75,7 @@ def random_perturbation(
     ----------
     weights, masks : tuple of two torch.Tensor of shape (edges, k)
         Operation weights of the normal and the reduction cell, and which entries are operations.
-    radius : float
+    radius : float or torch.Tensor of shape ()
         Epsilon.
     generator : torch.Generator
         On the device of the weights there is no transfer.
@@ -90,7 +90,7 @@ def adversarial_perturbation(
     loss: Callable[[Weights], Tensor],
     weights: Weights,
     masks: Weights,
-    radius: float,
+    radius: float | Tensor,
     generator: torch.Generator,
     n_steps: int = 7,
 ) -> Weights:

@@ -72,6 +72,7 @@ class RandomSearch(BilevelSearch):
         each on every eighth batch: so epochs and sources can be compared.
     """
 
+    capturable = False  # paths are drawn on the host
     n_candidates = 50
     n_judges = 8
 
@@ -87,7 +88,7 @@ class RandomSearch(BilevelSearch):
         """Whether the alphas rest: always, since nothing asks for them."""
         return True
 
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
         """Scores of a random architecture."""
         return self._path(images, random_genotype(self.supernet.space, self.generator))
 

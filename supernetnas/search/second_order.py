@@ -39,6 +39,7 @@ class SecondOrderSearch(BilevelSearch):
         Length of the step ``R v`` of the finite difference.
     """
 
+    capturable = False  # the noise of its passes is set back on the host
     difference = 0.01
 
     def alpha_gradients(self, index: Tensor, train_index: Tensor) -> Sequence[Tensor | None]:
