@@ -14,12 +14,13 @@ weights and alphas though it uses one of them; its optimizers go tensor by tenso
 
 "Launched" counts what torch dispatches, views and allocations aside: it does not depend on the
 device. One operation on a list of tensors counts once. On a GPU the profiler's count of kernels
-stands beside it.
+stands beside it, and a row has the step captured as a CUDA graph, which is launched as one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import statistics
@@ -236,6 +237,13 @@ def searches(
         found[f"{fast}, bfloat16"] = BilevelSearch(
             own, data, data, half, torch.Generator().manual_seed(0)
         )
+    if device.type == "cuda":
+        own = copy.deepcopy(supernet)
+        captured = SearchSettings(
+            batch_size=batch_size, perturbation=perturbation, precision=precision, compile="graph"
+        )
+        path = "merged, graph" + (", bfloat16" if precision == "bfloat16" else "")
+        found[path] = BilevelSearch(own, data, data, captured, torch.Generator().manual_seed(0))
     return found
 
 
@@ -243,8 +251,7 @@ def step(search: BilevelSearch, batch_size: int) -> None:
     """One step of the alphas and one of the weights."""
     device = search.train.labels.device
     validation, train = torch.arange(2 * batch_size, device=device).split(batch_size)
-    search._alpha_step(validation, train)
-    search._weight_step(train, 0.1)
+    search._step(validation, train, 0.025, 0.1)
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -289,8 +296,11 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
             size = arguments.batch_size
             found = searches(name, perturbation, device, size, arguments.precision)
             times: dict[str, list[float]] = {path: [] for path in found}
+            graphs = contextlib.ExitStack()
             for search in found.values():
-                step(search, size)  # what is set up once
+                graphs.enter_context(search.capturing())
+                for _ in range(4 if search.settings.compile == "graph" else 1):
+                    step(search, size)  # what is set up once
             for _ in range(arguments.repeats):
                 for path, search in found.items():
                     times[path].append(seconds(partial(step, search, size), device))
@@ -313,6 +323,7 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
                     row["kernels"] = kernels(partial(step, search, size))
                 rows.append(row)
                 show_step(row)
+            graphs.close()
             if device.type == "cpu":
                 rows.append(count_merged(name, perturbation))
                 show_step(rows[-1])

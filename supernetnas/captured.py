@@ -115,9 +115,11 @@ class CapturedStep:
             self._recordings[key] = _Recording(tuple(map(self._own, arguments)))
         recording = self._recordings[key]
         for own, given in zip(recording.arguments, arguments, strict=True):
+            if own is None or given is None:
+                continue
             if isinstance(given, Tensor):
                 own.copy_(given, non_blocking=True)
-            elif given is not None:
+            else:
                 own.fill_(given)
 
         def run() -> Results:

@@ -171,7 +171,7 @@ class Embedder:
         if bad.any():
             raise ValueError(
                 f"Embedder {self.identity!r} gave non-finite features for {bad.sum()} of "
-                f"{len(bad)} images; the first is image {bad.argmax()}."
+                f"{len(features)} images; the first is image {bad.argmax()}."
             )
         return features
 

@@ -98,8 +98,8 @@ def label_distances(
     products : RowProducts, optional
         Of the rows of the two measures: saves work on a CPU where both are complete.
     """
-    usable = products is not None and a is not b and a.complete and b.complete
-    if not (usable and kind == "gaussian" and str(device) == "cpu"):
+    usable = a is not b and a.complete and b.complete and kind == "gaussian"
+    if products is None or not usable or str(device) != "cpu":
         return label_distances_to_many(a, [b], kind, device)[0]
     distances = squared_distances(a.means, b.means)
     distances += a.traces[:, np.newaxis] + b.traces

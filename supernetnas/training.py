@@ -37,7 +37,7 @@ __all__ = [
     "stratified_split",
 ]
 
-_BUILD_LOCK = threading.Lock()
+_BUILD_LOCK = threading.RLock()
 
 
 @dataclass(frozen=True)

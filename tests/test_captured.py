@@ -4,8 +4,10 @@ import pytest
 import torch
 from test_precision import NoWaiting, labelled, search, seeded
 from tiny import tiny_classifier
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from supernetnas import captured
 from supernetnas.augmentation import ImageTensors
 from supernetnas.captured import CapturedStep, Recorder
 from supernetnas.network import Network, NetworkConfig
@@ -96,7 +98,7 @@ class CpuRecorder:
 
 @pytest.fixture
 def recorder(monkeypatch):
-    """Record on the CPU, in double precision: the fused optimizers round otherwise."""
+    """Record on the CPU, in double precision, but for the learning rate and the radius."""
 
     class OwnRecorder(CpuRecorder):
         pass
@@ -106,6 +108,7 @@ def recorder(monkeypatch):
         monkeypatch.setattr(ImageTensors, name, lambda *args, f=single: f(*args).double())
     monkeypatch.setattr(Tensor, "float", lambda self: self)
 
+    monkeypatch.setattr(captured, "_WARM_UP", 1)
     monkeypatch.setattr(BilevelSearch, "_recorder", OwnRecorder)
     return OwnRecorder
 
@@ -116,7 +119,7 @@ def run(compile, method="sdarts", perturbation="random", merged=True, **settings
     found = make_search(
         *(method, "plateau", one.supernet, labelled(), labelled(seed=2)),
         settings=SearchSettings(
-            epochs=4, batch_size=5, perturbation=perturbation, compile=compile, **settings
+            epochs=2, batch_size=5, perturbation=perturbation, compile=compile, **settings
         ),
         generator=seeded(),
     )
@@ -137,24 +140,24 @@ def run(compile, method="sdarts", perturbation="random", merged=True, **settings
     ids=["random", "adversarial", "fused", "checkpointing", "pc_darts"],
 )
 def test_a_captured_search_is_the_search(recorder, method, settings):
-    plain, captured = run(False, method, **settings), run("graph", method, **settings)
-    # 4 epochs of 4 steps, of which 3 of each combination of sizes come before the recording.
-    assert recorder.n_replays >= 6
-    assert isinstance(captured.weight_optimizer.param_groups[0]["lr"], torch.Tensor)
+    plain, other = run(False, method, **settings), run("graph", method, **settings)
+    # 2 epochs of 4 steps, of which 1 of each combination of sizes comes before the recording.
+    assert recorder.n_replays >= 4
+    assert isinstance(other.weight_optimizer.param_groups[0]["lr"], torch.Tensor)
     for name, value in plain.supernet.state_dict().items():
         torch.testing.assert_close(
-            *(captured.supernet.state_dict()[name], value), rtol=1e-8, atol=1e-10, msg=name
+            *(other.supernet.state_dict()[name], value), rtol=1e-5, atol=1e-6, msg=name
         )
-    for one, other in zip(plain.history, captured.history, strict=True):
-        assert other["train_loss"] == pytest.approx(one["train_loss"], rel=1e-9)
+    for one, row in zip(plain.history, other.history, strict=True):
+        assert row["train_loss"] == pytest.approx(one["train_loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["darts2", "drnas", "gdas", "random_search"])
 def test_other_searches_run_as_ever(recorder, method):
-    plain, captured = run(False, method), run("graph", method)
+    plain, other = run(False, method), run("graph", method)
     assert recorder.n_replays == 0
     for name, value in plain.supernet.state_dict().items():
-        torch.testing.assert_close(captured.supernet.state_dict()[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(other.supernet.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_a_captured_retraining_is_the_retraining():
@@ -181,25 +184,25 @@ def test_shapes_have_recordings_of_their_own():
         total.add_(x.sum() * rate)
         return (total + (0 if extra is None else extra.sum()),)
 
-    captured = CapturedStep(step, torch.device("cpu"), CpuRecorder(total.device, [seeded()]))
+    run_step = CapturedStep(step, torch.device("cpu"), CpuRecorder(total.device, [seeded()]))
     expected = 0.0
     for number in range(12):
         x = torch.full((2 + number % 2,), float(number))
         extra = torch.ones(3) if number % 4 < 2 else None
-        (result,) = captured(x, 0.5 + number, extra)
+        (result,) = run_step(x, 0.5 + number, extra)
         expected += float(x.sum()) * (0.5 + number)
         assert float(result) == pytest.approx(expected + (0 if extra is None else 3))
-    assert len(captured._recordings) == 4
+    assert len(run_step._recordings) == 4
 
 
 def test_a_step_that_reads_a_value_is_found():
     def step(x):
         return (x * float(x.sum()),)
 
-    captured = CapturedStep(step, torch.device("cpu"), CpuRecorder(torch.device("cpu"), [seeded()]))
+    run_step = CapturedStep(step, torch.device("cpu"), CpuRecorder(torch.device("cpu"), [seeded()]))
     with pytest.raises(AssertionError, match="_local_scalar_dense"):
         for _ in range(5):
-            captured(torch.ones(2))
+            run_step(torch.ones(2))
 
 
 def test_graphs_need_a_gpu():

@@ -221,23 +221,31 @@ class BilevelSearch:
         list of dict
             The history: one row per epoch.
         """
+        # A resumed search may have finished, or its time may be up.
+        stop = self.epoch > 0 and bool(stopwatch and stopwatch.expired())
+        with self.capturing():
+            while self.epoch < self.settings.epochs and not (self.finished or stop):
+                row = self.run_epoch()
+                self.finished = self.may_stop() and self.plateau.update(row["validation_accuracy"])
+                if self.stopping is not None:
+                    self.finished = self.may_stop() and self.stopping.update(self)
+                if stopwatch and stopwatch.expired():
+                    self.finished = self.out_of_time = True
+                self.finished = self.processes.any(self.finished)
+                stop = self.processes.any(bool(on_epoch and on_epoch(self)))
+        return self.history
+
+    @contextlib.contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Capture the steps within, if the settings ask for it, and free the graphs after them."""
         if self._captures:
             device = self.supernet.alphas_normal.device
             recorder = self._recorder(device, [self._draws, self._noise])
             self._step = CapturedStep(self._full_step, device, recorder)
-        # A resumed search may have finished, or its time may be up.
-        stop = self.epoch > 0 and bool(stopwatch and stopwatch.expired())
-        while self.epoch < self.settings.epochs and not (self.finished or stop):
-            row = self.run_epoch()
-            self.finished = self.may_stop() and self.plateau.update(row["validation_accuracy"])
-            if self.stopping is not None:
-                self.finished = self.may_stop() and self.stopping.update(self)
-            if stopwatch and stopwatch.expired():
-                self.finished = self.out_of_time = True
-            self.finished = self.processes.any(self.finished)
-            stop = self.processes.any(bool(on_epoch and on_epoch(self)))
-        self._step = self._full_step  # graphs keep memory
-        return self.history
+        try:
+            yield
+        finally:
+            self._step = self._full_step
 
     def run_epoch(self) -> dict:
         """Pass once over the training images; returns and appends the epoch's row."""

@@ -62,6 +62,10 @@ def _uniform(like: Tensor, radius: float | Tensor, generator: torch.Generator) -
     return (2 * drawn.to(like, non_blocking=True) - 1) * radius
 
 
+def _within(x: Tensor, radius: float | Tensor) -> Tensor:
+    return x.clamp(-radius, radius)  # type: ignore[arg-type]  # both are numbers or both tensors
+
+
 def _weights(tensors: Iterable[Tensor]) -> Weights:
     return tuple(tensors)  # type: ignore[return-value]  # as many as the weights that they are of
 
@@ -118,7 +122,7 @@ def adversarial_perturbation(
         gradients = torch.autograd.grad(loss(attacked), attacked, materialize_grads=True)
         with torch.no_grad():
             attacked = _weights(
-                to_simplex(weight + (x + step * g.sign() - weight).clamp(-radius, radius), mask)
+                to_simplex(weight + _within(x + step * g.sign() - weight, radius), mask)
                 for weight, mask, x, g in zip(weights, masks, attacked, gradients, strict=True)
             )
     with torch.no_grad():

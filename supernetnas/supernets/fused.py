@@ -260,9 +260,10 @@ def _plus_weighted(
     total: Tensor | None, operation: nn.Module, state: State, weight: Tensor
 ) -> Tensor:
     """Return ``total + weight * operation(state.value)``; changes ``total``."""
-    if total is not None and isinstance(operation, Pool | nn.Identity):
-        pool = isinstance(operation, Pool)
-        return _plus_times(total, state.pooled(operation) if pool else state.value, weight)
+    if total is not None and isinstance(operation, Pool):
+        return _plus_times(total, state.pooled(operation), weight)
+    if total is not None and isinstance(operation, nn.Identity):
+        return _plus_times(total, state.value, weight)
     term = weighted(operation, state, weight)
     return term if total is None else total.add_(term)
 
