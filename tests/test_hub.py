@@ -709,6 +709,30 @@ def test_bundles_are_kept_where_nothing_changes(push, pull, local, server, monke
     assert len(changed) <= 1
 
 
+def test_few_signatures_of_a_large_bundle_come_alone(push, pull, local, server):
+    bars = local["bars"]
+    for name in ("a1", "a2"):
+        local.add(name, config=bars.config, state_dict=weights(local), signature=bars.signature())
+    push(local, "org/large")
+    (path, bundle), *others = pull("org/large")._index.bundles.items()
+    assert not others and len(bundle.sources) == 4
+    zoo = pull("org/large")
+    server.reset()
+    zoo.download(["bars"], weights=False)
+    asked = " ".join(r.path for r in server.requests)
+    assert "bars/signature" in asked and path not in asked
+    server.reset()
+    assert zoo["bars"].signature().counts.tolist() == bars.signature().counts.tolist()
+    assert server.requests == []
+    zoo.download(["bars", "spots"], weights=False)  # half of it
+    asked = " ".join(r.path for r in server.requests)
+    assert path in asked and "spots/signature" not in asked
+    server.reset()
+    zoo.download(weights=False)
+    zoo["a1"].signature()
+    assert server.requests == []
+
+
 # Sources in repositories of their own
 
 

@@ -54,6 +54,10 @@ class FolderPlace:
     def fetch(self, records: Mapping[str, FileRecord]) -> None:
         """Do nothing: all that there is is there."""
 
+    def fetched(self, file: str) -> bool:
+        """Return False: nothing was fetched."""
+        return False
+
     def name(self, file: str) -> str:
         """What to call a file."""
         return str(self.folder / file)
@@ -123,6 +127,10 @@ class HubPlace:
     def fetch(self, records: Mapping[str, FileRecord]) -> None:
         """Fetch files that are not in the cache, several at a time."""
         self.repository.fetch({file: record.size for file, record in records.items()})
+
+    def fetched(self, file: str) -> bool:
+        """Whether a file is in the cache."""
+        return self.repository.cached(file) is not None
 
     def name(self, file: str) -> str:
         """What to call a file."""

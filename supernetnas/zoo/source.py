@@ -282,7 +282,7 @@ class Source:
     def _signature_file(self) -> bytes:
         """Read the signature, or the copy of it in a bundle."""
         found = self._zoo._index.bundle_of(self.name)
-        if found is None:
+        if found is None or self._place.fetched(self._file(SIGNATURE)):
             return self._read(SIGNATURE)
         path, bundle, offset = found
         record = self._entry.files[SIGNATURE]

@@ -56,6 +56,7 @@ from .index import (
     SIGNATURE,
     SUPERNET,
     VECTORS,
+    Bundle,
     Entry,
     FileRecord,
     Index,
@@ -507,7 +508,7 @@ class Zoo(Mapping[str, Source]):
         """Fetch what is on the Hub and not in the cache yet, several files at a time.
 
         Afterwards it can be used without a network. Everything else fetches what it needs by
-        itself, too.
+        itself, too. Signatures come in bundles where most of a bundle is wanted.
 
         Parameters
         ----------
@@ -526,10 +527,13 @@ class Zoo(Mapping[str, Source]):
             wanted[self._place] = {BASIS: self._index.basis}
         if self._index.vectors is not None:
             wanted.setdefault(self._place, {})[VECTORS] = self._index.vectors
-        for source in self.values() if names is None else [self[name] for name in names]:
+        sources = list(self.values() if names is None else [self[name] for name in names])
+        bundles = self._bundles_to_fetch(sources)
+        for source in sources:
             records = dict(source._entry.files)
-            if (found := self._index.bundle_of(source.name)) is not None:
-                wanted.setdefault(self._place, {})[found[0]] = found[1]
+            if source.name in bundles:
+                path, bundle = bundles[source.name]
+                wanted.setdefault(self._place, {})[path] = bundle
                 del records[SIGNATURE]
             if not weights:
                 records = {file: r for file, r in records.items() if file == SIGNATURE}
@@ -537,6 +541,18 @@ class Zoo(Mapping[str, Source]):
             wanted.setdefault(source._place, {}).update(paths)
         for place, records in wanted.items():
             place.fetch(records)
+
+    def _bundles_to_fetch(self, sources: Sequence[Source]) -> dict[str, tuple[str, Bundle]]:
+        """Path and bundle for each source whose signature is better fetched with others."""
+        by_name = {source.name: source for source in sources}
+        chosen: dict[str, tuple[str, Bundle]] = {}
+        for path, bundle in self._index.bundles.items():
+            inside = [by_name[name] for name in bundle.sources if name in by_name]
+            size = sum(source._entry.files[SIGNATURE].size for source in inside)
+            foreign = any(source._place != self._place for source in inside)
+            if 2 * size >= bundle.size or foreign or self._place.fetched(path):
+                chosen |= {source.name: (path, bundle) for source in inside}
+        return chosen
 
     def save(self, folder: str | os.PathLike, names: Iterable[str] | None = None) -> Zoo:
         """Copy the zoo, or some of its sources, to a folder that needs nothing else.
