@@ -317,8 +317,9 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
                     "launched": launches.count,
                     "traffic": launches.bytes,
                     "kept": kept_bytes(search, size),
-                    "peak": peak_bytes(partial(step, search, size), device),
                 }
+                if search.settings.compile != "graph":  # whose memory is there before
+                    row["peak"] = peak_bytes(partial(step, search, size), device)
                 if device.type == "cuda":
                     row["kernels"] = kernels(partial(step, search, size))
                 rows.append(row)

@@ -59,10 +59,24 @@ class Recorder:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-        ):
-            results = function()
+        results: Results = ()
+        failures: list[Exception] = []
+        try:
+            with (
+                torch.cuda.stream(self._stream),  # which is left even if the recording cannot end
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ),
+            ):
+                try:
+                    results = function()
+                except Exception as error:
+                    failures.append(error)
+                    raise
+        except Exception:
+            if failures:  # what ended the recording, not that it was ended
+                raise failures[0] from None
+            raise
         return graph.replay, results
 
 
@@ -139,4 +153,5 @@ class CapturedStep:
             return None
         if isinstance(argument, Tensor):
             return torch.empty_like(argument, device=self._device)
-        return torch.zeros((), device=self._device)
+        # What fused optimizers read a learning rate as, whatever the default type is.
+        return torch.zeros((), dtype=torch.float32, device=self._device)

@@ -167,6 +167,8 @@ class Embedder:
             done += len(found)
         if not done:
             return np.empty((0, self.dimension), dtype=np.float32)
+        if done != len(images):
+            raise RuntimeError(f"{done} of {len(images)} images were read.")
         bad = ~np.isfinite(features).all(axis=1)
         if bad.any():
             raise ValueError(

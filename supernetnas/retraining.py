@@ -161,10 +161,10 @@ def retrain(
         loss = F.cross_entropy(
             scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
         )
-        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm, foreach=True)
         optimizer.step()
+        optimizer.zero_grad()
         return loss.detach(), (scores.detach().argmax(1) == labels).sum()
 
     run: Callable[..., tuple[Tensor, ...]] = step

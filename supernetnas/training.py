@@ -34,6 +34,7 @@ __all__ = [
     "recalibrate_batch_norm",
     "save_checkpoint",
     "seeded_modules",
+    "set_gradients",
     "stratified_split",
 ]
 
@@ -61,6 +62,17 @@ class LabelledImages:
     def labels_at(self, index: Tensor) -> Tensor:
         """Labels at an index on any device, without waiting for one that has to move."""
         return self.labels[index.to(self.labels.device, non_blocking=True)]
+
+
+def set_gradients(parameters: Iterable[Tensor], gradients: Iterable[Tensor | None]) -> None:
+    """Give parameters their gradients, laid out in memory as they are.
+
+    Fused optimizers take it for granted that the layouts are the same.
+    """
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None and gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        parameter.grad = gradient
 
 
 @contextlib.contextmanager

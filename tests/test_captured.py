@@ -15,7 +15,7 @@ from supernetnas.retraining import RetrainSettings, retrain
 from supernetnas.search import SearchSettings
 from supernetnas.search.bilevel import BilevelSearch
 from supernetnas.search.methods import make_search
-from supernetnas.training import seeded_modules
+from supernetnas.training import seeded_modules, set_gradients
 
 IMAGES, LABELS = torch.randint(256, (12, 8, 8), dtype=torch.uint8).numpy(), [0, 1, 2] * 4
 
@@ -85,10 +85,10 @@ class CpuRecorder:
         fresh = [True]
 
         def replay():
-            type(self).n_replays += 1
             if fresh:
                 fresh.clear()
                 return
+            type(self).n_replays += 1
             moved = operations.replay()
             for result in results:
                 result.copy_(moved(result))
@@ -119,7 +119,7 @@ def run(compile, method="sdarts", perturbation="random", merged=True, **settings
     found = make_search(
         *(method, "plateau", one.supernet, labelled(), labelled(seed=2)),
         settings=SearchSettings(
-            epochs=2, batch_size=5, perturbation=perturbation, compile=compile, **settings
+            epochs=4, batch_size=5, perturbation=perturbation, compile=compile, **settings
         ),
         generator=seeded(),
     )
@@ -141,7 +141,7 @@ def run(compile, method="sdarts", perturbation="random", merged=True, **settings
 )
 def test_a_captured_search_is_the_search(recorder, method, settings):
     plain, other = run(False, method, **settings), run("graph", method, **settings)
-    # 2 epochs of 4 steps, of which 1 of each combination of sizes comes before the recording.
+    # Of 4 epochs of 4 steps, 2 for each combination of sizes come before the first replay.
     assert recorder.n_replays >= 4
     assert isinstance(other.weight_optimizer.param_groups[0]["lr"], torch.Tensor)
     for name, value in plain.supernet.state_dict().items():
@@ -160,7 +160,8 @@ def test_other_searches_run_as_ever(recorder, method):
         torch.testing.assert_close(other.supernet.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_a_captured_retraining_is_the_retraining():
+def test_a_captured_retraining_is_the_retraining(monkeypatch):
+    monkeypatch.setattr(CpuRecorder, "n_replays", 0)
     networks, histories = [], []
     for compile in (False, "graph"):
         with seeded_modules(0):
@@ -173,6 +174,7 @@ def test_a_captured_retraining_is_the_retraining():
         torch.testing.assert_close(
             networks[1].state_dict()[name], value, rtol=2e-3, atol=2e-4, msg=name
         )
+    assert CpuRecorder.n_replays >= 4
     losses = [[row["train_loss"] for row in history] for history in histories]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
@@ -212,15 +214,61 @@ def test_graphs_need_a_gpu():
         tiny_classifier(compile="graph", device="cpu").fit(IMAGES, LABELS)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("perturbation", ["random", "adversarial"])
-def test_a_graph_on_a_gpu(perturbation):
+def test_gradients_take_the_layout_of_their_parameters():
+    """Channels-last images give kernels channels-last gradients; fused optimizers do not look."""
+    weight = torch.nn.Parameter(torch.randn(4, 3, 3, 3))
+    gradient = torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD([weight], lr=0.5, fused=True)
+    expected = weight.detach() - 0.5 * gradient
+    set_gradients([weight], [gradient])
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+@pytest.mark.parametrize("method", ["sdarts", "pc_darts"])
+def test_a_captured_search_of_contiguous_weights(recorder, method):
     found = []
     for compile in (False, "graph"):
-        one = search(device="cuda", perturbation=perturbation, compile=compile, epochs=8)
-        one.run()
-        found.append(one)
+        one = search()
+        one.supernet.double().to(memory_format=torch.contiguous_format)
+        settings = SearchSettings(epochs=2, batch_size=6, compile=compile)
+        data = labelled(), labelled(seed=2)
+        found.append(
+            make_search(
+                *(method, "plateau", one.supernet, *data), settings=settings, generator=seeded()
+            )
+        )
+        found[-1].run()
+    for name, value in found[0].supernet.state_dict().items():
+        torch.testing.assert_close(
+            found[1].supernet.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["sdarts", "pc_darts"])
+def test_a_graph_on_a_gpu(method, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    replays, found = [], []
+    record = Recorder.record
+
+    def counted(self, function):
+        replay, results = record(self, function)
+        return lambda: (replays.append(1), replay()), results
+
+    monkeypatch.setattr(Recorder, "record", counted)
+    for compile in (False, "graph"):
+        one = search(device="cuda")
+        settings = SearchSettings(epochs=2, batch_size=6, compile=compile)
+        data = labelled("cuda"), labelled("cuda", 2)
+        found.append(
+            make_search(
+                *(method, "plateau", one.supernet, *data), settings=settings, generator=seeded()
+            )
+        )
+        found[-1].run()
+    assert len(replays) == 3  # the second epoch
     for name, value in found[0].supernet.state_dict().items():
         torch.testing.assert_close(
             found[1].supernet.state_dict()[name], value, rtol=1e-2, atol=1e-3, msg=name

@@ -48,6 +48,7 @@ from ..training import (
     held_constant,
     optimizer_tensors,
     restore_optimizer,
+    set_gradients,
 )
 from .budget import Budget
 from .diagnostics import genotype_agreement
@@ -183,7 +184,7 @@ class BilevelSearch:
             weight_decay=settings.weight_decay,
             **({"fused": True} if self._captures else {"foreach": True}),
         )
-        self._step: Callable[..., tuple[Tensor, ...]] = self._full_step
+        self._captured: CapturedStep | None = None
         self.epoch = 0
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
@@ -241,11 +242,11 @@ class BilevelSearch:
         if self._captures:
             device = self.supernet.alphas_normal.device
             recorder = self._recorder(device, [self._draws, self._noise])
-            self._step = CapturedStep(self._full_step, device, recorder)
+            self._captured = CapturedStep(self._full_step, device, recorder)
         try:
             yield
         finally:
-            self._step = self._full_step
+            self._captured = None
 
     def run_epoch(self) -> dict:
         """Pass once over the training images; returns and appends the epoch's row."""
@@ -420,6 +421,11 @@ class BilevelSearch:
         resident = all(isinstance(d.images, ImageTensors) for d in (self.train, self.validation))
         return self.settings.compile == "graph" and self.capturable and resident and alone
 
+    def _step(self, *arguments: Tensor | float | None) -> tuple[Tensor, ...]:
+        """Run `_full_step`, captured or as it is."""
+        step: Callable[..., tuple[Tensor, ...]] = self._captured or self._full_step
+        return step(*arguments)
+
     def _full_step(
         self,
         validation_index: Tensor | None,
@@ -438,10 +444,8 @@ class BilevelSearch:
         return self._weight_step(index, radius)
 
     def _alpha_step(self, index: Tensor, train_index: Tensor) -> None:
-        alphas = self.supernet.alpha_parameters()
-        gradients = self.alpha_gradients(index, train_index)
-        for alpha, gradient in zip(alphas, self.processes.average(gradients), strict=True):
-            alpha.grad = gradient
+        gradients = self.processes.average(self.alpha_gradients(index, train_index))
+        set_gradients(self.supernet.alpha_parameters(), gradients)
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()
 
@@ -452,8 +456,7 @@ class BilevelSearch:
         loss = self._loss(scores, labels)
         weights = self.supernet.weight_parameters()
         gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        for weight, gradient in zip(weights, self.processes.average(gradients), strict=True):
-            weight.grad = gradient
+        set_gradients(weights, self.processes.average(gradients))
         torch.nn.utils.clip_grad_norm_(weights, self.settings.clip_norm, foreach=True)
         self.weight_optimizer.step()
         self.weight_optimizer.zero_grad()

@@ -41,6 +41,7 @@ from ..training import (
     evaluate,
     frozen_batch_norm,
     held_constant,
+    set_gradients,
 )
 
 if TYPE_CHECKING:
@@ -235,8 +236,7 @@ class PerturbationDerivation:
     @staticmethod
     def _set_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> None:
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        set_gradients(parameters, gradients)
 
     def _order(self, n: int) -> list[int]:
         return torch.randperm(n, generator=self.search.generator).tolist()

@@ -544,7 +544,11 @@ class Zoo(Mapping[str, Source]):
 
     def _bundles_to_fetch(self, sources: Sequence[Source]) -> dict[str, tuple[str, Bundle]]:
         """Path and bundle for each source whose signature is better fetched with others."""
-        by_name = {source.name: source for source in sources}
+        by_name = {
+            source.name: source
+            for source in sources
+            if not source._place.fetched(source._file(SIGNATURE))
+        }
         chosen: dict[str, tuple[str, Bundle]] = {}
         for path, bundle in self._index.bundles.items():
             inside = [by_name[name] for name in bundle.sources if name in by_name]
