@@ -619,7 +619,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             return restore_derivation(search, *saved)
         if budget is not None:
             genotype = budget.derive(search.supernet.operation_weights())
-            warn_of_collapse(search.supernet, genotype)
+            warn_of_collapse(search.supernet, genotype, within_budget=True)
         else:
             watch = None
             if self.time_limit is not None:

@@ -137,9 +137,17 @@ def check_strategy(strategy: str, zoo: Zoo | None) -> None:
             f"Got {strategy!r} instead."
         )
     if strategy == "multi" and (zoo is None or zoo.multi() is None):
-        raise ValueError(f"strategy='multi' needs a source of kind 'multi'; {zoo!r} has none.")
+        others = "strategy='scratch'"
+        if names:
+            others = f"'ot', 'random', 'scratch' or the name of a source: {', '.join(names)}"
+        raise ValueError(
+            f"strategy='multi' needs a source of kind 'multi'; {zoo!r} has none. Use {others}."
+        )
     if strategy in ("ot", "random", "oracle") and (zoo is None or not zoo.singles()):
-        raise ValueError(f"strategy={strategy!r} needs single sources; {zoo!r} has none.")
+        raise ValueError(
+            f"strategy={strategy!r} needs single sources; {zoo!r} has none. Zoo.add and "
+            "'supernetnas zoo pretrain' make some; strategy='scratch' needs none."
+        )
 
 
 def sign_target(

@@ -626,3 +626,10 @@ def test_tables_align_and_are_harmless():
     assert (
         fields([("a", 0.123456), ("long", ["x", "y"]), ("no", None)]) == "a     0.1235\nlong  x, y"
     )
+
+
+def test_folders_of_one_name_are_told_apart():
+    from supernetnas.cli.distances import _short_names
+
+    names = ["cats", str(Path("a") / "train"), str(Path("b") / "train"), str(Path("c") / "test")]
+    assert _short_names(names) == ["cats", names[1], names[2], "test"]

@@ -71,6 +71,12 @@ def test_collapse(skips, lead):
         warn(supernet(skips, lead))
 
 
+def test_a_collapse_within_a_budget():
+    net = supernet(6, 0.2)
+    with pytest.warns(SearchCollapseWarning, match="Raise max_macs or max_parameters"):
+        warn_of_collapse(net, net.genotype(), within_budget=True)
+
+
 @pytest.mark.parametrize(("skips", "lead", "cells"), [(5, 0.5, 3), (8, 0.02, 3), (8, 0.5, 2)])
 def test_no_collapse(skips, lead, cells):
     """Too few, not decided for, or no normal cells."""

@@ -849,3 +849,16 @@ def test_a_card_survives_what_strangers_write(zoo):
 def test_a_licence_that_is_not_known_is_not_stated(zoo):
     add(zoo, "bees", provenance={})
     assert "| bees |  |  |  | not stated |  | 4 |" in (zoo.folder / "README.md").read_text()
+
+
+def test_a_single_source_is_not_called_multi(tmp_path, tiny_zoo):
+    zoo = Zoo.create(tmp_path / "zoo", embedder_id=EMBEDDER.identity)
+    bars = tiny_zoo["bars"]
+    contents = {"config": CONFIG, "state_dict": bars.state_dict()}
+    with pytest.raises(ValueError, match="another name"):
+        zoo.add("multi", signature=bars.signature(), **contents)
+    zoo.add("multi", kind="multi", **contents)
+
+
+def test_a_zoo_of_the_default_embedder(tmp_path):
+    assert Zoo.create(tmp_path / "zoo").embedder_id == Zoo.open("builtin").embedder_id

@@ -77,10 +77,18 @@ def distance(args: argparse.Namespace) -> None:
     if args.coupling:
         from ..plotting import ClassCouplingDisplay
 
-        names = (Path(args.a).stem, Path(nearest).stem)
-        _save(ClassCouplingDisplay.from_result(best, names=names), args.coupling)
+        own, other = _short_names([args.a, nearest])
+        _save(ClassCouplingDisplay.from_result(best, names=(own, other)), args.coupling)
     if args.heatmap:
         _heatmap([args.a, *others], [target, *signatures], results, str(device), args.heatmap)
+
+
+def _short_names(names: list[str]) -> list[str]:
+    """Last parts of paths, and the whole where two have the same."""
+    stems = [Path(name).stem for name in names]
+    return [
+        stem if stems.count(stem) == 1 else name for name, stem in zip(names, stems, strict=True)
+    ]
 
 
 def _class_table(result: OTDDResult, name: str) -> str:
@@ -118,7 +126,8 @@ def _heatmap(
     order = np.arange(n)
     if n > 2:
         order = leaves_list(linkage(squareform(matrix, checks=False), "average"))
-    labels = [Path(names[position]).stem for position in order]
+    short = _short_names(names)
+    labels = [short[position] for position in order]
     matrix[np.diag_indices(n)] = np.nan  # 0 would take the dark end of the colours
     matrix = matrix[np.ix_(order, order)]
     _save(DistanceHeatmapDisplay.from_distances(matrix, labels, values_format=".2f"), path)

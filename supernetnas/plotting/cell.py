@@ -201,7 +201,8 @@ class CellDisplay:
             label_x = target[0] - self._BOX[0] / 2 - 0.08 - self._LABEL_WIDTH / 2
             label_y = target[1] + port
             self.text_.append(ax.text(label_x, label_y, _readable(operation), **text_style))
-        names = ["$c_{k-2}$", "$c_{k-1}$", *map(str, range(len(self.nodes)))]
+        # Numbered as in the printed genotype.
+        names = ["0\n$c_{k-2}$", "1\n$c_{k-1}$", *map(str, range(2, len(self.nodes) + 2))]
         colours = [SHADE, SHADE, *["white"] * len(self.nodes)]
         for centre, name, colour in zip(states, names, colours, strict=True):
             self._draw_box(centre, self._BOX, name, font_size, facecolor=colour)

@@ -153,18 +153,23 @@ class ClassCouplingDisplay:
         shares = shares[:, self.order_]
         columns = [str(self.classes_b[position]) for position in self.order_]
         if ax is None:
-            height, width = (0.26 * n for n in shares.shape)
-            figure_size = (2.9 + max(width, 1.5), 1.9 + max(height, 1.5))
+            height, width = (max(0.26 * n, 1.5) for n in shares.shape)
+            beside, below = (
+                0.07 * max(len(str(name)) for name in names) for names in (self.classes_a, columns)
+            )
+            figure_size = (2.0 + beside + width, 0.8 + below + height)
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")
         self.ax_ = ax
         self.figure_ = ax.figure
-        style = {"cmap": cmap, "vmin": 0, "vmax": 1, **(im_kw or {})}
+        # Between unequal numbers of classes no share can be near 1.
+        largest = shares.max()
+        style = {"cmap": cmap, "vmin": 0, "vmax": largest, **(im_kw or {})}
         self.im_ = ax.imshow(shares, **style)
         self.text_ = []
         if include_values:
             for row, column in np.argwhere(shares >= _WRITTEN):
                 share = shares[row, column]
-                colour = "white" if share > 0.6 else INK
+                colour = "white" if share > 0.6 * largest else INK
                 style = {"ha": "center", "va": "center", "color": colour, "fontsize": 6}
                 style = {**style, **(text_kw or {})}
                 self.text_.append(ax.text(column, row, f"{100 * share:.0f}", **style))

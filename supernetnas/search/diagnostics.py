@@ -62,12 +62,21 @@ def unchanged_epochs(genotypes: Sequence[Genotype]) -> int:
     return count
 
 
-def warn_of_collapse(supernet: CellSupernet, genotype: Genotype) -> None:
+def warn_of_collapse(
+    supernet: CellSupernet, genotype: Genotype, *, within_budget: bool = False
+) -> None:
     """Warn if the search has decided for a normal cell that is mostly skip connections.
 
     At least six of the eight edges of the normal cell must be skip connections, and on these edges
     the weight of the skip connection must exceed that of the best other operation by 0.05 on
     average: where the alphas have hardly moved from chance there is no decision to warn of.
+
+    Parameters
+    ----------
+    supernet : CellSupernet
+    genotype : Genotype
+    within_budget : bool, default=False
+        Whether the genotype had to keep a limit, which skip connections help to keep.
 
     Warns
     -----
@@ -86,12 +95,17 @@ def warn_of_collapse(supernet: CellSupernet, genotype: Genotype) -> None:
                 others = [w for other, w in of.items() if other not in (_SKIP, "none")]
                 leads.append(of[_SKIP] - max(others, default=0.0))
     if len(leads) >= _MOST and sum(leads) / len(leads) >= _LEAD:
+        advice = (
+            "Raise max_macs or max_parameters, which skip connections help to keep, or search for "
+            "fewer epochs or with another search_method."
+            if within_budget
+            else "Search for fewer epochs, with another search_method, or derive the architecture "
+            "with derivation='perturbation'; search_stopping='eigenvalue' guards searches of more "
+            "than 22 epochs."
+        )
         warnings.warn(
             f"The search has collapsed: {len(leads)} of the {2 * N_NODES} edges of its normal cell "
-            "are skip connections, which train fast and classify badly. Search for fewer epochs, "
-            "with another search_method, or derive the architecture with "
-            "derivation='perturbation'; search_stopping='eigenvalue' guards searches of more than "
-            "22 epochs.",
+            f"are skip connections, which train fast and classify badly. {advice}",
             SearchCollapseWarning,
             stacklevel=2,
         )

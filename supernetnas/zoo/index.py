@@ -84,6 +84,9 @@ STRATEGY_NAMES = ("ot", "oracle", "random", "scratch")
 """Strategies that choose among sources; "multi" is one too, and the source that it means."""
 
 
+_MAKE = "'supernetnas zoo pretrain' or Zoo.create makes one."
+
+
 def check_name(name: object) -> str:
     """Return a name; refuse one that is not fit for a folder on every system.
 
@@ -289,11 +292,9 @@ class Index:
         """
         if not folder.is_dir():
             what = "is a file, not a folder" if folder.exists() else "does not exist"
-            raise ZooError(f"There is no zoo in {folder}: it {what}. Zoo.create makes one.")
+            raise ZooError(f"There is no zoo in {folder}: it {what}. {_MAKE}")
         if not (folder / INDEX).exists():
-            raise ZooError(
-                f"There is no zoo in {folder}: it holds no {INDEX}. Zoo.create makes a new zoo."
-            )
+            raise ZooError(f"There is no zoo in {folder}: it holds no {INDEX}. {_MAKE}")
         try:
             path = safe_join(folder, INDEX)
         except FileError as error:

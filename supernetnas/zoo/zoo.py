@@ -224,7 +224,7 @@ class Zoo(Mapping[str, Source]):
         cls,
         folder: str | os.PathLike,
         *,
-        embedder_id: str,
+        embedder_id: str | None = None,
         basis: Basis | None = None,
         exist_ok: bool = False,
     ) -> Zoo:
@@ -234,8 +234,9 @@ class Zoo(Mapping[str, Source]):
         ----------
         folder : path
             Made if need be; apart from hidden files it must be empty.
-        embedder_id : str
-            Identity of the embedder of the signatures to come.
+        embedder_id : str, optional
+            Identity of the embedder of the signatures to come, see `get_embedder`; by default that
+            of the default embedder.
         basis : Basis, optional
             The basis of compact signatures to come. It cannot be changed afterwards.
         exist_ok : bool
@@ -246,6 +247,10 @@ class Zoo(Mapping[str, Source]):
         ZooError
             If the folder holds another zoo or something else.
         """
+        if embedder_id is None:
+            from ..embedding import get_embedder
+
+            embedder_id = get_embedder().identity
         if not isinstance(embedder_id, str) or not embedder_id:
             raise ValueError(f"embedder_id must be a non-empty string; got {embedder_id!r}.")
         folder = Path(folder).expanduser().resolve()
@@ -826,6 +831,11 @@ class Zoo(Mapping[str, Source]):
             raise ValueError("A source needs config and state_dict, or a fitted classifier.")
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
+        if name == "multi" and kind == "single":
+            raise ValueError(
+                "'multi' is the strategy that takes the source of kind 'multi': give this single "
+                "source another name."
+            )
         self._check_signature(name, kind, signature)
         facts: dict[str, Any] = plain(provenance or {})
         results: dict[str, Any] = plain(metrics or {})
