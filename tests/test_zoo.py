@@ -851,12 +851,11 @@ def test_a_licence_that_is_not_known_is_not_stated(zoo):
     assert "| bees |  |  |  | not stated |  | 4 |" in (zoo.folder / "README.md").read_text()
 
 
-def test_a_single_source_is_not_called_multi(tmp_path, tiny_zoo):
-    zoo = Zoo.create(tmp_path / "zoo", embedder_id=EMBEDDER.identity)
-    bars = tiny_zoo["bars"]
-    contents = {"config": CONFIG, "state_dict": bars.state_dict()}
+def test_a_single_source_is_not_called_multi(tmp_path):
+    zoo = Zoo.create(tmp_path / "zoo", embedder_id=EMBEDDER)
+    contents = {"config": CONFIG, "state_dict": make_state()}
     with pytest.raises(ValueError, match="another name"):
-        zoo.add("multi", signature=bars.signature(), **contents)
+        zoo.add("multi", signature=make_signature(), **contents)
     zoo.add("multi", kind="multi", **contents)
 
 
