@@ -225,6 +225,7 @@ def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
         images.check()
         rows = images.rows() if images.is_array else np.empty((len(images), 0))
         _, y = validate_data(blank, rows, y, ensure_min_features=0)
+    _check_one_kind(y)
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
     _check_classes(clf, classes, labels)
@@ -236,6 +237,24 @@ def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
         n_features_in=blank.n_features_in_ if images.is_array else None,
         feature_names_in=getattr(blank, "feature_names_in_", None),
     )
+
+
+def _check_one_kind(labels: np.ndarray) -> None:
+    """Refuse missing labels, and strings among others."""
+    if labels.dtype != object:
+        return
+    missing = [position for position, label in enumerate(labels) if label is None]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(labels)} labels are missing (None), the first of them "
+            f"y[{missing[0]}]."
+        )
+    if 0 < sum(isinstance(label, str) for label in labels) < len(labels):
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            f"Labels must be of one kind; got {', '.join(kinds)}. np.array(y, dtype=str) makes all "
+            "of them strings."
+        )
 
 
 def _check_classes(clf, classes: np.ndarray, labels: np.ndarray) -> None:

@@ -663,3 +663,15 @@ def test_a_search_that_stops_by_itself_is_not_blamed_on_the_time_limit(caplog):
     clf = tiny_classifier(time_limit=1000.0, **settings).fit(IMAGES, LABELS)
     assert sum(row["stage"] == "search" for row in clf.history_) < 6
     assert "ended after" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("strange", "message"),
+    [(1, r"one kind; got int, str.*strings"), (None, r"first of them y\[3\]")],
+)
+def test_labels_of_several_kinds(strange, message):
+    images, labels = patterns()
+    labels = np.array([f"class {label}" for label in labels], dtype=object)
+    labels[3] = strange
+    with pytest.raises(ValueError, match=message):
+        tiny_classifier().fit(images, labels)
