@@ -8,14 +8,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from supernetnas.augmentation import Augmentation, ImageTensors
+from supernetnas.memory import saved_bytes
 from supernetnas.search import BilevelSearch, SearchSettings
 from supernetnas.spaces import make_operation
+from supernetnas.spaces.operations import Pool
 from supernetnas.supernets import CellSupernet, SupernetConfig
 from supernetnas.supernets.fused import (
     State,
     _batch_norm,
     _DiagonalPhases,
     depthwise_conv,
+    pooling,
     weighted,
 )
 from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
@@ -345,3 +348,22 @@ class TestTrajectories:
         for name, value in plain.state_dict().items():
             assert_near(fused.state_dict()[name].double(), value.double(), 1e-8)
         assert search_rows[0]["train_loss"] == pytest.approx(search_rows[1]["train_loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_pools_keep_no_input_and_short_positions(kind, stride, layout):
+    pool = Pool(kind, 4, stride, normalize=False).pool
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, 7, 6, dtype=torch.float64, generator=generator)
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    size = pool(x).numel()
+    assert saved_bytes(lambda: pooling(pool, x)) == (2 * size if kind == "max" else 0)
+    weights = torch.randn(pool(x).shape, dtype=torch.float64, generator=generator)
+    found, expected = (
+        torch.autograd.grad((run(x) * weights).sum(), x)[0]
+        for run in (lambda x: pooling(pool, x), pool)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert torch.autograd.gradgradcheck(lambda x: pooling(pool, x), x)
