@@ -597,7 +597,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             perturbation_radius=tuple(self.search_perturbation_radius),
             patience=self.search_patience,
             precision=resolve_precision(self.precision, target.device),
-            compile=self.compile if self.compile == "graph" else bool(self.compile),
+            compile=self._compile_setting(),
             gradient_checkpointing=bool(self.gradient_checkpointing),
         )
         with explained_memory_error(settings.batch_size, settings.gradient_checkpointing):
@@ -611,6 +611,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 method=self.search_method,
                 stopping=self.search_stopping,
             )
+
+    def _compile_setting(self) -> bool | str:
+        return "graph" if self.compile == "graph" else bool(self.compile)
 
     def _derive(self, search: BilevelSearch, budget: Budget | None, run: Run) -> Genotype:
         """Choose the architecture; a choice that takes long gets its share of the time limit."""
@@ -654,7 +657,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             learning_rate=self.retrain_learning_rate,
             label_smoothing=self.label_smoothing,
             precision=resolve_precision(self.precision, target.device),
-            compile=self.compile if self.compile == "graph" else bool(self.compile),
+            compile=self._compile_setting(),
             gradient_checkpointing=bool(self.gradient_checkpointing),
         )
         with (
