@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from supernetnas.augmentation import Augmentation, ImageTensors, channel_statistics
-from supernetnas.retraining import RetrainSettings, retrain
-from supernetnas.spaces import Genotype, get_space
-from supernetnas.training import LabelledImages, evaluate, recalibrate_batch_norm
+from supernetnas.families.cells.genotype import Genotype
+from supernetnas.families.cells.space import get_space
+from supernetnas.fitting.retraining import RetrainSettings, retrain
+from supernetnas.images.augmentation import Augmentation, ImageTensors, channel_statistics
+from supernetnas.training.batches import LabelledImages, evaluate, recalibrate_batch_norm
 
 
 def random_genotype(space_name: str, rng: np.random.RandomState) -> Genotype:

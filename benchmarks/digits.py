@@ -23,8 +23,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from supernetnas import SupernetTransferClassifier
-from supernetnas.network import Network, NetworkConfig
-from supernetnas.training import seeded_modules
+from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.training.batches import seeded_modules
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ compared. A repeat of the reference times ``--pairs`` pairs of classes and count
 its values come from all of them where that is feasible, with ``--complete``.
 
 ``--real`` takes features of several datasets ("<name>/X" and "<name>/y" in one .npz) and measures
-the vectors of `supernetnas.dataset_vectors` and the compact signatures on them.
+the vectors of `supernetnas.distance.dataset_vectors` and the compact signatures on them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from common import write_results
 from scipy.stats import kendalltau
 from sklearn.neighbors import NearestNeighbors
 
-from supernetnas.dataset_vectors import fit_vector_space
-from supernetnas.otdd import otdd
-from supernetnas.signature import DatasetSignature, fit_basis
+from supernetnas.distance.dataset_vectors import fit_vector_space
+from supernetnas.distance.otdd import otdd
+from supernetnas.distance.signature import DatasetSignature, fit_basis
 
 PAIRS = [(512, 10), (512, 20), (512, 60), (512, 100), (1280, 20)]
 

@@ -27,9 +27,9 @@ os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tempfile.mkdtemp(
 from hub_server import HubServer
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo
-from supernetnas.dataset_vectors import fit_vector_space
-from supernetnas.files import dump_safetensors
-from supernetnas.selection import FEW_SOURCES, SHORTLIST, rank_sources
+from supernetnas.distance.dataset_vectors import fit_vector_space
+from supernetnas.selection.strategies import FEW_SOURCES, SHORTLIST, rank_sources
+from supernetnas.storage.files import dump_safetensors
 from supernetnas.zoo.bundles import make_bundles
 from supernetnas.zoo.index import BASIS, SIGNATURE, VECTORS, FileRecord, Index, encode_vector
 

@@ -22,12 +22,12 @@ import joblib
 import numpy as np
 import torch
 
-from supernetnas.files import sha256
-from supernetnas.search import SearchSettings
-from supernetnas.training import load_checkpoint
+from supernetnas.families.cells.search.bilevel import SearchSettings
+from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
+from supernetnas.storage.files import sha256
+from supernetnas.training.batches import load_checkpoint
 from supernetnas.zoo import Zoo
 from supernetnas.zoo.index import INDEX
-from supernetnas.zoo.pretraining import Pretraining, SourceDataset, pretrain_zoo
 
 PRETRAINING = Pretraining(
     init_channels=2,

@@ -61,9 +61,9 @@ def fit(folder: Path) -> None:
 
 def pretrain(folder: Path) -> None:
     """Pretrain a zoo of one small source for one epoch."""
-    from supernetnas.search import SearchSettings
-    from supernetnas.zoo.datasets import load_datasets
-    from supernetnas.zoo.pretraining import Pretraining, pretrain_zoo
+    from supernetnas.families.cells.search.bilevel import SearchSettings
+    from supernetnas.images.datasets import load_datasets
+    from supernetnas.pretraining.whole_zoo import Pretraining, pretrain_zoo
 
     def mean_colours(batch):
         return batch.float().mean((2, 3)) + 1
@@ -90,7 +90,7 @@ def pretrain(folder: Path) -> None:
 def nothing(folder: Path) -> None:
     """Import what the others import."""
     import supernetnas.classifier
-    import supernetnas.zoo.pretraining  # noqa: F401
+    import supernetnas.pretraining.whole_zoo  # noqa: F401
 
 
 TASKS = {"import": nothing, "fit": fit, "pretrain": pretrain}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from common import write_results
 
-from supernetnas.zoo.pretraining import Pretraining, SourceDataset, pretrain_zoo
+from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 
 
 def mean_colours(batch: torch.Tensor) -> torch.Tensor:

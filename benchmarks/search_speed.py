@@ -37,16 +37,20 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from supernetnas.augmentation import Augmentation, ImageTensors
-from supernetnas.cost import count_macs
-from supernetnas.devices import resolve_device
-from supernetnas.inference import folded
-from supernetnas.memory import saved_bytes
-from supernetnas.network import Network, NetworkConfig
-from supernetnas.search import BilevelSearch, SearchSettings, adversarial_perturbation
-from supernetnas.spaces.operations import DilatedConv
-from supernetnas.supernets import CellSupernet, SupernetConfig
-from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
+from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.operations import DilatedConv
+from supernetnas.families.cells.search.bilevel import (
+    BilevelSearch,
+    SearchSettings,
+    adversarial_perturbation,
+)
+from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.saving.folding import folded
+from supernetnas.search.costs import count_macs
+from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
+from supernetnas.training.devices import resolve_device
+from supernetnas.training.memory import saved_bytes
 
 NETWORKS = {  # space, channels, cells, side
     "small": ("s1", 16, 5, 32),

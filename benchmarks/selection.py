@@ -34,11 +34,11 @@ from scipy.stats import kendalltau
 from sklearn.model_selection import train_test_split
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
-from supernetnas.images import as_image_set
-from supernetnas.otdd import otdd
-from supernetnas.preprocessing import Preprocessing
-from supernetnas.scores import RANKINGS, ScoredTarget, rank_by, rank_sum
-from supernetnas.training import LabelledImages
+from supernetnas.distance.otdd import otdd
+from supernetnas.images.preprocessing import Preprocessing
+from supernetnas.images.reading import as_image_set
+from supernetnas.selection.scores import RANKINGS, ScoredTarget, rank_by, rank_sum
+from supernetnas.training.batches import LabelledImages
 
 
 def main() -> None:

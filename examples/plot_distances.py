@@ -21,8 +21,8 @@ from supernetnas import (
     Zoo,
     get_embedder,
 )
-from supernetnas.images import as_image_set
-from supernetnas.selection import rank_sources
+from supernetnas.images.reading import as_image_set
+from supernetnas.selection.strategies import rank_sources
 
 zoo = Zoo.open("builtin")
 names = ["aid_aerial", "butterflies", "flowers5", "magnetic_tile", "mnist5k", "omniglot"]

@@ -4,30 +4,32 @@
 architecture search from a supernet of a zoo, by default the one pretrained on all its datasets, or
 else the one nearest to the given images, and trains the convolutional network that it finds.
 
-The public names below, and the submodules, are imported at their first use, so that importing
-the package (the command line does, for ``--help``) does not wait for torch.
+The public names below, and the folders of the package, are imported at their first use, so that
+importing the package (the command line does, for ``--help``) does not wait for torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
-    from supernetnas.classifier import SupernetTransferClassifier
-    from supernetnas.embedding import Embedder, get_embedder
-    from supernetnas.hub import HubError
-    from supernetnas.images import ImageFiles, load_images
-    from supernetnas.plotting import (
+    from .classifier import SupernetTransferClassifier
+    from .distance.otdd import otdd
+    from .distance.signature import DatasetSignature
+    from .embedding.embedder import Embedder, get_embedder
+    from .families.cells.genotype import Genotype
+    from .families.cells.space import SearchSpace, get_space
+    from .images.reading import ImageFiles, load_images
+    from .plotting import (
         CellDisplay,
         ClassCouplingDisplay,
         DistanceDisplay,
         DistanceHeatmapDisplay,
         SearchCurveDisplay,
     )
-    from supernetnas.signature import DatasetSignature
-    from supernetnas.spaces import Genotype, SearchSpace, get_space
-    from supernetnas.zoo import Source, Zoo, ZooError
-
-__version__ = "0.1.0"
+    from .storage.hub import HubError
+    from .zoo import Source, Zoo, ZooError
 
 __all__ = [
     "CellDisplay",
@@ -49,45 +51,63 @@ __all__ = [
     "get_embedder",
     "get_space",
     "load_images",
+    "otdd",
 ]
 
 _MODULE_OF = {
     "CellDisplay": "plotting",
     "ClassCouplingDisplay": "plotting",
-    "DatasetSignature": "signature",
+    "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
     "DistanceHeatmapDisplay": "plotting",
-    "Embedder": "embedding",
-    "Genotype": "spaces",
-    "HubError": "hub",
-    "ImageFiles": "images",
+    "Embedder": "embedding.embedder",
+    "Genotype": "families.cells.genotype",
+    "HubError": "storage.hub",
+    "ImageFiles": "images.reading",
     "SearchCurveDisplay": "plotting",
-    "SearchSpace": "spaces",
+    "SearchSpace": "families.cells.space",
     "Source": "zoo",
     "SupernetTransferClassifier": "classifier",
     "Zoo": "zoo",
     "ZooError": "zoo",
-    "get_embedder": "embedding",
-    "get_space": "spaces",
-    "load_images": "images",
+    "get_embedder": "embedding.embedder",
+    "get_space": "families.cells.space",
+    "load_images": "images.reading",
+    "otdd": "distance.otdd",
 }
 
-# `otdd` is the module here and `supernetnas.otdd.otdd` the function: a function of that name
-# would be replaced by the module as soon as anything imports it.
-_SUBMODULES = frozenset((*_MODULE_OF.values(), "otdd"))
+_ROOMS = frozenset(
+    {
+        "classifier",
+        "cli",
+        "distance",
+        "embedding",
+        "families",
+        "fitting",
+        "images",
+        "plotting",
+        "pretraining",
+        "saving",
+        "search",
+        "selection",
+        "storage",
+        "training",
+        "zoo",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name or a submodule at its first use."""
+    """Import a public name or a folder at its first use."""
     if name in _MODULE_OF:
         value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
         globals()[name] = value
         return value
-    if name in _SUBMODULES:
+    if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the public names and the submodules, imported or not."""
-    return sorted({*__all__, *_SUBMODULES})
+    """List the public names and the folders, imported or not."""
+    return sorted({*__all__, *_ROOMS})

@@ -12,12 +12,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .augmentation import Augmentation
-from .checkpoint import fingerprint, fit_checkpoints
-from .cost import count_macs, count_parameters
-from .devices import placed, resolve_device, resolve_precision
-from .embedding import Embedder, get_embedder
-from .fitting import (
+from .embedding.embedder import Embedder, get_embedder
+from .families.cells.genotype import Genotype
+from .families.cells.network import Network, NetworkConfig, inherit_weights
+from .families.cells.search.bilevel import BilevelSearch, SearchSettings
+from .families.cells.search.budget import Budget, network_cost
+from .families.cells.search.diagnostics import warn_of_collapse
+from .families.cells.search.methods import derive
+from .families.cells.supernet import CellSupernet, SupernetConfig
+from .families.warm_start import warm_started_supernet
+from .fitting.checkpoints import fingerprint, fit_checkpoints
+from .fitting.progress import Progress
+from .fitting.retraining import RetrainSettings, retrain
+from .fitting.searching import (
     DERIVATION,
     Candidate,
     Run,
@@ -26,24 +33,17 @@ from .fitting import (
     restore_derivation,
     search_best,
 )
-from .images import ImageSet
-from .memory import explained_memory_error
-from .network import Network, NetworkConfig, inherit_weights
-from .persistence import PersistenceMixin
-from .preprocessing import Preprocessing
-from .progress import Progress
-from .retraining import RetrainSettings, retrain
-from .search.bilevel import BilevelSearch, SearchSettings
-from .search.budget import Budget, network_cost
-from .search.diagnostics import warn_of_collapse
-from .search.methods import derive
-from .selection import Selection, open_zoo, select_sources, sign_target
-from .spaces.genotype import Genotype
-from .stored_pixels import decode
-from .supernets.cell import CellSupernet, SupernetConfig
-from .supernets.warm_start import warm_started_supernet
-from .training import Stopwatch, class_weights, seeded_modules
-from .validation import TrainingData, check_parameters, read_new_images, read_training_data
+from .fitting.validation import TrainingData, check_parameters, read_new_images, read_training_data
+from .images.augmentation import Augmentation
+from .images.preprocessing import Preprocessing
+from .images.reading import ImageSet
+from .images.stored_pixels import decode
+from .saving.persistence import PersistenceMixin
+from .search.costs import count_macs, count_parameters
+from .selection.strategies import Selection, open_zoo, select_sources, sign_target
+from .training.batches import Stopwatch, class_weights, seeded_modules
+from .training.devices import placed, resolve_device, resolve_precision
+from .training.memory import explained_memory_error
 from .zoo import Source, Zoo
 
 __all__ = ["SupernetTransferClassifier"]
@@ -318,7 +318,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         ----------
         X : array-like or sequence of images
             Rows of pixels (n, p); images (n, h, w), (n, h, w, c) or (n, c, h, w); a sequence of
-            paths, PIL images or arrays of any sizes; see `supernetnas.images.as_image_set`.
+            paths, PIL images or arrays of any sizes; see `supernetnas.images.reading.as_image_set`.
         y : array-like of shape (n,)
             Labels: integers, strings or booleans.
 

@@ -29,7 +29,7 @@ from supernetnas import (
     get_embedder,
     load_images,
 )
-from supernetnas.network import Network
+from supernetnas.families.cells.network import Network
 
 IMAGES, LABELS = patterns()
 NEW, _ = patterns(seed=1)

@@ -58,10 +58,10 @@ def test_type_checkers_see_the_names_that_are_imported_lazily():
     assert sorted([*seen, "__version__"]) == sorted(supernetnas.__all__)
 
 
-def test_otdd_is_the_module_whatever_was_imported_first():
-    first = "from supernetnas import otdd; print(otdd.__name__)"
-    after = "from supernetnas.otdd import otdd; " + first
-    assert run_python(first) == run_python(after) == "supernetnas.otdd\n"
+def test_otdd_is_the_function_whatever_was_imported_first():
+    first = "from supernetnas import otdd; print(otdd.__module__, otdd.__name__)"
+    after = "import supernetnas.distance.otdd; " + first
+    assert run_python(first) == run_python(after) == "supernetnas.distance.otdd otdd\n"
 
 
 def test_unknown_name_is_an_attribute_error():

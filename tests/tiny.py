@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
-from supernetnas.images import as_image_set
-from supernetnas.supernets.cell import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.images.reading import as_image_set
 
 CONFIG = SupernetConfig("s1", 2, 3, (8, 8), 3, 4)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from supernetnas.zoo.pretraining import Pretraining, SourceDataset, pretrain_zoo
+from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 
 TINY = Pretraining(init_channels=4, n_cells=3, image_side=8, steps=2, min_epochs=2, multi_epochs=2)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import resolve_device
-from ..embedding import Embedder, get_embedder
-from ..images import as_image_set
-from ..otdd import OTDDResult
-from ..selection import FEW_SOURCES, SHORTLIST
-from ..signature import DatasetSignature
+from ..distance.otdd import OTDDResult
+from ..distance.signature import DatasetSignature
+from ..embedding.embedder import Embedder, get_embedder
+from ..images.datasets import load_dataset
+from ..images.reading import as_image_set
+from ..selection.strategies import FEW_SOURCES, SHORTLIST
+from ..training.devices import resolve_device
 from ..zoo import Zoo
-from ..zoo.datasets import load_dataset
 from ..zoo.index import UnknownSourceError
 from .printing import fields, progress_shown, table
 

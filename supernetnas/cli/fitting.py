@@ -15,11 +15,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..classifier import SupernetTransferClassifier
-from ..files import FileError, dump_csv, write_atomic
-from ..images import ImageFiles, as_image_set, image_paths
-from ..persistence import check_destination
-from ..training import stratified_split
-from ..zoo.datasets import load_dataset
+from ..images.datasets import load_dataset
+from ..images.reading import ImageFiles, as_image_set, image_paths
+from ..saving.persistence import check_destination
+from ..storage.files import FileError, dump_csv, write_atomic
+from ..training.batches import stratified_split
 from .printing import fields, progress_shown, table
 
 __all__ = ["fit", "predict"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .. import __version__
+from ..version import __version__
 
 __all__ = ["build_parser"]
 

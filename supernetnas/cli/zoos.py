@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..hub import hub_address
+from ..storage.hub import hub_address
 from ..zoo import Source, Zoo
 from .printing import fields, progress_shown, table
 
@@ -96,9 +96,9 @@ def vectors(args: argparse.Namespace) -> None:
 
 def pretrain(args: argparse.Namespace) -> None:
     """Pretrain a zoo and print what it holds."""
-    from ..distributed import is_first
-    from ..zoo.datasets import load_datasets
-    from ..zoo.pretraining import Pretraining, pretrain_zoo
+    from ..images.datasets import load_datasets
+    from ..pretraining.whole_zoo import Pretraining, pretrain_zoo
+    from ..training.distributed import is_first
 
     default = Pretraining()
     zoo = pretrain_zoo(

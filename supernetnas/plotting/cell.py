@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.text import Text
 
-    from supernetnas.spaces import Genotype
+    from ..families.cells.genotype import Genotype
 
 __all__ = ["CellDisplay"]
 

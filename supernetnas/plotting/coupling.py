@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
-    from ..otdd import OTDDResult
+    from ..distance.otdd import OTDDResult
 
 __all__ = ["ClassCouplingDisplay"]
 
@@ -98,7 +98,7 @@ class ClassCouplingDisplay:
         Parameters
         ----------
         result : OTDDResult
-            What `supernetnas.otdd.otdd` or `DatasetSignature.distance` returned.
+            What `supernetnas.distance.otdd.otdd` or `DatasetSignature.distance` returned.
         names : tuple of two str, default=("A", "B")
             Names of the two datasets.
         ax : matplotlib.axes.Axes or None, default=None

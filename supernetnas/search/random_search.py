@@ -19,11 +19,11 @@ import math
 import torch
 from torch import Tensor
 
-from ..spaces.cells import N_NODES, SearchSpace
-from ..spaces.genotype import Genotype
-from ..supernets.paths import choices_of
-from ..training import Stopwatch, evaluate, frozen_batch_norm
-from .bilevel import BilevelSearch
+from ..families.cells.genotype import Genotype
+from ..families.cells.paths import choices_of
+from ..families.cells.search.bilevel import BilevelSearch
+from ..families.cells.space import N_NODES, SearchSpace
+from ..training.batches import Stopwatch, evaluate, frozen_batch_norm
 
 __all__ = ["RandomArchitecture", "RandomSearch", "random_genotype"]
 

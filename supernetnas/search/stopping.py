@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .diagnostics import unchanged_epochs
-from .eigenvalue import dominant_eigenvalue
+from ..families.cells.search.diagnostics import unchanged_epochs
+from ..families.cells.search.eigenvalue import dominant_eigenvalue
 
 if TYPE_CHECKING:
-    from .bilevel import BilevelSearch
+    from ..families.cells.search.bilevel import BilevelSearch
 
 __all__ = ["EigenvalueRise", "Plateau", "Settled"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from ..files import FileError, dump_safetensors, parse_json, plain, read_bytes
-from ..hub import HubAddress, HubRepository
+from ..storage.files import FileError, dump_safetensors, parse_json, plain, read_bytes
+from ..storage.hub import HubAddress, HubRepository
 from .index import (
     CONFIG,
     LIMITS,
@@ -25,7 +25,7 @@ from .writing import install
 
 if TYPE_CHECKING:
     from ..classifier import SupernetTransferClassifier
-    from ..signature import DatasetSignature
+    from ..distance.signature import DatasetSignature
     from .zoo import Zoo
 
 __all__ = ["classifier_contents", "is_classifier", "link_repository", "merge_zoos"]
@@ -107,9 +107,9 @@ def _signature(clf: SupernetTransferClassifier, zoo: Zoo, X: Any, y: Any) -> Dat
 def _sign(clf: SupernetTransferClassifier, X: Any, y: Any) -> DatasetSignature:
     import numpy as np
 
-    from ..embedding import get_embedder
-    from ..selection import sign_target
-    from ..validation import read_new_images
+    from ..embedding.embedder import get_embedder
+    from ..fitting.validation import read_new_images
+    from ..selection.strategies import sign_target
 
     images, labels = read_new_images(clf, X), np.asarray(y)
     unknown = sorted({str(label) for label in labels[~np.isin(labels, clf.classes_)]})

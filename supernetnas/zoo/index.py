@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from ..files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
-from ..hub import is_commit, is_repo_id
+from ..storage.files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
+from ..storage.hub import is_commit, is_repo_id
 
 __all__ = [
     "FORMAT_VERSION",
@@ -215,7 +215,8 @@ class Entry:
     origin : Origin or None
         Where its files are; None is the zoo itself.
     vector : str or None
-        Vector of the dataset, see `supernetnas.dataset_vectors`: little-endian float32, base64.
+        Vector of the dataset, see `supernetnas.distance.dataset_vectors`: little-endian float32,
+        base64.
     """
 
     kind: str

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import FileError, safe_join
-from ..hub import HubAddress, HubRepository, hub_address
+from ..storage.files import FileError, safe_join
+from ..storage.hub import HubAddress, HubRepository, hub_address
 from .index import INDEX, LIMITS, FileRecord, Index, ZooError, read_verified
 
 __all__ = ["FolderPlace", "HubPlace", "open_place"]

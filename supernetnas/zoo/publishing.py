@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..hub_target import Conflict, Pushed, Target
+from ..storage.hub_push import Conflict, Pushed, Target
 from .bundles import make_bundles
-from .card import source_card, zoo_card
+from .cards import source_card, zoo_card
 from .index import (
     BASIS,
     BUNDLES,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import FileError, parse_csv, parse_json, parse_safetensors, safe_join
-from ..hub import HubRepository
+from ..storage.files import FileError, parse_csv, parse_json, parse_safetensors, safe_join
+from ..storage.hub import HubRepository
 from .index import (
     CONFIG,
     HISTORY,
@@ -31,9 +31,9 @@ from .weights import load_supernet
 if TYPE_CHECKING:
     import torch
 
-    from ..hub_target import Pushed
-    from ..signature import DatasetSignature
-    from ..supernets.cell import SupernetConfig
+    from ..distance.signature import DatasetSignature
+    from ..families.cells.supernet import SupernetConfig
+    from ..storage.hub_push import Pushed
     from .zoo import Zoo
 
 __all__ = ["Source", "describe"]
@@ -105,7 +105,7 @@ class Source:
         ZooError
             If this version of supernetnas cannot build such a supernet.
         """
-        from ..supernets.cell import SupernetConfig
+        from ..families.cells.supernet import SupernetConfig
 
         try:
             return SupernetConfig.from_dict(self._entry.config)
@@ -167,7 +167,7 @@ class Source:
         ZooError
             For a source of kind "multi", which has none, and as `state_dict`.
         """
-        from ..signature import DatasetSignature
+        from ..distance.signature import DatasetSignature
 
         if self.kind == "multi":
             raise ZooError(f"Source {self.name!r} was pretrained on many datasets: no signature.")
@@ -191,7 +191,7 @@ class Source:
     def vector(self) -> np.ndarray | None:
         """The vector of the dataset in the index, float32; None where the zoo has none.
 
-        See `supernetnas.dataset_vectors`.
+        See `supernetnas.distance.dataset_vectors`.
         """
         return None if self._entry.vector is None else decode_vector(self._entry.vector)
 
@@ -226,7 +226,7 @@ class Source:
         It has its own card, licence, revisions and count of downloads. Parameters, result and
         errors are as in `Zoo.push_to_hub`.
         """
-        from ..hub_target import Target
+        from ..storage.hub_push import Target
         from .publishing import push_source
 
         target = Target(

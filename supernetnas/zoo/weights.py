@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..files import FileError, TensorSpec, check_tensors, dump_safetensors, parse_safetensors
+from ..storage.files import (
+    FileError,
+    TensorSpec,
+    check_tensors,
+    dump_safetensors,
+    parse_safetensors,
+)
 from .index import FileRecord, read_verified
 
 if TYPE_CHECKING:
     import torch
 
-    from ..supernets.cell import SupernetConfig
+    from ..families.cells.supernet import SupernetConfig
 
 __all__ = ["dump_supernet", "load_supernet", "supernet_specs"]
 
@@ -32,7 +38,7 @@ def supernet_specs(config: SupernetConfig) -> dict[str, TensorSpec]:
     """
     import torch
 
-    from ..supernets.cell import CellSupernet
+    from ..families.cells.supernet import CellSupernet
 
     with torch.device("meta"):
         state = CellSupernet(replace(config, n_classes=1)).state_dict()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..files import TEMPORARY, sync_folder, temporary_beside, write_new
+from ..storage.files import TEMPORARY, sync_folder, temporary_beside, write_new
 from .index import CONFIG, HISTORY, LOCK, SIGNATURE, SUPERNET, Index, ZooError
 
 __all__ = ["clear_leftovers", "discard", "install", "locked"]

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..files import (
+from ..storage.files import (
     TEMPORARY,
     FileError,
     dump_csv,
@@ -43,8 +43,8 @@ from ..files import (
     plain,
     write_atomic,
 )
-from ..hub import check_address
-from .card import zoo_card
+from ..storage.hub import check_address
+from .cards import zoo_card
 from .growing import classifier_contents, is_classifier, link_repository, merge_zoos
 from .index import (
     BASIS,
@@ -76,10 +76,10 @@ if TYPE_CHECKING:
     import torch
 
     from ..classifier import SupernetTransferClassifier
-    from ..dataset_vectors import VectorSpace
-    from ..hub_target import Pushed
-    from ..signature import Basis, DatasetSignature
-    from ..supernets.cell import SupernetConfig
+    from ..distance.dataset_vectors import VectorSpace
+    from ..distance.signature import Basis, DatasetSignature
+    from ..families.cells.supernet import SupernetConfig
+    from ..storage.hub_push import Pushed
 
 __all__ = ["Source", "Zoo", "ZooError"]
 
@@ -248,7 +248,7 @@ class Zoo(Mapping[str, Source]):
             If the folder holds another zoo or something else.
         """
         if embedder_id is None:
-            from ..embedding import get_embedder
+            from ..embedding.embedder import get_embedder
 
             embedder_id = get_embedder().identity
         if not isinstance(embedder_id, str) or not embedder_id:
@@ -374,7 +374,7 @@ class Zoo(Mapping[str, Source]):
             to. Whatever interrupts this, the zoo is whole: as it was, with all vectors, or, where
             new ones replace old ones, without any.
         """
-        from ..dataset_vectors import fit_vector_space
+        from ..distance.dataset_vectors import fit_vector_space
 
         with self._writing() as index:
             self._index = index
@@ -467,7 +467,7 @@ class Zoo(Mapping[str, Source]):
         if self._searched is None or self._searched[0] is not self._index:
             from sklearn.neighbors import NearestNeighbors
 
-            from ..dataset_vectors import fit_vector_space
+            from ..distance.dataset_vectors import fit_vector_space
 
             sources = self.singles()
             if not sources:
@@ -645,7 +645,7 @@ class Zoo(Mapping[str, Source]):
         HubError
             If the Hub refuses or cannot be reached. What is there is as it was.
         """
-        from ..hub_target import Target
+        from ..storage.hub_push import Target
         from .publishing import push_zoo
 
         target = Target(
@@ -1042,7 +1042,7 @@ def _vector(space: VectorSpace, signature: DatasetSignature | None) -> str | Non
 
 @lru_cache(maxsize=32)
 def _load_vector_space(path: str, mtime_ns: int, record: FileRecord) -> VectorSpace:
-    from ..dataset_vectors import VectorSpace
+    from ..distance.dataset_vectors import VectorSpace
 
     arrays, _ = parse_safetensors(read_verified(Path(path), record), name=path)
     for array in arrays.values():
@@ -1055,7 +1055,7 @@ def _load_vector_space(path: str, mtime_ns: int, record: FileRecord) -> VectorSp
 
 @lru_cache(maxsize=32)
 def _load_basis(path: str, mtime_ns: int, record: FileRecord) -> Basis:
-    from ..signature import Basis
+    from ..distance.signature import Basis
 
     arrays, _ = parse_safetensors(read_verified(Path(path), record), name=path)
     for array in arrays.values():

@@ -1,0 +1,1 @@
+"""How far datasets are from each other: optimal transport, and what it compares."""

@@ -1,0 +1,1 @@
+"""The kinds of supernets, each with everything that is particular to it."""

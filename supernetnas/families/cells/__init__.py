@@ -1,0 +1,1 @@
+"""Supernets of cells: every operation on every edge, weighted by alphas."""

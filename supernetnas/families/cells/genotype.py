@@ -1,0 +1,89 @@
+"""A discrete architecture, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .operations import OPERATIONS
+from .space import N_NODES, get_space
+
+__all__ = ["Genotype"]
+
+Node = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """The two cells of a discrete network.
+
+    Attributes
+    ----------
+    space : str
+        Name of the search space that it comes from.
+    normal, reduce : tuple of tuple of (str, int)
+        For each of the four intermediate nodes its incoming edges, as pairs of an operation's name
+        and the state it reads: 0 and 1 are the outputs of the cell before the last and of the
+        last cell, 2 to 5 the nodes.
+
+    Examples
+    --------
+    >>> edges = ((("skip_connect", 0), ("sep_conv_3x3", 1)),) * 4
+    >>> genotype = Genotype("s2", edges, edges)
+    >>> Genotype.from_dict(genotype.to_dict()) == genotype
+    True
+    """
+
+    space: str
+    normal: tuple[Node, ...]
+    reduce: tuple[Node, ...]
+
+    def __post_init__(self) -> None:
+        for kind in ("normal", "reduce"):
+            nodes = getattr(self, kind)
+            if len(nodes) != N_NODES:
+                raise ValueError(f"A cell has {N_NODES} nodes; {kind} has {len(nodes)}.")
+            for position, node in enumerate(nodes):
+                for operation, state in node:
+                    if operation not in OPERATIONS or not 0 <= state < position + 2:
+                        raise ValueError(
+                            f"Node {position} of {kind} cannot have the edge "
+                            f"({operation!r}, {state!r})."
+                        )
+
+    def nodes(self, reduction: bool) -> tuple[Node, ...]:
+        """Nodes of the reduction or the normal cell."""
+        return self.reduce if reduction else self.normal
+
+    def count(self, operation: str) -> int:
+        """How many edges of the two cells carry ``operation``."""
+        return sum(name == operation for node in self.normal + self.reduce for name, _ in node)
+
+    def to_dict(self) -> dict:
+        """Return lists and strings only, for JSON."""
+        return {
+            "space": self.space,
+            **{
+                kind: [[list(edge) for edge in node] for node in getattr(self, kind)]
+                for kind in ("normal", "reduce")
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Genotype:
+        """Rebuild what `to_dict` returned; ValueError if it is not one of a known space."""
+        get_space(data["space"])
+        cells = {
+            kind: tuple(tuple((str(op), int(state)) for op, state in node) for node in data[kind])
+            for kind in ("normal", "reduce")
+        }
+        return cls(data["space"], **cells)
+
+    def __str__(self) -> str:
+        cells = []
+        for kind in ("normal", "reduce"):
+            nodes = (
+                " + ".join(f"{operation}({state})" for operation, state in node) or "empty"
+                for node in getattr(self, kind)
+            )
+            cells.append(f"{kind}: " + " | ".join(nodes))
+        return f"{self.space} [{'; '.join(cells)}]"

@@ -1,0 +1,87 @@
+"""Single paths of a cell supernet: one operation at most on each edge, and no other computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+
+from .fused import State, checkpointed, count_batch, dense_cat, input_state, weighted
+from .genotype import Genotype
+from .space import N_NODES
+from .supernet import CellSupernet, SupernetCell
+
+__all__ = ["Choices", "choices_of", "path_scores"]
+
+Choices = Sequence[Sequence[int | None]]
+"""For the normal and the reduction cell, the operation on each of the 14 edges; None for none."""
+
+
+def choices_of(genotype: Genotype, supernet: CellSupernet) -> Choices:
+    """Positions of a genotype's operations among those of a supernet's edges."""
+    result = []
+    for kind in ("normal", "reduce"):
+        chosen: list[int | None] = [None] * len(supernet.space.normal)
+        for node, edges in enumerate(getattr(genotype, kind)):
+            for name, state in edges:
+                edge = node * (node + 3) // 2 + state
+                chosen[edge] = getattr(supernet.space, kind)[edge].index(name)
+        result.append(chosen)
+    return tuple(result)
+
+
+def path_scores(
+    supernet: CellSupernet,
+    images: Tensor,
+    choices: Choices,
+    weights: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Class scores when each edge has its chosen operation alone.
+
+    Parameters
+    ----------
+    supernet : CellSupernet
+    images : torch.Tensor of shape (n, input_channels, h, w)
+        Standardised.
+    choices : tuple of two sequences of int or None
+        Operation of each edge of the normal and of the reduction cell; each node must have one.
+    weights : tuple of two torch.Tensor of shape (14, k), optional
+        Operation weights, of which those of the chosen operations count; 1 by default.
+
+    Returns
+    -------
+    torch.Tensor of shape (n, n_classes)
+    """
+    before_last = last = State(supernet.stem(images))
+    for cell, reduction in zip(supernet.cells, supernet.reductions, strict=True):
+        of_kind = () if weights is None else (weights[int(reduction)],)
+        run = partial(_cell, choices[int(reduction)])
+        if supernet.checkpointed:
+            run = partial(checkpointed, run)
+        before_last, last = last, run(cell, before_last, last, *of_kind)
+    return supernet.classifier(last.value.mean(dim=(2, 3)))
+
+
+def _cell(
+    chosen: Sequence[int | None],
+    cell: SupernetCell,
+    before_last: State,
+    last: State,
+    weights: Tensor | None = None,
+) -> State:
+    states = [input_state(cell.input0, before_last), input_state(cell.input1, last)]
+    used: list[nn.Module] = [cell.input0, cell.input1]
+    edge = 0
+    for _ in range(N_NODES):
+        terms = []
+        for state in states:
+            index = chosen[edge]
+            if index is not None:
+                used.append(cell.edges[edge][index])
+                weight = None if weights is None else weights[edge, index]
+                terms.append(weighted(used[-1], state, weight))
+            edge += 1
+        states.append(State(sum(terms[1:], start=terms[0])))
+    count_batch(*used)
+    return State(dense_cat(*(state.value for state in states[2:])))

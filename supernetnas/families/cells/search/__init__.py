@@ -1,0 +1,1 @@
+"""How the alphas of cells are searched, and how a genotype is derived from them."""

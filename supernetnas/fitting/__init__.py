@@ -1,0 +1,1 @@
+"""What a fit goes through, stage by stage."""

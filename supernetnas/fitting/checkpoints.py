@@ -1,0 +1,228 @@
+"""Checkpoints of a fit: what is interrupted goes on where it was.
+
+A fit has its own folder inside ``checkpoint_dir``, named after everything that its result follows
+from: parameters, images, labels, kind of device. So fits of one folder never mix, as in a grid
+search, and a fit with other parameters or other data starts anew. Inside, each stage has one file,
+replaced as a whole after each epoch. A fit that ends deletes its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ..storage.files import TEMPORARY, FileError, dump_json, read_json, write_atomic
+from ..training.batches import Stopwatch, load_checkpoint, save_checkpoint
+from .parameter_values import encode_parameter
+
+__all__ = ["FitCheckpoints", "StageCheckpoint", "fingerprint", "fit_checkpoints"]
+
+_RECORD, _LOCK = "fit.json", "lock"
+_RECORD_LIMIT = 2**20
+
+# They change how a fit is shown or where it runs, not what it gives.
+_NOT_IN_FINGERPRINT = ("checkpoint_dir", "device", "verbose")
+
+
+@dataclass
+class StageCheckpoint:
+    """The file of one stage.
+
+    Attributes
+    ----------
+    path : Path or None
+        None neither saves nor finds anything.
+    watch : Stopwatch or None
+        Clock of the fit, which goes on from the time of the checkpoint.
+    """
+
+    path: Path | None = None
+    watch: Stopwatch | None = None
+
+    def exists(self) -> bool:
+        """Whether there is something to `load`."""
+        return self.path is not None and self.path.exists()
+
+    def load(self) -> tuple[dict[str, Tensor], dict] | None:
+        """Return what `save` wrote last, or None.
+
+        Raises
+        ------
+        FileError
+            If the file is damaged.
+        """
+        if self.path is None or not self.path.exists():
+            return None
+        try:
+            tensors, state = load_checkpoint(self.path)
+            seconds = float(state.pop("seconds_of_fit"))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise FileError(
+                f"The checkpoint {self.path} is damaged: {error}. Delete its folder to start anew."
+            ) from error
+        if self.watch is not None:
+            self.watch.start = min(self.watch.start, time.monotonic() - seconds)
+        return tensors, state
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Replace the file."""
+        if self.path is not None:
+            seconds = self.watch.seconds if self.watch is not None else 0.0
+            save_checkpoint(self.path, dict(tensors), {**state, "seconds_of_fit": seconds})
+
+
+@dataclass
+class FitCheckpoints:
+    """The checkpoints of one fit; without a folder, none.
+
+    Attributes
+    ----------
+    folder : Path or None
+    watch : Stopwatch
+        Clock of the fit.
+    """
+
+    folder: Path | None
+    watch: Stopwatch
+    _record: dict[str, Any] = field(default_factory=dict)
+
+    def seed(self, draw: Callable[[], int]) -> int:
+        """Return the seed of the interrupted fit, or else a new one."""
+        drawn = draw()  # in any case: a RandomState goes on as it would have
+        return int(self._remembered("seed", drawn))
+
+    def check_start(self, supernets: Iterable[tuple[str, nn.Module]]) -> None:
+        """Compare the supernets to start from, with their names, with the interrupted fit's.
+
+        Raises
+        ------
+        ValueError
+            If they differ, as when the zoo was changed in between.
+        """
+        if self.folder is None:
+            return
+        digest = hashlib.sha256()
+        for name, supernet in supernets:
+            digest.update(name.encode())
+            for key, tensor in supernet.state_dict().items():
+                digest.update(key.encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        if self._remembered("start", digest.hexdigest()) != digest.hexdigest():
+            raise ValueError(
+                "The interrupted fit started from other supernets: the zoo has changed since. "
+                f"Delete {self.folder} to start anew."
+            )
+
+    def stage(self, name: str) -> StageCheckpoint:
+        """Return the checkpoint of a stage."""
+        path = None if self.folder is None else self.folder / f"{name}.safetensors"
+        return StageCheckpoint(path, self.watch)
+
+    def _remembered(self, key: str, value: Any) -> Any:
+        if self.folder is None:
+            return value
+        if key not in self._record:
+            self._record[key] = value
+            write_atomic(self.folder / _RECORD, dump_json(self._record))
+        return self._record[key]
+
+
+@contextlib.contextmanager
+def fit_checkpoints(
+    folder: str | os.PathLike | None, name: str, watch: Stopwatch
+) -> Iterator[FitCheckpoints]:
+    """Open the checkpoints of a fit; delete them if what follows raises nothing.
+
+    Parameters
+    ----------
+    folder : path or None
+        ``checkpoint_dir``; made if need be. None keeps no checkpoints.
+    name : str
+        The fit's `fingerprint`.
+    watch : Stopwatch
+        Clock of the fit.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be written to, or another process runs the same fit there.
+    """
+    if folder is None:
+        yield FitCheckpoints(None, watch)
+        return
+    import filelock
+
+    own = Path(folder).expanduser() / name
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(own.with_name(f"{name}.{_LOCK}"), timeout=0)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise FileError(
+            f"Another process runs this very fit with its checkpoints in {own}. Give it another "
+            "checkpoint_dir, or another random_state."
+        ) from error
+    except OSError as error:
+        raise FileError(f"Checkpoints cannot be written to {folder}: {error}.") from error
+    try:
+        for leftover in own.glob(f"{TEMPORARY}*"):  # of a process that was killed
+            leftover.unlink()
+        record = own / _RECORD
+        known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
+        yield FitCheckpoints(own, watch, known)
+        shutil.rmtree(own)
+    finally:
+        lock.release()
+        if not own.exists():
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def fingerprint(
+    parameters: Mapping[str, Any], arrays: Iterable[np.ndarray], extra: Iterable[object] = ()
+) -> str:
+    """Name a fit after what its result follows from.
+
+    Parameters
+    ----------
+    parameters : mapping of str to object
+        Of the constructor. Objects that have no plain form count by their ``identity`` or type.
+    arrays : iterable of ndarray
+        Images and labels.
+    extra : iterable of object
+        Whatever else matters; by its ``repr``.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    described = {}
+    for key, value in parameters.items():
+        if key in _NOT_IN_FINGERPRINT:
+            continue
+        if isinstance(value, np.random.RandomState):
+            value = "RandomState"  # its state moves on with every fit
+        try:
+            described[key] = encode_parameter(value)
+        except TypeError:
+            described[key] = getattr(value, "identity", f"{type(value)}")
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for item in extra:
+        digest.update(repr(item).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        data = np.ascontiguousarray(array)
+        digest.update(repr(data.tolist()).encode() if data.dtype == object else data.tobytes())
+    return digest.hexdigest()[:32]

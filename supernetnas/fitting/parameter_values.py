@@ -1,0 +1,106 @@
+"""Constructor parameters of a classifier as JSON, and back to the same values and types.
+
+JSON has no tuples, no keys other than strings and no objects; these are written as a mapping with
+one key that says what they are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..images.augmentation import Augmentation
+from ..storage.files import plain
+from ..storage.hub import HubError
+from ..zoo import Zoo, ZooError
+
+__all__ = ["decode_parameters", "encode_parameter", "encode_parameters"]
+
+
+def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Write parameters as JSON can hold them.
+
+    Warns
+    -----
+    UserWarning
+        For each that it cannot hold, such as a callable; it is left out.
+    """
+    encoded = {}
+    for name, value in parameters.items():
+        try:
+            encoded[name] = encode_parameter(value)
+        except TypeError:
+            warnings.warn(
+                f"The parameter {name}={value!r:.80} cannot be saved; the loaded classifier will "
+                "have its default instead.",
+                UserWarning,
+                stacklevel=3,
+            )
+    return encoded
+
+
+def decode_parameters(encoded: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what `encode_parameters` wrote.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError
+        If a value is none that it writes.
+    """
+    return {name: _decode(value) for name, value in encoded.items()}
+
+
+def encode_parameter(value: Any) -> Any:
+    """Write one value as JSON can hold it; TypeError if it cannot."""
+    if isinstance(value, Augmentation):
+        return {"augmentation": value.to_dict()}
+    if isinstance(value, Zoo):
+        names = value._names
+        return {"zoo": [value._where, None if names is None else list(names)]}
+    if isinstance(value, os.PathLike):
+        return {"path": os.fspath(value)}
+    if isinstance(value, tuple):
+        return {"tuple": [encode_parameter(item) for item in value]}
+    if isinstance(value, list):
+        return [encode_parameter(item) for item in value]
+    if isinstance(value, Mapping):
+        return {
+            "dict": [[encode_parameter(key), encode_parameter(item)] for key, item in value.items()]
+        }
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(float(value))}
+    return plain(value)
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    return _DECODERS[kind](content)
+
+
+def _decode_zoo(content: list) -> Zoo | str:
+    """Open the zoo again; where it is not, its path must do, since predicting needs no zoo."""
+    folder, names = content
+    if names is None and str(folder).startswith("hf://"):
+        return folder  # opening it would fetch its index
+    try:
+        return Zoo(folder, None if names is None else tuple(names))
+    except (ZooError, HubError, ImportError):
+        return folder
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "augmentation": Augmentation.from_dict,
+    "dict": lambda items: {_decode(key): _decode(item) for key, item in items},
+    "float": float,
+    "path": Path,
+    "tuple": lambda items: tuple(_decode(item) for item in items),
+    "zoo": _decode_zoo,
+}

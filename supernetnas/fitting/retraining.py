@@ -1,0 +1,240 @@
+"""Finetuning of the derived network: step 14 of algorithm 2 of the supernet transfer paper."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..families.cells.network import Dropout, Network
+from ..families.cells.operations import Noise
+from ..images.augmentation import ImageTensors
+from ..training.batches import (
+    LabelledImages,
+    Stopwatch,
+    balanced_batches,
+    cosine_schedule,
+    optimizer_tensors,
+    restore_optimizer,
+)
+from ..training.captured import CapturedStep, Recorder
+from ..training.devices import autocast
+from .checkpoints import StageCheckpoint
+
+__all__ = ["RetrainSettings", "retrain"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """Numbers of the retraining.
+
+    Attributes
+    ----------
+    epochs : int
+        Passes over the training images.
+    batch_size : int
+    learning_rate : float
+        Peak of the SGD's cosine, which ends at zero.
+    warmup : float
+        Share of the steps over which the learning rate rises to its peak.
+    momentum, weight_decay, clip_norm : float
+        Biases and the scales of batch norms do not decay.
+    label_smoothing : float
+    precision : {"float32", "bfloat16"}
+        What convolutions compute in; see `supernetnas.training.devices.autocast`.
+    compile : bool or "graph"
+        Whether cells are compiled by `torch.compile`; or "graph", whether whole steps are captured
+        as CUDA graphs, see `supernetnas.training.captured`.
+    gradient_checkpointing : bool
+        Whether cells are computed again in the backward pass, for less memory.
+    """
+
+    epochs: int = 15
+    batch_size: int = 64
+    learning_rate: float = 0.03
+    warmup: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip_norm: float = 5.0
+    label_smoothing: float = 0.1
+    precision: str = "float32"
+    compile: bool | str = False
+    gradient_checkpointing: bool = False
+
+
+def retrain(
+    network: nn.Module,
+    train: LabelledImages,
+    settings: RetrainSettings,
+    generator: torch.Generator,
+    *,
+    class_weight: Tensor | None = None,
+    time_limit: float | None = None,
+    on_epoch: Callable[[dict], bool | None] | None = None,
+    checkpoint: StageCheckpoint | None = None,
+    recorder: Callable[[torch.device, list[torch.Generator]], Recorder] = Recorder,
+) -> list[dict]:
+    """Train a network on all of the target's images.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Changed in place; left in evaluation mode.
+    train : LabelledImages
+    settings : RetrainSettings
+    generator : torch.Generator
+        On the CPU; the source of every random draw. On a GPU what is drawn within an epoch comes
+        from a generator there that this one seeds.
+    class_weight : torch.Tensor of shape (n_classes,), optional
+    time_limit : float, optional
+        Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
+        learning rate still falls to zero if more than one fits; at least one epoch runs.
+    on_epoch : callable, optional
+        Called with the row of each epoch; True ends the training.
+    checkpoint : StageCheckpoint, optional
+        Written after each epoch; if it exists, the training goes on from there.
+    recorder : callable
+        Makes what records steps as graphs, where the settings ask for it.
+
+    Returns
+    -------
+    list of dict
+        The history: one row per epoch.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite.
+    """
+    noise = _seed_draws(network, train.labels.device, generator)
+    draws = generator if noise is None or train.labels.device.type == "cpu" else noise
+    if isinstance(network, Network):
+        network.compiled = settings.compile is True
+        network.checkpointed = settings.gradient_checkpointing
+    captures = settings.compile == "graph" and isinstance(train.images, ImageTensors)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.SGD(
+        groups,
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=True,
+        weight_decay=settings.weight_decay,
+        **({"fused": True} if captures else {"foreach": True}),
+    )
+    watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
+    generators = {"generator": generator} | ({} if noise is None else {"noise": noise})
+    saved = checkpoint.load() if checkpoint else None
+    if saved is not None:
+        tensors, state = saved
+        network.load_state_dict(_under(tensors, "network."))
+        restore_optimizer(optimizer, "optimizer", tensors)
+        for name, source in generators.items():
+            source.set_state(tensors[name])
+        history, epochs, progress = state["history"], state["epochs"], state["progress"]
+        epoch = len(history)
+        watch.start -= sum(row["seconds"] for row in history)
+        logger.info("going on with the retraining after epoch %d", epoch)
+        if on_epoch:
+            for row in history:
+                on_epoch(row)
+
+    def step(index: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = train.images.augmented(index, draws), train.labels_at(index)
+        with autocast(images.device, settings.precision):
+            scores = network(images)
+        scores = scores.float()
+        loss = F.cross_entropy(
+            scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
+        )
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm, foreach=True)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach(), (scores.detach().argmax(1) == labels).sum()
+
+    run: Callable[..., tuple[Tensor, ...]] = step
+    if captures:
+        run = CapturedStep(step, train.labels.device, recorder(train.labels.device, [draws]))
+    while epoch < epochs:
+        epoch_watch = Stopwatch()
+        network.train()
+        total_loss = correct = torch.zeros((), device=train.labels.device)
+        batches = balanced_batches(
+            len(train), settings.batch_size, generator, train.images.index_device
+        )
+        share = (1.0 - progress) / ((epochs - epoch) * len(batches))
+        for index in batches:
+            rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
+            progress += share
+            loss, hits = run(index, rate)
+            total_loss = total_loss + loss * len(index)
+            correct = correct + hits
+        epoch += 1
+        row = {
+            "stage": "retrain",
+            "epoch": epoch,
+            "train_loss": float(total_loss) / len(train),
+            "train_accuracy": float(correct) / len(train),
+            "seconds": epoch_watch.seconds,
+        }
+        if not math.isfinite(row["train_loss"]):
+            raise FloatingPointError(
+                f"The retraining diverged in epoch {epoch}: its loss is not finite. "
+                f"Lower the learning rate ({settings.learning_rate})."
+            )
+        history.append(row)
+        logger.info("retrain epoch %d: train accuracy %.3f", epoch, row["train_accuracy"])
+        if time_limit is not None:
+            left = time_limit - watch.seconds
+            epochs = min(epochs, epoch + max(0, int(left / (watch.seconds / epoch))))
+        if checkpoint:
+            tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+            tensors |= optimizer_tensors(optimizer, "optimizer")
+            tensors |= {name: source.get_state() for name, source in generators.items()}
+            checkpoint.save(tensors, {"history": history, "epochs": epochs, "progress": progress})
+        if on_epoch and on_epoch(row):
+            break
+    network.eval()
+    if isinstance(network, Network):
+        network.compiled = network.checkpointed = False
+    return history
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _seed_draws(
+    network: nn.Module, device: torch.device, generator: torch.Generator
+) -> torch.Generator | None:
+    """Let dropout and ``noise`` operations draw from a generator of their own, and return it.
+
+    None where nothing draws; on a GPU there is always one.
+    """
+    drawing = [
+        module
+        for module in network.modules()
+        if isinstance(module, Noise) or (isinstance(module, Dropout) and module.share > 0)
+    ]
+    if not drawing and device.type == "cpu":
+        return None
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    draws = torch.Generator(device=device).manual_seed(seed)
+    for module in drawing:
+        module.generator = draws
+    return draws

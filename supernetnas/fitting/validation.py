@@ -1,0 +1,322 @@
+"""What a user passes to the classifier, checked before any work.
+
+Arrays of up to two dimensions, and all labels, go through scikit-learn's own validation, so its
+errors are the ones that people know. Images go through `supernetnas.images.reading.as_image_set`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_scalar, validate_data
+
+from ..families.cells.search.methods import DERIVATIONS, SEARCH_METHODS, STOPPING_RULES
+from ..families.cells.space import available_spaces
+from ..images.augmentation import Augmentation
+from ..images.reading import ImageSet, as_image_set, looks_like_rows
+from ..images.sets import UnequalImages
+from ..training.devices import resolve_device
+
+if TYPE_CHECKING:
+    from ..classifier import SupernetTransferClassifier
+
+__all__ = ["TrainingData", "check_parameters", "read_new_images", "read_training_data"]
+
+_INTEGERS = {  # least value, and whether None is allowed
+    "init_channels": (2, False),
+    "n_cells": (1, False),
+    "search_epochs": (0, False),
+    "search_patience": (1, True),
+    "derivation_epochs": (0, False),
+    "retrain_epochs": (1, False),
+    "retrain_cells": (1, True),
+    "retrain_channels": (2, True),
+    "max_macs": (1, True),
+    "max_parameters": (1, True),
+    "verbose": (0, False),
+}
+_POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
+_SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls it
+    "validation_fraction": "neither",
+    "label_smoothing": "left",
+    "dropout": "left",
+}
+_SIDES = (8, 224)  # least and greatest image_size
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images and labels as ``fit`` got them, checked.
+
+    Attributes
+    ----------
+    images : ImageSet
+        n images.
+    classes : ndarray of shape (n_classes,)
+        The distinct labels, sorted, in the user's dtype.
+    labels : ndarray of shape (n,), int64
+        Positions in ``classes``.
+    class_weight : dict of int to float, "balanced" or None
+        The parameter, with positions in ``classes`` for labels.
+    n_features_in : int or None
+        Values per image where they came as one array.
+    feature_names_in : ndarray of str or None
+        Names of the columns of a DataFrame.
+    """
+
+    images: ImageSet
+    classes: np.ndarray
+    labels: np.ndarray
+    class_weight: dict[int, float] | str | None
+    n_features_in: int | None
+    feature_names_in: np.ndarray | None
+
+
+def check_parameters(clf: SupernetTransferClassifier) -> None:
+    """Refuse bad constructor parameters, apart from those that need data, zoo or device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the parameter, what it may be, and what it is.
+    """
+    for name, (least, optional) in _INTEGERS.items():
+        value = getattr(clf, name)
+        if name == "verbose" and isinstance(value, bool):
+            continue
+        if not (optional and value is None):
+            check_scalar(value, name, numbers.Integral, min_val=least)
+    for name in ("init_channels", "retrain_channels"):
+        if (getattr(clf, name) or 0) % 2:
+            raise ValueError(f"{name} must be even; got {getattr(clf, name)}.")
+    for name in _POSITIVE:
+        value = getattr(clf, name)
+        if name == "time_limit" and value is None:
+            continue
+        check_scalar(value, name, numbers.Real)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a positive number; got {value!r}.")
+    for name, ends in _SHARES.items():
+        value = getattr(clf, name)
+        check_scalar(value, name, numbers.Real, min_val=0, max_val=1, include_boundaries=ends)
+    _check_choice(clf, "search_method", tuple(SEARCH_METHODS))
+    _check_choice(clf, "search_perturbation", ("random", "adversarial", "none"))
+    _check_choice(clf, "search_stopping", tuple(STOPPING_RULES))
+    _check_choice(clf, "derivation", DERIVATIONS)
+    if clf.search_stopping == "eigenvalue" and clf.search_method in ("random", "random_search"):
+        raise ValueError(
+            "search_stopping='eigenvalue' watches alphas, which search_method="
+            f"{clf.search_method!r} does not train. Use 'plateau' or 'settled'."
+        )
+    _check_budget_method(clf)
+    _check_choice(clf, "precision", ("auto", "float32", "bfloat16"))
+    if not isinstance(clf.gradient_checkpointing, bool | np.bool_):
+        raise TypeError(
+            f"gradient_checkpointing must be True or False; got {clf.gradient_checkpointing!r}."
+        )
+    _check_compile(clf)
+    _check_choice(clf, "space", tuple(available_spaces()))
+    if not isinstance(clf.augmentation, Augmentation):
+        _check_choice(clf, "augmentation", ("auto", "none"), "or an Augmentation")
+    if not isinstance(clf.class_weight, dict | None):
+        _check_choice(clf, "class_weight", ("balanced",), "a dict or None")
+    if clf.batch_size != "auto":
+        check_scalar(clf.batch_size, "batch_size", numbers.Integral, min_val=2)
+    if not isinstance(clf.checkpoint_dir, str | os.PathLike | None):
+        raise TypeError(
+            f"checkpoint_dir must be a folder or None; got {type(clf.checkpoint_dir).__name__}."
+        )
+    _check_radius(clf.search_perturbation_radius)
+    _check_image_size(clf.image_size)
+    if clf.strategy == "oracle" and (clf.search_epochs == 0 or clf.search_method == "random"):
+        raise ValueError(
+            "strategy='oracle' compares sources by their searches, so search_epochs must be at "
+            "least 1 and search_method must not be 'random'."
+        )
+
+
+def _check_choice(clf, name: str, choices: tuple[str, ...], others: str = "") -> None:
+    value = getattr(clf, name)
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(map(repr, choices)) + (f", {others}" if others else "")
+        raise ValueError(
+            f"The {name!r} parameter of {type(clf).__name__} must be one of {listed}. "
+            f"Got {value!r} instead."
+        )
+
+
+def _check_budget_method(clf: SupernetTransferClassifier) -> None:
+    """Refuse a budget where the architecture does not follow from operation weights alone."""
+    if clf.max_macs is None and clf.max_parameters is None:
+        return
+    if clf.search_method not in ("sdarts", "darts", "gdas") or clf.derivation != "argmax":
+        raise ValueError(
+            "max_macs and max_parameters need search_method 'sdarts', 'darts' or 'gdas' and "
+            f"derivation='argmax'; got {clf.search_method!r} and {clf.derivation!r}."
+        )
+
+
+def _check_compile(clf: SupernetTransferClassifier) -> None:
+    if isinstance(clf.compile, bool | np.bool_):
+        return
+    if not (isinstance(clf.compile, str) and clf.compile == "graph"):
+        raise TypeError(f"compile must be True, False or 'graph'; got {clf.compile!r}.")
+    if resolve_device(clf.device).type != "cuda":
+        raise ValueError(
+            "compile='graph' captures steps as CUDA graphs, and there is no GPU to do it on. Use "
+            "compile=False, which is the fastest on a CPU."
+        )
+
+
+def _check_radius(radius) -> None:
+    try:
+        values = np.asarray(radius, dtype=float)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.shape != (2,) or not ((values >= 0) & np.isfinite(values)).all():
+        raise ValueError(
+            "search_perturbation_radius must be two non-negative numbers, the first and the "
+            f"limiting radius. Got {radius!r}."
+        )
+
+
+def _check_image_size(image_size) -> None:
+    if isinstance(image_size, str) and image_size == "auto":
+        return
+    sides = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
+    least, greatest = _SIDES
+    if (
+        not isinstance(sides, list | tuple)
+        or len(sides) not in (1, 2)
+        or not all(isinstance(n, numbers.Integral) and least <= int(n) <= greatest for n in sides)
+    ):
+        raise ValueError(
+            f"image_size must be 'auto', or one or two integers of {least} to {greatest} pixels. "
+            f"Got {image_size!r}."
+        )
+
+
+def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
+    """Read X as images and y as labels.
+
+    Files are opened, but not decoded yet. The classifier is left as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X or y are not what ``fit`` takes, classes are too few or too small, or
+        ``class_weight`` does not suit them.
+    OSError
+        If files are not images; names the first and counts them.
+    """
+    # scikit-learn writes n_features_in_ on the estimator, which must not outlive a fit that fails.
+    blank = type(clf).__new__(type(clf))
+    if looks_like_rows(X):
+        X, y = validate_data(blank, X, y)
+        images = as_image_set(X, image_shape=clf.image_shape)
+    else:
+        images = as_image_set(X, image_shape=clf.image_shape)
+        images.check()
+        rows = images.rows() if images.is_array else np.empty((len(images), 0))
+        _, y = validate_data(blank, rows, y, ensure_min_features=0)
+    _check_one_kind(y)
+    check_classification_targets(y)
+    classes, labels = np.unique(y, return_inverse=True)
+    _check_classes(clf, classes, labels)
+    return TrainingData(
+        images=images,
+        classes=classes,
+        labels=labels,
+        class_weight=_weights_by_position(clf.class_weight, classes),
+        n_features_in=blank.n_features_in_ if images.is_array else None,
+        feature_names_in=getattr(blank, "feature_names_in_", None),
+    )
+
+
+def _check_one_kind(labels: np.ndarray) -> None:
+    """Refuse missing labels, and strings among others."""
+    if labels.dtype != object:
+        return
+    missing = [position for position, label in enumerate(labels) if label is None]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(labels)} labels are missing (None), the first of them "
+            f"y[{missing[0]}]."
+        )
+    if 0 < sum(isinstance(label, str) for label in labels) < len(labels):
+        kinds = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            f"Labels must be of one kind; got {', '.join(kinds)}. np.array(y, dtype=str) makes all "
+            "of them strings."
+        )
+
+
+def _check_classes(clf, classes: np.ndarray, labels: np.ndarray) -> None:
+    if len(classes) < 2:
+        raise ValueError(
+            f"{type(clf).__name__} needs images of at least two classes; y holds one class only: "
+            f"{classes[0]}."
+        )
+    rare = classes[np.bincount(labels) < 2]
+    if len(rare):
+        shown = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
+        raise ValueError(
+            "Each class needs at least 2 images, one to train the weights and one to train the "
+            f"architecture; {len(rare)} class(es) have 1: {shown}. Add images or leave these "
+            "classes out."
+        )
+
+
+def _weights_by_position(
+    class_weight: dict | str | None, classes: np.ndarray
+) -> dict[int, float] | str | None:
+    if not isinstance(class_weight, dict):
+        return class_weight
+    position = {label: index for index, label in enumerate(classes.tolist())}
+    unknown = [label for label in class_weight if label not in position]
+    if unknown:
+        raise ValueError(f"class_weight names classes that y does not hold: {unknown}.")
+    for label, weight in class_weight.items():
+        if not isinstance(weight, numbers.Real) or not 0 < float(weight) < math.inf:
+            raise ValueError(f"class_weight[{label!r}] must be a positive number; got {weight!r}.")
+    return {position[label]: float(weight) for label, weight in class_weight.items()}
+
+
+def read_new_images(clf: SupernetTransferClassifier, X) -> ImageSet:
+    """Read X as images like those that the classifier was fitted on.
+
+    Arrays must have the shape of the arrays in ``fit``, or be their rows. Files and PIL images are
+    resized, whatever ``fit`` saw, and so is everything if ``fit`` saw images of any size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X is not that.
+    """
+    shape, name = clf.image_shape_, type(clf).__name__
+    if looks_like_rows(X):
+        if shape is not None:
+            return as_image_set(validate_data(clf, X, reset=False), image_shape=shape)
+        as_image_set(X)  # has better words for what is not even rows
+        raise ValueError(
+            f"X holds rows of numbers, but {name} was fitted on images of any size. Pass images."
+        )
+    images = as_image_set(X)
+    if shape is None or images.native_shape == shape:
+        return images
+    if images.is_array:
+        try:
+            return as_image_set(X, image_shape=shape)  # it may tell where the channels are
+        except ValueError:
+            raise ValueError(
+                f"X holds images of shape {images.native_shape}, but {name} was fitted on {shape}."
+            ) from None
+    if isinstance(images, UnequalImages):
+        raise ValueError(f"X holds images of different sizes, but {name} was fitted on {shape}.")
+    return images

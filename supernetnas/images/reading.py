@@ -1,0 +1,474 @@
+"""Whatever a user has, arrays, paths, folders or PIL images, read as one set of images."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.sparse import issparse
+from torch.utils.data import DataLoader, Dataset
+
+from .sets import ArrayImages, ImageSet, PictureImages, UnequalImages
+
+__all__ = [
+    "ImageFiles",
+    "ImageSet",
+    "as_image_set",
+    "image_paths",
+    "load_images",
+    "looks_like_rows",
+]
+
+IMAGE_EXTENSIONS = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+_SPLIT_NAMES = frozenset(("dev", "test", "train", "training", "val", "valid", "validation"))
+
+
+def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "X") -> ImageSet:
+    """Read X as a set of images.
+
+    Parameters
+    ----------
+    X : array-like, sequence, ImageFiles or ImageSet
+        One of
+
+        - rows of shape (n, p): by `image_shape` if given, else a square p is a grey image of
+          side x side, and any other p an image of height 1;
+        - grey images (n, height, width);
+        - images (n, height, width, channels) or (n, channels, height, width). Channels come
+          first if the second axis is 1 or 3 and the last is neither; `image_shape` overrules;
+        - a sequence of arrays of one image each, of equal or different sizes;
+        - a sequence of paths (list, array, Series, DataFrame of one column, `ImageFiles`) or of
+          PIL images, of any sizes and modes. EXIF orientation is honoured, transparent parts
+          are shown on white, 16-bit grey becomes 8-bit.
+
+        Arrays are NumPy's, torch's or anything with ``__array__``, of integers, floats or bool.
+    image_shape : tuple of int (height, width) or (height, width, channels), optional
+        Shape of one image of an array; not used for images that are resized anyway (files, PIL
+        images, unequal arrays).
+    name : str, default="X"
+        What to call X in messages.
+
+    Returns
+    -------
+    ImageSet
+        Arrays are referred to, not copied; files are not opened yet.
+
+    Raises
+    ------
+    TypeError
+        If X is of a kind that is not read: a sparse matrix, torch Dataset, dict, single path.
+    ValueError
+        If X is empty, ragged, not finite or not of `image_shape`.
+
+    Warns
+    -----
+    UserWarning
+        If rows of 48 or more values, not a square number, are read as images of height 1.
+    """
+    if isinstance(X, ImageSet):
+        return X
+    if isinstance(X, ImageFiles):
+        return _from_sequence(X.paths, image_shape, name)
+    _refuse(X, name)
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu()
+        X = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+    elif hasattr(X, "__array__"):
+        X = np.asarray(X)
+    if isinstance(X, np.ndarray) and not _holds_images(X):
+        return _from_array(X, image_shape, name)
+    return _from_sequence(list(X.ravel() if isinstance(X, np.ndarray) else X), image_shape, name)
+
+
+def looks_like_rows(X) -> bool:
+    """Whether X is for scikit-learn's validation: numbers in up to two dimensions, or junk.
+
+    An estimator hands such X to `sklearn.utils.validation.validate_data` and what comes back to
+    `as_image_set`; anything else goes to `as_image_set` at once. Sparse matrices and numbers in
+    one dimension are "rows" too, since scikit-learn has the errors that people know. Tensors
+    that NumPy cannot view (on a GPU, with gradients, bfloat16) are not. Reads no file.
+    """
+    if isinstance(X, ImageSet | ImageFiles | str | bytes | os.PathLike | Mapping):
+        return False
+    if isinstance(X, Image.Image | Dataset | DataLoader):
+        return False
+    if isinstance(X, list | tuple):
+        return len(X) == 0 or not _is_image(X[0])
+    if hasattr(X, "__array__"):
+        try:
+            X = np.asarray(X)
+        except (TypeError, RuntimeError):
+            return False
+        return X.ndim <= 2 and not _holds_images(X)
+    return issparse(X) or not hasattr(X, "__iter__")
+
+
+class ImageFiles:
+    """Paths of images, as a sequence that scikit-learn can index without reading a file.
+
+    Indexing with a slice, an integer array or a boolean mask gives another `ImageFiles`;
+    indexing with an integer gives a path. A pickle holds the paths alone.
+
+    Parameters
+    ----------
+    paths : iterable of str or path-like
+        The files, in order. They are opened when their pixels are needed.
+    """
+
+    def __init__(self, paths: Sequence[str | os.PathLike]) -> None:
+        if isinstance(paths, str | bytes | os.PathLike):
+            raise TypeError(
+                f"paths is one path, {os.fspath(paths)!r}. Pass a list of paths, or read a folder "
+                f"of class folders with supernetnas.load_images(folder)."
+            )
+        self.paths = [os.fsdecode(path) for path in paths]
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self.paths),)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)
+
+    def __getitem__(self, index):
+        if isinstance(index, tuple):  # scikit-learn indexes array-likes with (index, ...)
+            if len(index) != 2 or index[1] is not Ellipsis:
+                raise IndexError("ImageFiles has one axis.")
+            index = index[0]
+        positions = np.arange(len(self))[index]
+        if positions.ndim == 0:
+            return self.paths[positions]
+        return ImageFiles([self.paths[i] for i in positions])
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if dtype is not None and np.dtype(dtype).kind not in "OU":
+            raise TypeError("ImageFiles holds paths, not pixels; to_array(size) reads the images.")
+        return np.array(self.paths, dtype=object if dtype is None else dtype)
+
+    def __repr__(self) -> str:
+        first = f", the first is {self.paths[0]!r}" if self.paths else ""
+        return f"<ImageFiles: {len(self)} files{first}>"
+
+    def to_array(self, size: int | tuple[int, int], channels: int | None = None) -> np.ndarray:
+        """Read every file into one array.
+
+        Parameters
+        ----------
+        size : int or tuple of int (height, width)
+            The size to which images are resized, in pixels.
+        channels : {1, 3}, optional
+            By default 3, or 1 if all files are grey.
+
+        Returns
+        -------
+        ndarray of shape (n, height, width, channels), uint8
+        """
+        height, width = (size, size) if isinstance(size, int | Integral) else size
+        pixels = as_image_set(self).tensor(height, width, channels)
+        return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
+    """List a folder that holds one folder of images per class.
+
+    Class folders are searched to any depth. Names that begin with a dot and files without an
+    image's extension are passed over; symbolic links are followed, once.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Such as ``animals`` with ``animals/cat/1.jpg`` and ``animals/dog/1.jpg``.
+
+    Returns
+    -------
+    images : ImageFiles
+        Sorted by class, then by path. Nothing is read yet.
+    labels : ndarray of shape (n,), str
+        The name of each image's class folder.
+
+    Raises
+    ------
+    NotADirectoryError
+        If `folder` is not a folder.
+    ValueError
+        If there are no class folders, one has no images, or all are named like the splits of a
+        dataset (train, test).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{str(folder)!r} is not a folder.")
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not classes:
+        raise ValueError(
+            f"{str(folder)!r} has no class folders. Put the images of each class into a folder of "
+            f"its own: cat/1.jpg, dog/1.jpg."
+        )
+    if _SPLIT_NAMES.issuperset(path.name.lower() for path in classes):
+        raise ValueError(
+            f"The folders in {str(folder)!r} are splits of a dataset, not classes. Load one of "
+            f"them: load_images({str(classes[0])!r})."
+        )
+    paths: list[str] = []
+    labels: list[str] = []
+    for path in classes:
+        found = image_paths(path)
+        if not found:
+            raise ValueError(
+                f"The class folder {str(path)!r} has no images "
+                f"({' '.join(IMAGE_EXTENSIONS)}). Remove it or fill it."
+            )
+        paths += found
+        labels += [path.name] * len(found)
+    return ImageFiles(paths), np.array(labels)
+
+
+def _refuse(X, name: str) -> None:
+    """Raise for what is not read, with what to pass instead."""
+    instead = "Pass the images as an array or as a list of paths"
+    if isinstance(X, str | bytes | os.PathLike):
+        raise TypeError(
+            f"{name} is one path, {os.fspath(X)!r}. Pass a list of paths, or read a folder of "
+            f"class folders: X, y = supernetnas.load_images(folder)."
+        )
+    if isinstance(X, Dataset | DataLoader):
+        raise TypeError(
+            f"{name} is a torch {'Dataset' if isinstance(X, Dataset) else 'DataLoader'}, which has "
+            f"no array interface. {instead}: X, y = supernetnas.load_images(folder)."
+        )
+    if issparse(X) or (isinstance(X, torch.Tensor) and X.layout != torch.strided):
+        raise TypeError(
+            f"Sparse data was passed for {name}, but images are dense. Use {name}.toarray() "
+            f"(torch: {name}.to_dense())."
+        )
+    if isinstance(X, Image.Image):
+        raise TypeError(f"{name} is one PIL image. Pass a list of images: [{name}].")
+    if isinstance(X, Mapping):
+        raise TypeError(f"{name} is a {type(X).__name__}. {instead}, and the labels as y.")
+    if not isinstance(X, list | tuple) and not hasattr(X, "__array__"):
+        raise TypeError(f"{name} is a {type(X).__name__}, which is not read. {instead}.")
+
+
+def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
+    if len(items) == 0:
+        raise ValueError(f"Found {name} with 0 images while a minimum of 1 is required.")
+    kinds = [_kind(item) for item in items]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise TypeError(
+                f"{name} mixes images of different kinds: {name}[0] is a {kinds[0]}, {name}[{i}] a "
+                f"{kind}. Pass images of one kind."
+            )
+    if kinds[0] in ("path", "PIL image"):
+        paths = kinds[0] == "path"
+        return PictureImages([os.fsdecode(item) for item in items] if paths else items, name)
+    if kinds[0] == "array":
+        arrays = [np.asarray(i.detach().cpu() if torch.is_tensor(i) else i) for i in items]
+        if len({array.shape for array in arrays}) == 1:
+            return _from_array(np.stack(arrays), image_shape, name)
+        return _from_unequal(arrays, name)
+    if kinds[0] in ("list", "number"):
+        try:
+            return _from_array(np.asarray(items), image_shape, name)
+        except ValueError as error:
+            if "inhomogeneous" not in str(error):
+                raise
+            raise ValueError(
+                f"{name} is a nested list of unequal lengths. Rows must have the same number of "
+                f"values; images of different sizes are passed as a list of arrays."
+            ) from None
+    raise TypeError(
+        f"{name}[0] is a {kinds[0]}, which is not read. Pass paths, PIL images or arrays."
+    )
+
+
+def _from_unequal(arrays: list[np.ndarray], name: str) -> ImageSet:
+    for i, array in enumerate(arrays):
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise ValueError(
+                f"{name} is a sequence of arrays of different shapes, and {name}[{i}] of shape "
+                f"{array.shape} is not an image: (height, width) or (height, width, channels)."
+            )
+    arrays = [_numeric(array, name) for array in arrays]
+    value_range = _value_range(arrays, name)
+    if any(array.dtype != np.uint8 for array in arrays):
+        arrays = [array.astype(np.float32) for array in arrays]
+    images = [ArrayImages(_channels_last(array[None], None, name), value_range) for array in arrays]
+    counts = sorted({image.channels for image in images})
+    if len(counts) > 1 and counts != [1, 3]:
+        raise ValueError(
+            f"The images in {name} have {' or '.join(map(str, counts))} channels. Unequal images "
+            f"may mix 1 and 3 channels only."
+        )
+    return UnequalImages(images, value_range)
+
+
+def _from_array(array: np.ndarray, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
+    if array.ndim < 2:
+        raise ValueError(
+            f"Expected {name} of 2, 3 or 4 dimensions, got {array.ndim}. Reshape your data: "
+            f"{name}[None] if it is a single image or row."
+        )
+    if array.ndim > 4:
+        raise ValueError(
+            f"Found array with dim {array.ndim}, while dim <= 4 is required by as_image_set: pass "
+            f"{name} as (n, height, width, channels)."
+        )
+    if array.size == 0:
+        raise ValueError(
+            f"Found {name} with shape {array.shape}: at least one image of one pixel is required."
+        )
+    array = _numeric(array, name)
+    if array.ndim == 2:
+        array = array.reshape(len(array), *_shape_of_rows(array.shape[1], image_shape, name))
+    else:
+        array = _channels_last(array, image_shape, name)
+    return ArrayImages(array, _value_range([array], name))
+
+
+def _shape_of_rows(
+    n_features: int, image_shape: tuple[int, ...] | None, name: str
+) -> tuple[int, int, int]:
+    if image_shape is not None:
+        shape = _three(image_shape)
+        if math.prod(shape) != n_features:
+            raise ValueError(
+                f"image_shape={tuple(image_shape)} holds {math.prod(shape)} values per image, but "
+                f"{name} has {n_features} features."
+            )
+        return shape
+    side = math.isqrt(n_features)
+    if side * side == n_features:
+        return side, side, 1
+    if n_features >= 48:
+        third = math.isqrt(n_features // 3)
+        advice = "image_shape=(height, width) or (height, width, channels)"
+        if 3 * third * third == n_features:
+            advice = f"image_shape=({third}, {third}, 3) if the rows are RGB images"
+        warnings.warn(
+            f"{name} has {n_features} features, which is not a square number; each row is read as "
+            f"a 1 x {n_features} image. Pass {advice}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return 1, n_features, 1
+
+
+def _channels_last(array: np.ndarray, image_shape: tuple[int, ...] | None, name: str) -> np.ndarray:
+    """View an array of three or four dimensions as (n, height, width, channels)."""
+    if array.ndim == 3:
+        array = array[..., None]
+    last = array.shape[1:]
+    first = (*last[1:], last[0])
+    if image_shape is None:
+        channels_first = last[0] in (1, 3) and last[2] not in (1, 3)
+    else:
+        shape = _three(image_shape)
+        if shape not in (last, first):
+            raise ValueError(f"{name} holds images of shape {last}, not image_shape={shape}.")
+        channels_first = shape != last
+    return np.moveaxis(array, 1, 3) if channels_first else array
+
+
+def _three(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    try:
+        shape = tuple(int(size) for size in image_shape)
+        if len(shape) in (2, 3) and shape == tuple(image_shape) and min(shape) >= 1:
+            height, width, channels = shape if len(shape) == 3 else (*shape, 1)
+            return height, width, channels
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"image_shape must be (height, width) or (height, width, channels), got {image_shape!r}."
+    )
+
+
+def _numeric(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} holds objects that are not numbers: {error}") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} must hold real numbers.")
+    if array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} has {array.ndim} dimensions of dtype {array.dtype}, which holds no numbers. "
+            f"Paths are passed in one dimension, such as one column of a DataFrame."
+        )
+    return array
+
+
+def _value_range(arrays: list[np.ndarray], name: str) -> tuple[float, float]:
+    """Least and greatest value, or (0, 255) for 8-bit images; raises if any is not finite."""
+    # np.min and np.max, unlike Python's, hand a NaN on.
+    low = float(np.min([array.min() for array in arrays]))
+    high = float(np.max([array.max() for array in arrays]))
+    if math.isnan(low):
+        raise ValueError(f"Input {name} contains NaN. Images must be finite.")
+    if max(-low, high) > float(np.finfo(np.float32).max):
+        raise ValueError(
+            f"Input {name} contains infinity or a value too large for dtype('float32')."
+        )
+    if all(array.dtype == np.uint8 for array in arrays):
+        return 0.0, high if 0 < high < 64 else 255.0
+    return low, high
+
+
+def image_paths(folder: Path) -> list[str]:
+    """Sorted paths of the images below a folder."""
+    paths: list[str] = []
+    visited: set[str] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:  # a link back to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [
+            os.path.join(parent, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
+        ]
+    return sorted(paths)
+
+
+def _kind(item) -> str:
+    if isinstance(item, str | os.PathLike):
+        return "path"
+    if isinstance(item, Image.Image):
+        return "PIL image"
+    if isinstance(item, list | tuple):
+        return "list"
+    if isinstance(item, int | float | complex | np.number | np.bool_):
+        return "number"
+    return "array" if hasattr(item, "__array__") else type(item).__name__
+
+
+def _is_image(item) -> bool:
+    """Whether an item of a sequence is an image, not a row or a number."""
+    kind = _kind(item)
+    if kind == "array":
+        return np.ndim(item) >= 2
+    if kind == "list":
+        return len(item) > 0 and _kind(item[0]) in ("list", "array")
+    return kind in ("path", "PIL image", "bytes")
+
+
+def _holds_images(array: np.ndarray) -> bool:
+    """Whether an array of one dimension or column holds paths or images as objects."""
+    one_column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
+    return one_column and array.dtype.kind in "OUT" and array.size > 0 and _is_image(array.flat[0])

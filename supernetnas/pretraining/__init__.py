@@ -1,0 +1,1 @@
+"""How the supernets of a zoo are made."""

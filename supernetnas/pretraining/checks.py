@@ -1,0 +1,199 @@
+"""What is checked before a zoo is pretrained, so that nothing is found out hours later."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ..storage.files import clear_temporaries, dump_json, plain, read_json, write_atomic
+from ..zoo.index import BASIS, INDEX, ZooError, check_name
+from ..zoo.source import Source
+from ..zoo.zoo import Zoo
+from .sources import Pretraining, SourceDataset, check_same_supernet
+
+__all__ = [
+    "MULTI",
+    "check_datasets",
+    "check_kept",
+    "check_multi",
+    "claim_checkpoints",
+    "existing_zoo",
+    "warm_starts",
+]
+
+MULTI = "multi"
+"""Name of the source on all datasets, and of its checkpoint."""
+
+_RECORD = "pretraining.json"
+_RECORD_LIMIT = 64 * 2**20
+
+
+def check_datasets(datasets: Sequence[SourceDataset]) -> None:
+    """Refuse datasets without a name of their own, two classes and two images of each."""
+    if not datasets:
+        raise ValueError("There is no dataset to pretrain on.")
+    names = [dataset.name for dataset in datasets]
+    for dataset in datasets:
+        check_name(dataset.name)
+        if dataset.name.lower() == MULTI:
+            raise ValueError(f"{MULTI!r} is the source on all datasets: rename this dataset.")
+        if names.count(dataset.name) > 1:
+            raise ValueError(f"Two datasets have the name {dataset.name!r}.")
+        classes, counts = np.unique(np.asarray(dataset.labels), return_counts=True)
+        if len(classes) < 2 or counts.min() < 2:
+            raise ValueError(
+                f"Dataset {dataset.name!r} must have at least two classes of at least two images "
+                f"each; class {str(classes[counts.argmin()])!r} of {len(classes)} has "
+                f"{counts.min()}."
+            )
+        if dataset.class_names is not None and len(dataset.class_names) != len(classes):
+            raise ValueError(
+                f"Dataset {dataset.name!r} has {len(dataset.class_names)} class names for "
+                f"{len(classes)} classes."
+            )
+
+
+def existing_zoo(folder: Path, embedder_id: str, compact: bool | None) -> Zoo | None:
+    """Open the zoo to be continued; None if a new one can be made there.
+
+    ``compact`` is what signatures are to be; None if there will be no new ones.
+    """
+    if not (folder / INDEX).exists():
+        if folder.exists() and not folder.is_dir():
+            raise ZooError(f"{folder} is a file, not a folder.")
+        ours = {BASIS} if compact else set()  # left where the making of the zoo was killed
+        strangers = [p.name for p in folder.glob("[!.]*") if p.name not in ours]
+        if strangers:
+            raise ZooError(
+                f"{folder} is neither empty nor a zoo: it holds {min(strangers)!r}. Choose another "
+                "folder."
+            )
+        return None
+    zoo = Zoo.open(folder)
+    if zoo.embedder_id != embedder_id:
+        raise ZooError(
+            f"The zoo in {folder} was embedded with {zoo.embedder_id!r}, not {embedder_id!r}."
+        )
+    if compact not in (None, zoo.basis() is not None):
+        raise ZooError(
+            f"The signatures of the zoo in {folder} are {'full' if compact else 'compact'}: go on "
+            f"with compact={not compact}."
+        )
+    return zoo
+
+
+def check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
+    """Refuse to leave a source "multi" that the datasets have outgrown."""
+    if not datasets or zoo is None or (existing := zoo.multi()) is None:
+        return
+    if existing.provenance.get("datasets") != [dataset.name for dataset in datasets]:
+        raise ZooError(
+            f"The source {existing.name!r} of the zoo in {zoo.folder} was pretrained on other "
+            "datasets. Keep it with multi=False (--no-multi), or remove it first: "
+            f"Zoo.open(folder).remove({existing.name!r})."
+        )
+
+
+def check_kept(zoo: Zoo, datasets: Sequence[SourceDataset], pretraining: Pretraining) -> None:
+    """Refuse another supernet than a zoo's; warn of sources whose datasets have changed."""
+    wanted = pretraining.space, pretraining.init_channels, pretraining.n_cells
+    for source in zoo.values():
+        has = source.config.space, source.config.init_channels, source.config.n_cells
+        if has != wanted:
+            raise ZooError(
+                f"The zoo in {zoo.folder} has supernets of (space, channels, cells) {has}, as of "
+                f"its source {source.name!r}, not {wanted}. Choose another folder."
+            )
+    for dataset in datasets:
+        if dataset.name in zoo:
+            provenance = zoo[dataset.name].provenance
+            now = len(dataset.labels), len(np.unique(np.asarray(dataset.labels)))
+            then = provenance.get("n_images", now[0]), provenance.get("n_classes", now[1])
+            if now != then:
+                warnings.warn(
+                    f"The source {dataset.name!r} is kept as it is, though its dataset had "
+                    f"{then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}. To "
+                    f"pretrain it anew, remove it first: Zoo.open(folder).remove({dataset.name!r})",
+                    UserWarning,
+                    stacklevel=3,
+                )
+
+
+def warm_starts(
+    warm_start: Zoo | Source | None,
+    datasets: Sequence[SourceDataset],
+    multi: bool,
+    pretraining: Pretraining,
+) -> dict[str, Source]:
+    """Find what each supernet starts from, by name; nothing for those that start anew."""
+    if warm_start is None:
+        return {}
+    names = [dataset.name for dataset in datasets]
+    if isinstance(warm_start, Source):
+        starts = dict.fromkeys(names + [MULTI] * multi, warm_start)
+    else:
+        starts = {name: warm_start[name] for name in names if name in warm_start}
+        if multi and (source := warm_start.multi()) is not None:
+            starts[MULTI] = source
+        if not starts:
+            raise ZooError(
+                f"The zoo in {warm_start.folder} has none of the datasets to start from."
+            )
+    for source in starts.values():
+        check_same_supernet(source, pretraining)
+    return starts
+
+
+def claim_checkpoints(
+    folder: Path,
+    pretraining: Pretraining,
+    datasets: Sequence[SourceDataset],
+    multi: bool,
+    starts: Mapping[str, Source],
+) -> None:
+    """Write down what the checkpoints in a folder are of; refuse those of something else."""
+    sizes = {
+        dataset.name: {
+            "n_images": len(dataset.labels),
+            "classes": np.unique(np.asarray(dataset.labels)).tolist(),
+        }
+        for dataset in datasets
+    }
+    record = {
+        "pretraining": plain(asdict(pretraining)),
+        "datasets": sizes,
+        MULTI: sizes if multi else {},
+        "warm_start": {name: source.weights_sha256 for name, source in starts.items()},
+    }
+    path, names = folder / _RECORD, {file.stem for file in folder.glob("*.ckpt")}
+    if path.exists() and names:
+        old = read_json(path, limit=_RECORD_LIMIT)
+        if old["pretraining"] != record["pretraining"]:
+            changed = "the pretraining's settings"
+        elif any(
+            old.get("warm_start", {}).get(name) != record["warm_start"].get(name) for name in names
+        ):
+            changed = "the supernets to start from"
+        elif any(
+            old["datasets"].get(name, sizes[name]) != sizes[name] for name in names & {*sizes}
+        ):
+            changed = "the datasets"
+        elif multi and MULTI in names and list(old[MULTI].items()) != list(sizes.items()):
+            changed = f"the datasets of {MULTI!r}"
+        else:
+            changed = None
+        if changed:
+            raise ValueError(
+                f"The checkpoints in {folder} were made before {changed} changed. Go on with what "
+                "they were made with, or delete them."
+            )
+        record["datasets"] = {**old["datasets"], **sizes}
+        record["warm_start"] = {**old.get("warm_start", {}), **record["warm_start"]}
+        record[MULTI] = record[MULTI] or old[MULTI]
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_temporaries(path)
+    write_atomic(path, dump_json(record))

@@ -1,0 +1,297 @@
+"""Pretraining of a whole zoo.
+
+`pretrain_zoo` pretrains a supernet on each dataset and one on all together, and writes a zoo of
+what they give. The supernets themselves are in `supernetnas.pretraining.sources`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from joblib import effective_n_jobs
+from torch import Tensor
+
+from ..distance.measures import grouped_by_class, stratified_sample
+from ..distance.signature import Basis, DatasetSignature, fit_basis
+from ..embedding.embedder import DEFAULT_EMBEDDER, Embedder, get_embedder
+from ..images.reading import as_image_set
+from ..training.devices import resolve_device
+from ..training.distributed import is_first, process_group
+from ..zoo.source import Source
+from ..zoo.zoo import Zoo
+from .checks import (
+    MULTI,
+    check_datasets,
+    check_kept,
+    check_multi,
+    claim_checkpoints,
+    existing_zoo,
+    warm_starts,
+)
+from .jobs import Conditions, Task, pretrain, run_tasks
+from .multi_dataset import MixedImages, MultiDatasetSearch
+from .sources import OnEpoch, Pretraining, SourceDataset, pretrain_multi, pretrain_single
+
+__all__ = [
+    "MixedImages",
+    "MultiDatasetSearch",
+    "Pretraining",
+    "SourceDataset",
+    "pretrain_multi",
+    "pretrain_single",
+    "pretrain_zoo",
+]
+
+logger = logging.getLogger(__name__)
+
+_WORK = ".pretraining"
+_BASIS_SIZE = 64
+_MAX_EMBEDDED = 10_000  # images of a dataset, drawn by class: 50 MB of features
+
+
+def pretrain_zoo(
+    datasets: Iterable[SourceDataset],
+    out: str | os.PathLike,
+    *,
+    pretraining: Pretraining | None = None,
+    embedder: str | Callable[[Tensor], Tensor] | Embedder = DEFAULT_EMBEDDER,
+    singles: bool = True,
+    multi: bool = True,
+    warm_start: Zoo | Source | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    compact: bool = False,
+    work: str | os.PathLike | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    n_threads: int | None = None,
+    on_epoch: OnEpoch | None = None,
+    verbose: int = 0,
+) -> Zoo:
+    """Pretrain a supernet on each dataset and one on all together, and write them to a zoo.
+
+    A source is added to the zoo as soon as it is finished. After an interruption the same call
+    goes on where it was: sources in the zoo are kept as they are, others continue from their
+    checkpoints. Datasets can be added to a zoo in the same way.
+
+    Started by ``torchrun``, the processes pretrain different single sources at the same time, and
+    then "multi" together, see `supernetnas.training.distributed`.
+
+    Parameters
+    ----------
+    datasets : iterable of SourceDataset
+        Each of at least two classes, of at least two images each.
+    out : path
+        Folder of the zoo; made, or a zoo with the same embedder.
+    pretraining : Pretraining, optional
+        How to pretrain; by default ``Pretraining()``.
+    embedder : str, callable or Embedder, default="efficientnet_lite0"
+        What the signatures are made with; see `supernetnas.get_embedder`.
+    singles : bool, default=True
+        Whether to add a source for each dataset.
+    multi : bool, default=True
+        Whether to add the source "multi", pretrained on all datasets together.
+    warm_start : Zoo or Source, optional
+        Start every supernet from this source. Of a zoo, start the supernet of a dataset from the
+        source of the same name and "multi" from the supernet on many datasets, where the zoo has
+        them: to pretrain a zoo further.
+    dtype : {"float32", "float16"}, default="float32"
+        Precision that weights are stored in.
+    compact : bool, default=False
+        Whether signatures are compact, which needs a twentieth of the room. Their basis is that
+        of the zoo or, for a new zoo, is fitted to all datasets.
+    work : path, optional
+        Where checkpoints are kept. By default in the hidden folder ``.pretraining`` of the zoo,
+        which is deleted at the end.
+    device : str, default="auto"
+        "auto" is a GPU where there is one.
+    n_jobs : int, optional
+        How many sources are pretrained at the same time, each by a worker of joblib: -1 for one
+        per CPU; None is 1, or what `joblib.parallel_config` says. Under
+        ``joblib.parallel_config(backend="dask")`` or ``"ray"`` the workers are those of the
+        cluster, and all of them must reach zoo, ``work`` and image files under the same paths.
+        If a worker is killed, its sources go on from their checkpoints on another.
+    n_threads : int, optional
+        Threads that torch uses for each source. By default as many as in this process, whatever
+        ``n_jobs`` is: their number decides the rounding, so on CPUs of one kind ``n_jobs`` does
+        not change the result. Where workers share a machine, choose its CPUs / ``n_jobs``.
+    on_epoch : callable, optional
+        Called with the search after each epoch, in the process that pretrains, which it is
+        pickled for; True ends that search, and its source is added as it is.
+    verbose : int, default=0
+        1 shows progress bars, or with several workers a line now and then.
+
+    Returns
+    -------
+    Zoo
+        Its sources have the metrics ``validation_accuracy`` and ``train_accuracy`` of the last
+        epoch, ``chance_accuracy`` (share of the largest class; for "multi" the largest class of
+        the image's own dataset), ``epochs`` and ``seconds``. Epochs, seconds and history include
+        those of the source of the same name that was started from; one of another name is in the
+        provenance as ``warm_start``.
+
+    Raises
+    ------
+    ValueError
+        If the datasets do not suit, or the checkpoints are of other datasets or settings.
+    ZooError
+        If the zoo cannot be made, has another embedder or kind of signature, or has a source
+        "multi" of other datasets. All this is found before any training.
+    Exception
+        Whatever keeps a source from being finished (a search that diverges, a file that cannot be
+        read), after the other sources are finished; a second call tries again.
+    """
+    datasets, folder = list(datasets), Path(out).absolute()
+    pretraining = Pretraining() if pretraining is None else pretraining
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
+    if not (singles or multi):
+        raise ValueError("Neither single sources nor 'multi' are asked for: nothing to pretrain.")
+    _check_numbers(n_jobs, n_threads)
+    check_datasets(datasets)
+    embedder = get_embedder(embedder)
+    zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
+    check_multi(zoo, datasets if multi else [])
+    if zoo is not None:
+        check_kept(zoo, datasets, pretraining)
+    starts = warm_starts(warm_start, datasets if singles else [], multi, pretraining)
+    conditions = Conditions(
+        zoo=folder,
+        checkpoints=folder / _WORK if work is None else Path(work).absolute(),
+        pretraining=pretraining,
+        dtype=dtype,
+        device=device,
+        n_threads=torch.get_num_threads() if n_threads is None else n_threads,
+        on_epoch=on_epoch,
+        bars=verbose > 0 and is_first() and effective_n_jobs(n_jobs) == 1,
+    )
+    alone, together = _tasks(datasets, zoo, singles, multi, starts)
+
+    with process_group(resolve_device(device)) as processes:
+        if processes.size > 1 and effective_n_jobs(n_jobs) > 1:
+            raise ValueError(f"n_jobs={n_jobs} is for one process; torchrun started several.")
+        processes.wait()  # nothing is written before all have seen what was there
+        if processes.rank == 0:
+            claim_checkpoints(conditions.checkpoints, pretraining, datasets, multi, starts)
+        processes.wait()
+        if processes.rank == 0:
+            alone = _signed(alone, zoo, folder, embedder, compact, conditions, verbose)
+        if processes.size > 1:
+            for task in alone[processes.rank :: processes.size]:
+                pretrain(task, conditions)
+            processes.wait()
+        if processes.rank == 0:
+            run_tasks([*alone, *together], conditions, n_jobs, verbose)
+            if work is None:
+                shutil.rmtree(conditions.checkpoints)
+        else:
+            for task in together:
+                pretrain(task, conditions)
+        processes.wait()
+    return Zoo.open(folder)
+
+
+def _tasks(
+    datasets: Sequence[SourceDataset],
+    zoo: Zoo | None,
+    singles: bool,
+    multi: bool,
+    starts: Mapping[str, Source],
+) -> tuple[list[Task], list[Task]]:
+    """What a zoo lacks of what is wanted: single sources, and the one on all datasets."""
+    alone = [
+        Task(dataset.name, "single", [dataset], dataset.provenance, starts.get(dataset.name))
+        for dataset in datasets
+        if singles and (zoo is None or dataset.name not in zoo)
+    ]
+    if not multi or (zoo is not None and zoo.multi() is not None):
+        return alone, []
+    provenance = {
+        "dataset": f"all {len(datasets)} datasets together",
+        "licence": "see the single sources",
+        "datasets": [dataset.name for dataset in datasets],
+    }
+    return alone, [Task(MULTI, "multi", datasets, provenance, starts.get(MULTI))]
+
+
+def _signed(
+    tasks: Sequence[Task],
+    zoo: Zoo | None,
+    folder: Path,
+    embedder: Embedder,
+    compact: bool,
+    conditions: Conditions,
+    verbose: int,
+) -> list[Task]:
+    """Give tasks the signatures of their datasets; makes the zoo if there is none."""
+    signatures, basis = _signatures(
+        [task.datasets[0] for task in tasks],
+        embedder,
+        None if zoo is None else zoo.basis(),
+        compact=compact,
+        seed=conditions.pretraining.random_state,
+        device=resolve_device(conditions.device),
+        verbose=verbose,
+    )
+    if zoo is None:
+        Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
+    return [replace(task, signature=signatures[task.name]) for task in tasks]
+
+
+def _check_numbers(n_jobs: int | None, n_threads: int | None) -> None:
+    if n_jobs is not None and (not isinstance(n_jobs, int) or n_jobs == 0):
+        raise ValueError(f"n_jobs must be None, a positive number or -1; got {n_jobs!r}.")
+    if n_threads is not None and (not isinstance(n_threads, int) or n_threads < 1):
+        raise ValueError(f"n_threads must be None or at least 1; got {n_threads!r}.")
+
+
+def _stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Sorted positions of ``n`` images, or one of each class if there are more classes."""
+    codes = np.unique(labels, return_inverse=True)[1]
+    counts = np.bincount(codes)
+    order = grouped_by_class(codes, seed)
+    return np.sort(order[stratified_sample(counts, max(n, len(counts)))])
+
+
+def _signatures(
+    datasets: Sequence[SourceDataset],
+    embedder: Embedder,
+    basis: Basis | None,
+    *,
+    compact: bool,
+    seed: int,
+    device: torch.device,
+    verbose: int,
+) -> tuple[dict[str, DatasetSignature], Basis | None]:
+    """Embed datasets; returns their signatures, and the basis of compact ones."""
+    signatures, labelled = {}, []
+    for dataset in datasets:
+        logger.info("embedding %s", dataset.name)
+        images = as_image_set(dataset.images, name=dataset.name)
+        labels = np.asarray(dataset.labels)
+        if len(labels) > _MAX_EMBEDDED:
+            sample = _stratified(labels, _MAX_EMBEDDED, seed)
+            images, labels = images.take(sample), labels[sample]
+        features = embedder.embed(images, device=device, verbose=bool(verbose))
+        signatures[dataset.name] = DatasetSignature.from_features(
+            features,
+            labels,
+            embedder_id=embedder.identity,
+            n_samples=None if compact else 1000,
+            class_names=dataset.class_names,
+            random_state=seed,
+        )
+        if compact and basis is None:
+            labelled.append((features, labels))
+    if labelled:
+        basis = fit_basis(labelled, min(_BASIS_SIZE, embedder.dimension))
+    if basis is not None and compact:
+        signatures = {name: full.compress(basis) for name, full in signatures.items()}
+    return signatures, basis

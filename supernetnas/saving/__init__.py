@@ -1,0 +1,1 @@
+"""A fitted classifier on disk and on the Hub."""

@@ -1,0 +1,150 @@
+"""The card of a fitted classifier: a README.md for people, with a YAML header for the Hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..zoo.cards import cell, header_list, is_number, licence_header, table
+
+__all__ = ["model_card"]
+
+_KEYS = ("title", "description", "dataset", "dataset_id", "licence", "metrics")
+
+_CARD = """\
+---
+{licence}library_name: supernetnas
+pipeline_tag: image-classification
+tags: {tags}
+{results}---
+
+# {title}
+
+{description}A convolutional network whose architecture was searched for its data with
+[supernetnas](https://pypi.org/project/supernetnas/), starting from {start}.
+
+{about}
+
+## Evaluation
+
+{evaluation}
+
+## How to load
+
+```python
+from supernetnas import SupernetTransferClassifier  # pip install {package}
+
+clf = SupernetTransferClassifier.from_pretrained("{where}")
+clf.predict(images)
+```
+
+## Architecture
+
+```text
+{genotype}
+```
+"""
+
+
+def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
+    """Return the card of a fitted classifier.
+
+    Parameters
+    ----------
+    clf : SupernetTransferClassifier
+    card : mapping
+        See `SupernetTransferClassifier.save_pretrained`.
+    where : str
+        What the classifier is loaded from.
+
+    Returns
+    -------
+    str
+        Markdown with a YAML header that ``huggingface_hub.ModelCard`` reads. Metrics that the
+        card gives are in the header too, as results of the model; those of the search are of its
+        supernet, and are not.
+
+    Raises
+    ------
+    ValueError
+        If the card has other keys, or metrics that are no numbers.
+    """
+    if unknown := sorted(set(card) - set(_KEYS)):
+        raise ValueError(f"A card has {', '.join(_KEYS)}; got {unknown[0]!r}.")
+    metrics = dict(card.get("metrics") or {})
+    if wrong := [name for name, value in metrics.items() if not is_number(value)]:
+        raise ValueError(f"The metric {wrong[0]!r} must be a number; got {metrics[wrong[0]]!r}.")
+    space = clf.genotype_.space
+    tags = ["supernetnas", "neural-architecture-search", "image-classification"]
+    start = "random weights"
+    if clf.source_ != "scratch":
+        start = f"the pretrained supernet `{cell(clf.source_)}`"
+    description = f"{card['description']}\n\n" if card.get("description") else ""
+    hub = "/" in where and not where.startswith("path/")
+    return _CARD.format(
+        licence=licence_header(card.get("licence")),
+        tags=header_list([*tags, f"search-space-{space}"]),
+        results=_results(card, metrics, where),
+        title=cell(card.get("title") or "Image classifier found by supernet transfer"),
+        description=description,
+        start=start,
+        about=_about(clf, card),
+        evaluation=_evaluation(clf, metrics),
+        package='"supernetnas[hub]"' if hub else "supernetnas",
+        where=where,
+        genotype=clf.genotype_,
+    )
+
+
+def _about(clf: Any, card: Mapping[str, Any]) -> str:
+    classes = ", ".join(str(label) for label in clf.classes_[:10])
+    more = ", ..." if len(clf.classes_) > 10 else ""
+    height, width = clf.image_size_
+    rows = [
+        ["classes", f"{len(clf.classes_)}: {classes}{more}"],
+        ["input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"],
+        ["parameters", f"{clf.n_parameters_:,}"],
+        ["multiply-accumulates per image", f"{clf.n_macs_:,}"],
+        ["search space", clf.genotype_.space],
+        ["strategy", clf.strategy],
+    ]
+    if card.get("dataset") or card.get("dataset_id"):
+        rows.insert(0, ["dataset", card.get("dataset") or card["dataset_id"]])
+    rows.append(["licence", card.get("licence") or "not stated"])
+    return table(["", ""], rows)
+
+
+def _evaluation(clf: Any, metrics: Mapping[str, float]) -> str:
+    rows = [[name, value, "given by the authors"] for name, value in metrics.items()]
+    for stage, key, what in (
+        ("search", "validation_accuracy", "supernet, on the images that train its alphas"),
+        ("retrain", "train_accuracy", "network, on augmented training images"),
+    ):
+        history = [row for row in clf.history_ if row.get("stage") == stage]
+        if history and history[-1].get(key) is not None:
+            rows.append([key.replace("_", " "), history[-1][key], what])
+    return table(["metric", "value", "of what"], rows)
+
+
+def _results(card: Mapping[str, Any], metrics: Mapping[str, float], where: str) -> str:
+    """Datasets, metrics and results in the YAML header; JSON is YAML."""
+    lines = []
+    name = card.get("dataset_id") or card.get("dataset")
+    if name:
+        lines.append(f"datasets: {header_list([str(name)])}")
+    if metrics:
+        lines.append(f"metrics: {header_list(list(metrics))}")
+        result = {
+            "task": {"type": "image-classification", "name": "Image classification"},
+            "dataset": {
+                "type": str(card.get("dataset_id") or "custom"),
+                "name": str(card.get("dataset") or name or "images held out by the authors"),
+            },
+            "metrics": [
+                {"type": key, "name": key, "value": float(value)} for key, value in metrics.items()
+            ],
+        }
+        model = {"name": where.rpartition("/")[2], "results": [result]}
+        lines.append(f"model-index: {json.dumps([model])}")
+    return "".join(f"{line}\n" for line in lines)

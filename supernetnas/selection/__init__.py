@@ -1,0 +1,1 @@
+"""Which source of a zoo to start from."""

@@ -1,0 +1,1 @@
+"""Files written whole and read with suspicion, here and on the Hugging Face Hub."""

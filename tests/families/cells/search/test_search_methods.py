@@ -1,0 +1,163 @@
+"""The family of search methods, as the estimator offers it."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.model_selection import GridSearchCV
+from tiny import patterns, tiny_classifier
+from tiny_search import assert_same_state, build, labelled, seeded
+
+from supernetnas import SupernetTransferClassifier
+from supernetnas.families.cells.search.bilevel import SearchSettings
+from supernetnas.families.cells.search.diagnostics import SearchCollapseWarning
+from supernetnas.families.cells.search.methods import SEARCH_METHODS, make_search
+from supernetnas.families.cells.supernet import CellSupernet
+
+IMAGES, LABELS = patterns(n_per_class=6)
+
+
+def quick(zoo=None, strategy="scratch", **parameters):
+    """A classifier that does a little of everything."""
+    settings = {"retrain_epochs": 1, "search_epochs": 2, "batch_size": 12}
+    if strategy == "scratch":
+        settings["n_cells"] = 1
+    return tiny_classifier(zoo, strategy, **{**settings, **parameters})
+
+
+@pytest.mark.parametrize("method", SEARCH_METHODS)
+def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
+    clf = quick(tiny_zoo, "bars", search_method=method).fit(IMAGES, LABELS)
+    assert clf.source_ == "bars"
+    stages = [row["stage"] for row in clf.history_]
+    searched = {"random": 0, "random_search": 2}.get(method, 2)
+    derived = int(method == "random_search")
+    assert stages == ["search"] * searched + ["derive"] * derived + ["retrain"]
+    assert clf.inherited_ == 1.0  # partial channels are put back into the source's
+    loaded = SupernetTransferClassifier.from_pretrained(
+        clf.save_pretrained(tmp_path / "model"), device="cpu"
+    )
+    assert loaded.search_method == method
+    np.testing.assert_array_equal(loaded.predict_proba(IMAGES), clf.predict_proba(IMAGES))
+    # What is saved is an ordinary supernet.
+    supernet = CellSupernet(clf.supernet_config_)
+    state = {k: torch.from_numpy(v) for k, v in loaded.supernet_state_.items()}
+    assert not supernet.load_state_dict(state, strict=False).unexpected_keys
+    if method not in ("pc_darts", "random", "random_search"):
+        assert supernet.genotype() == clf.genotype_
+
+
+def test_methods_differ_and_repeat(tiny_zoo):
+    def fitted(method, **parameters):
+        clf = quick(tiny_zoo, "bars", search_method=method, **parameters)
+        return clf.fit(IMAGES, LABELS).predict_proba(IMAGES)
+
+    results = {method: fitted(method) for method in ("darts", "drnas", "gdas", "random")}
+    assert np.array_equal(results["gdas"], fitted("gdas"))
+    values = [result.tobytes() for result in results.values()]
+    assert len(set(values)) == len(values)
+    sdarts = [fitted("sdarts", search_perturbation=p).tobytes() for p in ("none", "random")]
+    assert sdarts[0] == values[0]  # DARTS
+    assert sdarts[1] != values[0]
+
+
+def test_other_methods_are_not_perturbed(tiny_zoo):
+    results = [
+        quick(tiny_zoo, "bars", search_method="pc_darts", search_perturbation=perturbation)
+        .fit(IMAGES, LABELS)
+        .predict_proba(IMAGES)
+        for perturbation in ("random", "none")
+    ]
+    np.testing.assert_array_equal(*results)
+
+
+def test_grid_search_over_methods_and_derivations():
+    grid = GridSearchCV(
+        quick(search_epochs=1, derivation_epochs=0),
+        [
+            {"search_method": list(SEARCH_METHODS)},
+            {"derivation": ["perturbation"], "search_stopping": ["settled", "eigenvalue"]},
+        ],
+        cv=2,
+        error_score="raise",
+    ).fit(IMAGES, LABELS)
+    assert len(grid.cv_results_["mean_test_score"]) == len(SEARCH_METHODS) + 2
+    assert grid.best_estimator_.predict(IMAGES).shape == LABELS.shape
+
+
+def test_derivation_by_perturbation():
+    clf = quick(derivation="perturbation", derivation_epochs=1, search_epochs=1).fit(IMAGES, LABELS)
+    stages = [row["stage"] for row in clf.history_]
+    assert stages == ["search"] + ["derive"] * 17 + ["retrain"]
+
+
+def test_a_time_limit_cuts_the_derivation_short():
+    clf = quick(derivation="perturbation", time_limit=1e-3).fit(IMAGES, LABELS)
+    assert len(clf.history_) == 1 + 17 + 1
+    assert sum(row["seconds"] for row in clf.history_ if row["stage"] == "derive") < 10
+
+
+def test_without_epochs_partial_methods_derive_too(tiny_zoo):
+    for method in ("pc_darts", "drnas"):
+        clf = quick(tiny_zoo, "bars", search_method=method, search_epochs=0).fit(IMAGES, LABELS)
+        assert [row["stage"] for row in clf.history_] == ["retrain"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"search_method": "enas"}, "'search_method' parameter .* must be one of 'sdarts'"),
+        ({"search_method": None}, "'search_method' parameter"),
+        ({"search_stopping": "early"}, "'search_stopping' parameter .* 'plateau', 'settled'"),
+        (
+            {"search_stopping": "eigenvalue", "search_method": "random_search"},
+            "'random_search' does not train",
+        ),
+        ({"derivation": "max"}, "'derivation' parameter .* 'argmax', 'perturbation'"),
+        ({"derivation_epochs": -1}, "derivation_epochs == -1, must be >= 0"),
+        ({"strategy": "oracle", "search_method": "random"}, "search_method must not be 'random'"),
+    ],
+)
+def test_parameters_are_checked(parameters, text):
+    with pytest.raises(ValueError, match=text):
+        quick(**parameters).fit(IMAGES, LABELS)
+
+
+def test_a_collapsed_search_warns(tiny_zoo, monkeypatch):
+    def collapse(search, **kwargs):
+        with torch.no_grad():
+            for alphas in search.supernet.alpha_parameters():
+                alphas.zero_()
+            for edge, names in enumerate(search.supernet.space.normal):
+                if "skip_connect" in names:
+                    search.supernet.alphas_normal[edge, names.index("skip_connect")] = 2.0
+        return search.history
+
+    monkeypatch.setattr("supernetnas.families.cells.search.bilevel.BilevelSearch.run", collapse)
+    with pytest.warns(SearchCollapseWarning, match="of the 8 edges"):
+        quick(tiny_zoo, "bars").fit(IMAGES, LABELS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quick(tiny_zoo, "bars", search_method="random").fit(IMAGES, LABELS)
+
+
+@pytest.mark.parametrize("method", ["darts2", "pc_darts", "gdas", "random_search"])
+def test_resumed(method):
+    def start(seed):
+        return make_search(
+            method,
+            "plateau",
+            build(cells=1, seed=seed),
+            labelled(),
+            labelled(seed=2),
+            settings=SearchSettings(epochs=2, batch_size=6),
+            generator=seeded(seed),
+        )
+
+    whole, first, second = start(0), start(0), start(7)
+    whole.run()
+    first.run(on_epoch=lambda one: one.epoch == 1)
+    second.restore(*first.checkpoint())
+    second.run()
+    assert_same_state(whole, second)

@@ -1,0 +1,306 @@
+"""A fitted classifier comes back from a folder as it was, or not at all."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import NotFittedError
+from tiny import patterns, tiny_classifier
+
+from supernetnas import SupernetTransferClassifier, Zoo
+from supernetnas.fitting.parameter_values import decode_parameters, encode_parameters
+from supernetnas.images.augmentation import Augmentation
+from supernetnas.storage.files import FileError
+
+FILES = {"config.json", "model.safetensors", "supernet.safetensors", "README.md"}
+SAVED_WITHOUT = {"embedder": "efficientnet_lite0"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A classifier with unusual parameters and string labels, and the folder it was saved to."""
+    images, labels = patterns()
+    names = np.array(["ä", "b", "c c", "dd"])
+    clf = tiny_classifier(
+        class_weight={"ä": 2, "dd": 0.5},
+        augmentation=Augmentation(shift=0.25),
+        image_size=(8, 12),
+        search_perturbation_radius=[0.1, 0.2],
+        time_limit=1000.0,
+    ).fit(images, names[labels])
+    return clf, clf.save_pretrained(tmp_path_factory.mktemp("models") / "modèle")
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A fresh folder of the same content, to be spoiled."""
+    return saved[0].save_pretrained(tmp_path / "copy")
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    config.update(changes)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def load(folder):
+    return SupernetTransferClassifier.from_pretrained(folder, device="cpu")
+
+
+# The round trip
+
+
+def assert_same(clf, loaded, X):
+    assert loaded.predict_proba(X).tobytes() == clf.predict_proba(X).tobytes()
+    np.testing.assert_array_equal(loaded.predict(X), clf.predict(X))
+    attributes = {name for name in vars(clf) if name.endswith("_")}
+    assert {name for name in vars(loaded) if name.endswith("_")} == attributes
+    arrays = {"network_", "supernet_state_", "classes_", "feature_names_in_", "signature_"}
+    for name in attributes - arrays:
+        assert getattr(loaded, name) == getattr(clf, name), name
+        assert type(getattr(loaded, name)) is type(getattr(clf, name)), name
+    np.testing.assert_array_equal(loaded.classes_, clf.classes_)
+    assert loaded.classes_.dtype == clf.classes_.dtype
+    assert loaded.supernet_state_.keys() == clf.supernet_state_.keys()
+    for name, array in clf.supernet_state_.items():
+        np.testing.assert_array_equal(loaded.supernet_state_[name], array)
+    if clf.signature_ is None:
+        assert loaded.signature_ is None
+    else:
+        assert loaded.signature_.metadata() == clf.signature_.metadata()
+        for name, array in clf.signature_.to_tensors().items():
+            np.testing.assert_array_equal(loaded.signature_.to_tensors()[name], array)
+
+
+def test_everything_comes_back(saved):
+    clf, folder = saved
+    assert {path.name for path in folder.iterdir()} == FILES
+    loaded = load(folder)
+    assert_same(clf, loaded, patterns(seed=1)[0])
+    assert loaded.get_params() == clf.get_params()
+    assert [type(v) for v in loaded.get_params().values()] == [
+        type(v) for v in clf.get_params().values()
+    ]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([3, 7, 12, 40], dtype=np.int16), np.array(["a", "b", 'c"', "ü"], dtype=object)],
+)
+def test_kinds_of_labels(labels, tmp_path):
+    images, y = patterns(n_per_class=4)
+    clf = tiny_classifier(retrain_epochs=1).fit(images, labels[y])
+    assert_same(clf, load(clf.save_pretrained(tmp_path / "model")), images)
+
+
+def test_a_table_keeps_the_names_of_its_columns(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    images, y = patterns(n_per_class=4, n_classes=2)
+    frame = pandas.DataFrame(images.reshape(len(images), 64)).add_prefix("pixel")
+    clf = tiny_classifier(retrain_epochs=1).fit(frame, y == 1)
+    loaded = load(clf.save_pretrained(tmp_path / "model"))
+    assert_same(clf, loaded, frame)
+    assert loaded.feature_names_in_.tolist() == list(frame)
+    assert loaded.classes_.dtype == bool
+
+
+def test_a_transferred_classifier(fitted, tmp_path):
+    with pytest.warns(UserWarning, match="embedder=<Embedder .* cannot be saved"):
+        folder = fitted.save_pretrained(tmp_path / "model")
+    loaded = load(folder)
+    assert_same(fitted, loaded, patterns(seed=1)[0])
+    assert loaded.get_params() == {**fitted.get_params(), **SAVED_WITHOUT}
+    assert "`bars`" in (folder / "README.md").read_text()
+
+
+def test_a_saved_classifier_can_be_saved_and_fitted_again(saved, tmp_path):
+    _, folder = saved
+    loaded = load(folder)
+    again = loaded.save_pretrained(tmp_path / "again")
+    for name in FILES:
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+    images, labels = patterns()
+    loaded.set_params(class_weight=None).fit(images, labels)
+    assert loaded.classes_.tolist() == [0, 1, 2, 3]
+
+
+def test_parameters(tiny_zoo):
+    parameters = {
+        "plain": [1, 0.1, "s", None, True],
+        "tuple": (1, (2, 3), [4]),
+        "class_weight": {1: 0.5, "b": 2, False: 3.0},
+        "augmentation": Augmentation.NONE,
+        "zoo": tiny_zoo,
+        "subset": tiny_zoo.subset(["bars"]),
+        "folder": tiny_zoo.folder,
+        "infinite": float("-inf"),
+        "seed": np.int64(3),
+    }
+    encoded = json.loads(json.dumps(encode_parameters(parameters)))
+    decoded = decode_parameters(encoded)
+    assert decoded == parameters
+    assert [type(v) for v in decoded.values()][:-1] == [type(v) for v in parameters.values()][:-1]
+
+
+def test_a_zoo_that_is_gone_is_its_path(tiny_zoo, tmp_path):
+    zoo = Zoo.create(tmp_path / "gone", embedder_id="e")
+    encoded = encode_parameters({"zoo": zoo})
+    (zoo.folder / "index.json").unlink()
+    assert decode_parameters(encoded) == {"zoo": str(zoo.folder)}
+
+
+def test_loading_draws_no_random_number(saved):
+    state = torch.random.get_rng_state()
+    load(saved[1])
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# What is refused
+
+
+def test_before_fit(tmp_path):
+    with pytest.raises(NotFittedError):
+        tiny_classifier().save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"README.md"}))
+def test_a_missing_file(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(FileError, match=name):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "supernet.safetensors"])
+def test_a_changed_file(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[-1] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(FileError, match="not the file that was saved"):
+        load(copy)
+
+
+def test_a_file_of_another_network(copy, saved):
+    config = json.loads((copy / "config.json").read_text())
+    hashes = dict.fromkeys(config["sha256"], config["sha256"]["supernet.safetensors"])
+    edit_config(copy, sha256=hashes)
+    (copy / "model.safetensors").write_bytes((copy / "supernet.safetensors").read_bytes())
+    with pytest.raises(FileError, match="expected tensors"):
+        load(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format_version": 2}, "Upgrade supernetnas"),
+        ({"format_version": None}, "Upgrade supernetnas"),
+        ({"class": "Other"}, "does not describe a SupernetTransferClassifier"),
+        ({"fitted": {}}, "does not describe a SupernetTransferClassifier"),
+        ({"fitted": None}, "does not describe a SupernetTransferClassifier"),
+        ({"parameters": {"colour": 1}}, "colour"),
+        ({"parameters": {"zoo": {"eval": "1"}}}, "eval"),
+        ({"sha256": {}}, "model.safetensors"),
+    ],
+)
+def test_another_config(copy, changes, text):
+    edit_config(copy, **changes)
+    with pytest.raises(FileError, match=text):
+        load(copy)
+
+
+@pytest.mark.parametrize("dtype", ["<U9999999", "V4", "datetime64[s]", "no"])
+def test_labels_of_a_strange_dtype(copy, dtype):
+    config = json.loads((copy / "config.json").read_text())
+    config["fitted"]["classes"]["dtype"] = dtype
+    edit_config(copy, **config)
+    with pytest.raises(FileError, match="does not describe"):
+        load(copy)
+
+
+def test_a_config_that_is_no_json(copy):
+    (copy / "config.json").write_text("{")
+    with pytest.raises(FileError, match="not valid JSON"):
+        load(copy)
+
+
+class Planted:
+    def __reduce__(self):
+        return os.mkdir, ("planted",)
+
+
+def test_a_planted_pickle_never_runs(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickled = pickle.dumps(Planted())
+    for name in ("model.pt", "model.pkl", "pytorch_model.bin"):
+        (copy / name).write_bytes(pickled)
+    load(copy)
+    for name in ("model.safetensors", "supernet.safetensors", "config.json"):
+        (copy / name).write_bytes(pickled)
+        with pytest.raises(FileError):
+            load(copy)
+    assert not (tmp_path / "planted").exists()
+    pickle.loads(pickled)
+    assert (tmp_path / "planted").exists()
+
+
+def test_a_device_that_is_not_there(copy):
+    with pytest.raises(ValueError, match="device must be"):
+        SupernetTransferClassifier.from_pretrained(copy, device="tpu")
+
+
+# Where it is written
+
+
+@pytest.mark.parametrize("content", [["notes.txt"], ["README.md"], [".git"], ["config.json"]])
+def test_a_foreign_folder_is_left_alone(saved, tmp_path, content):
+    for name in content:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(FileError, match=content[0]):
+        saved[0].save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == content
+
+
+def test_a_file_in_the_place(saved, tmp_path):
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(FileError, match="is a file"):
+        saved[0].save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_an_old_model_is_replaced(saved, fitted, tmp_path):
+    (tmp_path / "model").mkdir()
+    saved[0].save_pretrained(tmp_path / "model")
+    with pytest.warns(UserWarning, match="cannot be saved"):
+        fitted.save_pretrained(tmp_path / "model")
+    assert load(tmp_path / "model").source_ == fitted.source_
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("at", ["write", "first rename", "second rename"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
+def test_an_interrupted_save_leaves_the_old_model(copy, saved, monkeypatch, at, error):
+    calls, rename = [], os.rename
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if at == "write" or len(calls) == (1 if at == "first rename" else 2):
+            raise error
+        return rename(*arguments)
+
+    target = "supernetnas.saving.persistence.write_new" if at == "write" else "os.rename"
+    with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, OSError)):
+        patched.setattr(target, interrupted)
+        saved[0].save_pretrained(copy)
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    assert_same(saved[0], load(copy), patterns(seed=1)[0])
+
+
+def test_labels_that_json_cannot_hold(saved, tmp_path):
+    clf = load(saved[1])
+    clf.classes_ = np.array([b"a", b"b", b"c", b"d"])
+    with pytest.raises(TypeError, match="bytes"):
+        clf.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,118 @@
+"""From a zoo and a target to the supernets to start from."""
+
+import shutil
+
+import numpy as np
+import pytest
+from tiny import EMBEDDER, coarse_pixels, patterns
+
+from supernetnas import Zoo, ZooError, get_embedder
+from supernetnas.images.reading import as_image_set
+from supernetnas.selection.strategies import (
+    STRATEGIES,
+    open_zoo,
+    rank_sources,
+    select_sources,
+    sign_target,
+)
+
+
+def sign(images, labels, **arguments):
+    return sign_target(as_image_set(images), labels, np.unique(labels), EMBEDDER, **arguments)
+
+
+def unexpected():
+    raise AssertionError("the target was embedded")
+
+
+def select(strategy, zoo, seed=0, signature=unexpected):
+    return select_sources(
+        strategy, zoo, signature=signature, random_state=np.random.RandomState(seed)
+    )
+
+
+@pytest.mark.parametrize("kind", ["bars", "spots"])
+def test_the_nearest_source_is_of_the_same_kind(tiny_zoo, kind):
+    images, labels = patterns(kind=kind, colour=True)
+    selection = select("ot", tiny_zoo, signature=lambda: sign(images, labels))
+    assert [source.name for source in selection.candidates] == [kind]
+    assert next(iter(selection.distances)) == kind
+    assert list(selection.distances.values()) == sorted(selection.distances.values())
+    assert selection.distances == rank_sources(sign(images, labels), tiny_zoo.singles())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "names"),
+    [("scratch", []), ("multi", ["both"]), ("oracle", ["bars", "spots"]), ("spots", ["spots"])],
+)
+def test_other_strategies_embed_nothing(tiny_zoo, strategy, names):
+    selection = select(strategy, tiny_zoo)
+    assert [source.name for source in selection.candidates] == names
+    assert selection.distances is None
+
+
+def test_random_follows_its_seed(tiny_zoo):
+    names = [select("random", tiny_zoo, seed).candidates[0].name for seed in range(20)]
+    assert set(names) == {"bars", "spots"}
+    assert names == [select("random", tiny_zoo, seed).candidates[0].name for seed in range(20)]
+
+
+def test_many_images_are_sampled_by_class(monkeypatch):
+    monkeypatch.setattr("supernetnas.selection.strategies._MAX_EMBEDDED", 20)
+    images, labels = patterns(n_per_class=30)
+    rare = np.concatenate([np.flatnonzero(labels == 0)[:12], np.flatnonzero(labels > 0)])
+    signature = sign(images[rare], labels[rare])
+    assert signature.counts.sum() == 20
+    assert signature.counts[0] in (2, 3) and set(signature.counts[1:]) <= {5, 6}
+    again = sign(images[rare], labels[rare])
+    np.testing.assert_array_equal(signature.rows, again.rows)
+    other = sign(images[rare], labels[rare], random_state=1)
+    assert not np.array_equal(signature.rows, other.rows)
+
+
+def test_every_class_is_in_the_sample(monkeypatch):
+    monkeypatch.setattr("supernetnas.selection.strategies._MAX_EMBEDDED", 2)
+    with pytest.warns(UserWarning, match="single row"):
+        assert sign(*patterns()).counts.tolist() == [1, 1, 1, 1]
+
+
+def test_scratch_needs_no_zoo():
+    assert open_zoo("scratch", "nowhere") is None
+
+
+def test_a_zoo_is_opened_or_taken(tiny_zoo):
+    assert open_zoo("ot", tiny_zoo.folder, EMBEDDER) == tiny_zoo
+    assert open_zoo("ot", tiny_zoo, EMBEDDER) is tiny_zoo
+    with pytest.raises(ZooError, match="nowhere"):
+        open_zoo("ot", "nowhere")
+
+
+@pytest.mark.parametrize("strategy", ["bar", 3, None, ["ot"]])
+def test_an_unknown_strategy(tiny_zoo, strategy):
+    with pytest.raises(ValueError, match=r"must be one of .* \(bars, both, spots\)"):
+        open_zoo(strategy, tiny_zoo)
+
+
+def test_a_zoo_that_lacks_what_is_needed(tiny_zoo):
+    with pytest.raises(ValueError, match=r"kind 'multi'.* name of a source: bars"):
+        open_zoo("multi", tiny_zoo.subset(["bars"]))
+    for strategy in ("ot", "oracle", "random"):
+        with pytest.raises(ValueError, match="needs single sources"):
+            open_zoo(strategy, tiny_zoo.subset(["both"]))
+
+
+def test_another_embedder(tiny_zoo):
+    with pytest.raises(ValueError, match=r"coarse_pixels @ 8x8.*coarse_pixels @ 16x16"):
+        open_zoo("ot", tiny_zoo, get_embedder(coarse_pixels, input_size=16))
+
+
+def test_signatures_are_read_before_the_target_is_embedded(tiny_zoo, tmp_path):
+    shutil.copytree(tiny_zoo.folder, tmp_path / "zoo")
+    (tmp_path / "zoo" / "bars" / "signature.safetensors").unlink()
+    with pytest.raises(ZooError, match="missing"):
+        select("ot", Zoo.open(tmp_path / "zoo"), signature=unexpected)
+
+
+def test_strategies_are_described():
+    assert set(STRATEGIES) == {"multi", "ot", "oracle", "random", "scratch"}
+    assert all(text.startswith(("start", "search")) for text in STRATEGIES.values())

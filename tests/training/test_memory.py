@@ -1,0 +1,158 @@
+"""What a step keeps, gradient checkpointing, and errors of too little memory."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import patterns, tiny_classifier
+from torch import nn
+
+from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.partial import PartialSupernet
+from supernetnas.families.cells.paths import path_scores
+from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.training.batches import seeded_modules
+from supernetnas.training.memory import explained_memory_error, saved_bytes
+
+IMAGES, LABELS = patterns(n_per_class=6)
+X = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+Y = torch.tensor([0, 1, 2, 1])
+
+
+def build(space="s1", channels=4):
+    with seeded_modules(0):
+        return CellSupernet(SupernetConfig(space, channels, 3, (8, 8), 3, 3)).double()
+
+
+def gradients(net):
+    if isinstance(net, CellSupernet):
+        net.seed_noise(torch.Generator().manual_seed(5))
+    loss = F.cross_entropy(net(X), Y)
+    return torch.autograd.grad(loss, [*net.parameters()], materialize_grads=True)
+
+
+@pytest.mark.parametrize(("space", "merged"), [("s1", False), ("s4", False), ("s1", True)])
+def test_checkpointing_changes_nothing_but_the_memory(space, merged):
+    """The second forward pass of a cell must not update its running statistics again."""
+    once = build(space)
+    again = copy.deepcopy(once)
+    once.merged = again.merged = merged
+    again.checkpointed = True
+    for _ in range(2):
+        for a, b in zip(gradients(once), gradients(again), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    for (name, a), (_, b) in zip(once.named_buffers(), again.named_buffers(), strict=True):
+        if name.endswith("num_batches_tracked"):
+            assert int(a) == int(b) == 2
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12, msg=name)
+    sizes = [saved_bytes(lambda net=net: net(X)) for net in (once, again)]
+    assert sizes[1] < 0.4 * sizes[0] or space == "s4"
+    once.eval(), again.eval()
+    torch.testing.assert_close(once(X), again(X))
+
+
+@pytest.mark.parametrize("kind", ["partial", "path"])
+def test_checkpointing_of_other_searches(kind):
+    once = build("darts", channels=8)
+    choices = tuple([list(range(1, 8)) * 2] * 2)
+    if kind == "partial":
+        once = PartialSupernet(once, 4, tuple(torch.zeros(14) for _ in range(2))).double()
+    again = copy.deepcopy(once)
+    again.checkpointed = True
+
+    def scores(net):
+        return net(X) if kind == "partial" else path_scores(net, X, choices)
+
+    for _ in range(2):
+        a, b = (
+            torch.autograd.grad(
+                F.cross_entropy(scores(net), Y), [*net.parameters()], materialize_grads=True
+            )
+            for net in (once, again)
+        )
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    for (name, a), (_, b) in zip(once.named_buffers(), again.named_buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12, msg=name)
+    sizes = [saved_bytes(lambda net=net: scores(net)) for net in (once, again)]
+    assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_checkpointing_of_a_network():
+    genotype = build().genotype()
+    with seeded_modules(0):
+        once = Network(NetworkConfig(genotype, 4, 3, 3, 3)).double()
+    again = copy.deepcopy(once)
+    again.checkpointed = True
+    for a, b in zip(gradients(once), gradients(again), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    for a, b in zip(once.buffers(), again.buffers(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_fit_with_checkpointing():
+    settings = {"search_epochs": 2, "retrain_epochs": 2, "search_perturbation": "adversarial"}
+    one, other = (
+        tiny_classifier(gradient_checkpointing=value, **settings).fit(IMAGES, LABELS)
+        for value in (True, False)
+    )
+    assert one.genotype_ == other.genotype_
+    for a, b in zip(one.history_, other.history_, strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-3)
+
+
+def test_saved_bytes():
+    layer = nn.Linear(10, 20, bias=False)
+    x = torch.randn(7, 10)
+    assert saved_bytes(lambda: layer(x)) == 7 * 10 * 4
+    # The input twice, but one storage; the result of the sigmoid.
+    assert saved_bytes(lambda: layer(x) + layer(x.view(7, 10))) == 7 * 10 * 4
+    assert saved_bytes(lambda: layer(x).sigmoid()) == 7 * 10 * 4 + 7 * 20 * 4
+    with torch.no_grad():
+        assert saved_bytes(lambda: layer(x)) == 0
+
+
+def test_the_fused_path_keeps_less():
+    """Less than 0.68 of the definition, at sizes where activations count."""
+    fused = build("s1").float()
+    plain = copy.deepcopy(fused)
+    plain.fused = False
+    x = torch.randn(8, 3, 16, 16)
+    kept = [saved_bytes(lambda net=net: net(x)) for net in (fused, plain)]
+    assert kept[0] < 0.68 * kept[1]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB."),
+            RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate"),
+            MemoryError(),
+        ],
+    )
+    def test_a_batch_size_is_suggested(self, error):
+        with (
+            pytest.raises(MemoryError, match=r"batches of 48 .* Try batch_size=24 or gradient_ch"),
+            explained_memory_error(48, False),
+        ):
+            raise error
+
+    def test_nothing_is_suggested_that_is_done_already(self):
+        with (
+            pytest.raises(MemoryError, match=r"Try a smaller image_size\."),
+            explained_memory_error(2, True),
+        ):
+            raise MemoryError("x")
+
+    def test_other_errors_pass(self):
+        with pytest.raises(RuntimeError, match="shapes"), explained_memory_error(8, False):
+            raise RuntimeError("shapes do not match")
+
+    @pytest.mark.parametrize("stage", ["search", "retrain"])
+    def test_a_fit(self, monkeypatch, stage):
+        """An allocation of an exabyte in the middle of it."""
+        kind = CellSupernet if stage == "search" else Network
+        monkeypatch.setattr(kind, "forward", lambda *_: torch.empty(2**58))
+        with pytest.raises(MemoryError, match="Try batch_size="):
+            tiny_classifier().fit(IMAGES, LABELS)
