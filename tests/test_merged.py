@@ -10,7 +10,7 @@ from test_fused import assert_near, gradients, images, pair
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.augmentation import Augmentation, ImageTensors
-from supernetnas.search import BilevelSearch, SearchSettings
+from supernetnas.search import BilevelSearch, SearchSettings, make_search
 from supernetnas.supernets import CellSupernet, SupernetConfig, merged
 from supernetnas.training import LabelledImages, frozen_batch_norm, seeded_modules
 
@@ -87,6 +87,32 @@ class TestSupernet:
         assert_near(after, fused(x))
 
 
+@pytest.mark.parametrize("method", ["gdas", "random_search"])
+@pytest.mark.parametrize("space", ["s1", "darts"])
+def test_twin_pools_after_a_search_along_single_paths(space, method):
+    """Edges that share a pooling in training do not share its running statistics."""
+    plain = pair(space)[1]
+    pixels = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    tensors = Doubles(pixels, torch.full((3,), 0.5), torch.full((3,), 0.3), Augmentation(0.125))
+    data = LabelledImages(tensors, torch.arange(12) % 3)
+    settings = SearchSettings(epochs=2, batch_size=4, learning_rate=0.05)
+    generator = torch.Generator().manual_seed(0)
+    make_search(
+        *(method, "plateau", plain, data, data), settings=settings, generator=generator
+    ).run()
+    other, x = copy.deepcopy(plain).eval(), images(4, 3, 8, 9)
+    plain.fused, other.merged = False, True
+    with torch.no_grad():
+        expected, scores = plain.eval()(x), other(x)
+        assert_near(scores, expected)
+        # In training they share the batch's, and each goes on from its own.
+        assert_near(other.train()(x), plain.train()(x))
+        for name, buffer in plain.named_buffers():
+            assert_near(other.get_buffer(name).double(), buffer.double())
+        assert_near(other.eval()(x), plain.eval()(x))
+        assert (plain(x) - expected).abs().max() > 1e-3
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_is_the_default():
@@ -126,6 +152,14 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Doubles(ImageTensors):
+    def augmented(self, index, generator):
+        return super().augmented(index, generator).double()
+
+    def clean(self, index):
+        return super().clean(index).double()
+
+
 def search(supernet, perturbation="random"):
     pixels = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     tensors = ImageTensors(pixels, torch.zeros(3), torch.ones(3), Augmentation(0.125))
@@ -149,11 +183,6 @@ def test_launches_of_a_full_step(space, most):
         one._alpha_step(index, index)
         one._weight_step(index, 0.1)
     assert 1000 < sum(launches.names.values()) <= most
-
-
-class Doubles(ImageTensors):
-    def augmented(self, index, generator):
-        return super().augmented(index, generator).double()
 
 
 @pytest.mark.parametrize(("perturbation", "steps"), [("random", 3), ("adversarial", 2)])
