@@ -26,6 +26,7 @@ from .fitting import (
     restore_derivation,
     search_best,
 )
+from .history import HistoryRow
 from .images import ImageSet
 from .memory import explained_memory_error
 from .network import Network, NetworkConfig, inherit_weights
@@ -648,7 +649,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         placed(network, target.device)
         return network, inherit_weights(network, supernet)
 
-    def _retrain(self, network: Network, target: Target, run: Run) -> list[dict]:
+    def _retrain(self, network: Network, target: Target, run: Run) -> list[HistoryRow]:
         """Finetune the network on all images; returns its history."""
         train = target.part()
         settings = RetrainSettings(
@@ -678,7 +679,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             run.recalibrate(network, train, settings.batch_size)
         return history
 
-    def _report_cuts(self, search: BilevelSearch, retraining: list[dict]) -> None:
+    def _report_cuts(self, search: BilevelSearch, retraining: list[HistoryRow]) -> None:
         """Log which stages the time limit has cut short."""
         if search.out_of_time and search.epoch < self.search_epochs:
             logger.warning("search ended after %d of %d epochs", search.epoch, self.search_epochs)

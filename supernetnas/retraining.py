@@ -17,6 +17,7 @@ from .augmentation import ImageTensors
 from .captured import CapturedStep, Recorder
 from .checkpoint import StageCheckpoint
 from .devices import autocast
+from .history import HistoryRow
 from .protocols import OwnDraws, RandomModule, set_execution
 from .training import (
     LabelledImages,
@@ -78,10 +79,10 @@ def retrain(
     *,
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
-    on_epoch: Callable[[dict], bool | None] | None = None,
+    on_epoch: Callable[[HistoryRow], bool | None] | None = None,
     checkpoint: StageCheckpoint | None = None,
     recorder: Callable[[torch.device, list[torch.Generator]], Recorder] = Recorder,
-) -> list[dict]:
+) -> list[HistoryRow]:
     """Train a network on all of the target's images.
 
     Parameters
@@ -107,7 +108,7 @@ def retrain(
 
     Returns
     -------
-    list of dict
+    list of HistoryRow
         The history: one row per epoch.
 
     Raises
@@ -150,8 +151,8 @@ def retrain(
         watch.start -= sum(row["seconds"] for row in history)
         logger.info("going on with the retraining after epoch %d", epoch)
         if on_epoch:
-            for row in history:
-                on_epoch(row)
+            for known in history:
+                on_epoch(known)
 
     guard: contextlib.AbstractContextManager = OwnDraws(train.labels.device)  # of the first step
 
@@ -190,7 +191,7 @@ def retrain(
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
         epoch += 1
-        row = {
+        row: HistoryRow = {
             "stage": "retrain",
             "epoch": epoch,
             "train_loss": float(total_loss) / len(train),

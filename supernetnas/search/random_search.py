@@ -19,6 +19,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..history import HistoryRow
 from ..spaces.cells import N_NODES, SearchSpace
 from ..spaces.genotype import Genotype
 from ..supernets.paths import choices_of
@@ -51,7 +52,7 @@ def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
 class RandomArchitecture(BilevelSearch):
     """No search at all: one random architecture."""
 
-    def run(self, **kwargs) -> list[dict]:
+    def run(self, **kwargs) -> list[HistoryRow]:
         """Return the empty history; the supernet stays as it is."""
         return self.history
 

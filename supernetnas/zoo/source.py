@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..files import FileError, parse_csv, parse_json, parse_safetensors, safe_join
+from ..files import FileError, parse_json, parse_safetensors, safe_join
+from ..history import HistoryRow, parse_history
 from ..hub import HubRepository
 from .index import (
     CONFIG,
@@ -195,7 +196,7 @@ class Source:
         """
         return None if self._entry.vector is None else decode_vector(self._entry.vector)
 
-    def history(self) -> list[dict[str, int | float | str | None]]:
+    def history(self) -> list[HistoryRow]:
         """Load the pretraining's history: a row per epoch, empty if none was kept.
 
         ``pandas.DataFrame(source.history())`` makes a table of it.
@@ -208,7 +209,7 @@ class Source:
         if HISTORY not in self._entry.files:
             return []
         with self._refusing():
-            return parse_csv(self._read(HISTORY), name=self._name(HISTORY))
+            return parse_history(self._read(HISTORY), name=self._name(HISTORY))
 
     def push_to_hub(
         self,
