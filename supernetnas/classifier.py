@@ -43,6 +43,7 @@ from .search.costs import count_macs, count_parameters
 from .selection.strategies import Selection, open_zoo, select_sources, sign_target
 from .training.batches import Stopwatch, class_weights, seeded_modules
 from .training.devices import placed, resolve_device, resolve_precision
+from .training.history import HistoryRow
 from .training.memory import explained_memory_error
 from .zoo import Source, Zoo
 
@@ -648,7 +649,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         placed(network, target.device)
         return network, inherit_weights(network, supernet)
 
-    def _retrain(self, network: Network, target: Target, run: Run) -> list[dict]:
+    def _retrain(self, network: Network, target: Target, run: Run) -> list[HistoryRow]:
         """Finetune the network on all images; returns its history."""
         train = target.part()
         settings = RetrainSettings(
@@ -678,7 +679,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             run.recalibrate(network, train, settings.batch_size)
         return history
 
-    def _report_cuts(self, search: BilevelSearch, retraining: list[dict]) -> None:
+    def _report_cuts(self, search: BilevelSearch, retraining: list[HistoryRow]) -> None:
         """Log which stages the time limit has cut short."""
         if search.out_of_time and search.epoch < self.search_epochs:
             logger.warning("search ended after %d of %d epochs", search.epoch, self.search_epochs)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from tqdm.auto import tqdm
+
+from ..training.history import HistoryRow, figures
 
 __all__ = ["Progress"]
 
@@ -26,22 +27,19 @@ class Progress:
         self.lines = verbose > 1
 
     @contextlib.contextmanager
-    def stage(self, name: str, n_epochs: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    def stage(self, name: str, n_epochs: int) -> Iterator[Callable[[HistoryRow], None]]:
         """Begin a stage; yields what to call with the row of the history of each epoch."""
         with tqdm(
             total=n_epochs, desc=name, unit="epoch", disable=not self.bars, dynamic_ncols=True
         ) as bar:
 
-            def advance(row: Mapping[str, Any]) -> None:
-                accuracy = row.get("validation_accuracy", row["train_accuracy"])
-                loss, accuracy = f"{row['train_loss']:.3f}", f"{accuracy:.3f}"
-                bar.set_postfix(loss=loss, accuracy=accuracy, refresh=False)
+            def advance(row: HistoryRow) -> None:
+                shown = figures(row)
+                bar.set_postfix(shown, refresh=False)
                 bar.update()
                 if self.lines:
-                    print(
-                        f"{name}: epoch {row['epoch']} of at most {n_epochs}, loss {loss}, "
-                        f"accuracy {accuracy}, {row['seconds']:.1f} s",
-                        file=sys.stderr,
-                    )
+                    parts = [f"{name}: epoch {row['epoch']} of at most {n_epochs}"]
+                    parts += [f"{key} {value}" for key, value in shown.items()]
+                    print(*parts, f"{row.get('seconds') or 0:.1f} s", sep=", ", file=sys.stderr)
 
             yield advance

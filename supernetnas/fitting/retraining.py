@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -12,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..families.cells.network import Dropout, Network
-from ..families.cells.operations import Noise
 from ..images.augmentation import ImageTensors
 from ..training.batches import (
     LabelledImages,
@@ -25,6 +24,8 @@ from ..training.batches import (
 )
 from ..training.captured import CapturedStep, Recorder
 from ..training.devices import autocast
+from ..training.history import HistoryRow
+from ..training.protocols import OwnDraws, RandomModule, set_execution
 from .checkpoints import StageCheckpoint
 
 __all__ = ["RetrainSettings", "retrain"]
@@ -78,16 +79,17 @@ def retrain(
     *,
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
-    on_epoch: Callable[[dict], bool | None] | None = None,
+    on_epoch: Callable[[HistoryRow], bool | None] | None = None,
     checkpoint: StageCheckpoint | None = None,
     recorder: Callable[[torch.device, list[torch.Generator]], Recorder] = Recorder,
-) -> list[dict]:
+) -> list[HistoryRow]:
     """Train a network on all of the target's images.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Changed in place; left in evaluation mode.
+        Changed in place; left in evaluation mode. What it draws in training has to come from
+        modules that are a `supernetnas.training.protocols.RandomModule`.
     train : LabelledImages
     settings : RetrainSettings
     generator : torch.Generator
@@ -106,19 +108,20 @@ def retrain(
 
     Returns
     -------
-    list of dict
+    list of HistoryRow
         The history: one row per epoch.
 
     Raises
     ------
     FloatingPointError
         If the loss is not finite.
+    ValueError
+        If the network draws from torch's global random state, or would ignore a setting; see
+        `supernetnas.training.protocols`.
     """
+    set_execution(network, settings.compile is True, settings.gradient_checkpointing)
     noise = _seed_draws(network, train.labels.device, generator)
     draws = generator if noise is None or train.labels.device.type == "cpu" else noise
-    if isinstance(network, Network):
-        network.compiled = settings.compile is True
-        network.checkpointed = settings.gradient_checkpointing
     captures = settings.compile == "graph" and isinstance(train.images, ImageTensors)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
@@ -148,14 +151,16 @@ def retrain(
         watch.start -= sum(row["seconds"] for row in history)
         logger.info("going on with the retraining after epoch %d", epoch)
         if on_epoch:
-            for row in history:
-                on_epoch(row)
+            for known in history:
+                on_epoch(known)
+
+    guard: contextlib.AbstractContextManager = OwnDraws(train.labels.device)  # of the first step
 
     def step(index: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = train.images.augmented(index, draws), train.labels_at(index)
-        with autocast(images.device, settings.precision):
+        with autocast(images.device, settings.precision), guard:
             scores = network(images)
         scores = scores.float()
         loss = F.cross_entropy(
@@ -182,10 +187,11 @@ def retrain(
             rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
             progress += share
             loss, hits = run(index, rate)
+            guard = contextlib.nullcontext()
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
         epoch += 1
-        row = {
+        row: HistoryRow = {
             "stage": "retrain",
             "epoch": epoch,
             "train_loss": float(total_loss) / len(train),
@@ -210,8 +216,7 @@ def retrain(
         if on_epoch and on_epoch(row):
             break
     network.eval()
-    if isinstance(network, Network):
-        network.compiled = network.checkpointed = False
+    set_execution(network, False, False)
     return history
 
 
@@ -222,15 +227,11 @@ def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _seed_draws(
     network: nn.Module, device: torch.device, generator: torch.Generator
 ) -> torch.Generator | None:
-    """Let dropout and ``noise`` operations draw from a generator of their own, and return it.
+    """Let all modules that draw do so from a generator of their own, and return it.
 
     None where nothing draws; on a GPU there is always one.
     """
-    drawing = [
-        module
-        for module in network.modules()
-        if isinstance(module, Noise) or (isinstance(module, Dropout) and module.share > 0)
-    ]
+    drawing = [m for m in network.modules() if isinstance(m, RandomModule) and m.draws]
     if not drawing and device.type == "cpu":
         return None
     seed = int(torch.randint(2**31 - 1, (), generator=generator))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ class SearchCurveDisplay:
         One row per epoch, in order. The key ``stage`` names the stage; ``train_accuracy``,
         ``validation_accuracy``, ``train_loss`` and ``validation_loss`` are the figures drawn,
         and any other number of a row can be drawn by its key. A figure that was not measured
-        is absent, None or NaN.
+        is absent, None or NaN; text is not drawn.
 
     Attributes
     ----------
@@ -231,7 +232,7 @@ class SearchCurveDisplay:
 
 
 def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+    return float(value) if isinstance(value, numbers.Real) else math.nan
 
 
 def _measured(rows: Iterable[Mapping[str, Any]]) -> set[str]:

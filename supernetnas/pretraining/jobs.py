@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from ..distance.signature import DatasetSignature
 from ..families.cells.search.bilevel import BilevelSearch
+from ..training.history import figures
 from ..zoo.index import ZooError
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
@@ -223,9 +224,7 @@ def _bar(name: str, conditions: Conditions) -> Iterator[OnEpoch]:
         def advance(search: BilevelSearch) -> bool | None:
             row = search.history[-1]
             bar.total, bar.n = search.settings.epochs, search.epoch
-            bar.set_postfix(
-                loss=f"{row['train_loss']:.3f}", accuracy=f"{row['validation_accuracy']:.3f}"
-            )
+            bar.set_postfix(figures(row))
             return conditions.on_epoch(search) if conditions.on_epoch else None
 
         yield advance
@@ -240,7 +239,10 @@ def _contents(search: BilevelSearch, task: Task) -> dict[str, Any]:
     before = start.history() if start is not None and start.name == task.name else []
     if start is not None and not before:
         provenance["warm_start"] = start.name
-    history = before + [{**row, "epoch": len(before) + row["epoch"]} for row in search.history]
+    rows = [row.copy() for row in search.history]
+    for row in rows:
+        row["epoch"] += len(before)
+    history = before + rows
     return {
         "config": search.supernet.config,
         "state_dict": search.supernet.state_dict(),

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["count_macs", "count_parameters"]
 
@@ -13,43 +18,45 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@torch.no_grad()
 def count_macs(module: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of the convolutions and linear layers for one image.
+    """Multiply-accumulates of the convolutions and matrix products for one image.
 
     The convention of the DARTS and single-path papers, whose "FLOPs" are these: a multiplication
-    and its addition count once; batch norm, pooling, activations and biases do not count.
+    and its addition count once; batch norm, pooling, activations and biases do not count. What
+    counts is what runs: a linear layer at each of its positions, the two products of an attention,
+    of a sliced convolution the slice.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Put into evaluation mode while it is measured.
+        Left as it is: a copy without data, in evaluation mode, is what runs.
     input_shape : tuple of int (channels, height, width)
     """
-    total = 0
+    copied = copy.deepcopy(module).to("meta").eval()
+    dtype = next((p.dtype for p in module.parameters()), None)
+    with torch.no_grad(), _Products() as products:
+        copied(torch.zeros(1, *input_shape, dtype=dtype, device="meta"))
+    return products.flops // 2
 
-    def add(layer: nn.Conv2d | nn.Linear, _: tuple, output: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            per_output = layer.weight[0].numel()
-            total += output[0].numel() * per_output
-        else:
-            total += layer.weight.numel()
 
-    layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
-    training, parameter = module.training, next(module.parameters())
-    fused = getattr(module, "fused", None)
-    try:
-        module.eval()
-        if fused:
-            # The fused cells of a supernet do not call their layers.
-            module.fused = False  # type: ignore[assignment]
-        module(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
-    finally:
-        module.train(training)
-        if fused:
-            module.fused = fused
-        for hook in hooks:
-            hook.remove()
-    return total
+class _Products(TorchDispatchMode):
+    """Adds up what torch's own formulas say of every operation of this thread.
+
+    `FlopCounterMode`, which has the formulas, would also hook into the modules that other threads
+    run meanwhile. Tensors without data never take the closed kernels of attention, which have none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self._formulas = FlopCounterMode(display=False).flop_registry
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        formula = self._formulas.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result

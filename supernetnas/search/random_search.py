@@ -24,6 +24,7 @@ from ..families.cells.paths import choices_of
 from ..families.cells.search.bilevel import BilevelSearch
 from ..families.cells.space import N_NODES, SearchSpace
 from ..training.batches import Stopwatch, evaluate, frozen_batch_norm
+from ..training.history import HistoryRow
 
 __all__ = ["RandomArchitecture", "RandomSearch", "random_genotype"]
 
@@ -51,7 +52,7 @@ def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
 class RandomArchitecture(BilevelSearch):
     """No search at all: one random architecture."""
 
-    def run(self, **kwargs) -> list[dict]:
+    def run(self, **kwargs) -> list[HistoryRow]:
         """Return the empty history; the supernet stays as it is."""
         return self.history
 

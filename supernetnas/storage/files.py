@@ -15,9 +15,10 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
@@ -283,8 +284,19 @@ def dump_csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def parse_csv(data: bytes, *, name: str) -> list[dict[str, int | float | str | None]]:
-    """Read what `dump_csv` wrote; numbers come back as numbers, empty fields as None.
+def parse_csv(
+    data: bytes, *, name: str, text: Collection[str] = ()
+) -> list[dict[str, int | float | str | None]]:
+    """Read what `dump_csv` wrote; empty fields come back as None, numbers as numbers.
+
+    Parameters
+    ----------
+    data : bytes
+    name : str
+        What to call the data in errors.
+    text : collection of str, optional
+        Columns that stay text. In others a field is a number if JSON would write one so: "nan",
+        "007" and "1_000" are text.
 
     Raises
     ------
@@ -295,7 +307,10 @@ def parse_csv(data: bytes, *, name: str) -> list[dict[str, int | float | str | N
         reader = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
         columns = next(reader, [])
         return [
-            {column: _number(field) for column, field in zip(columns, row, strict=True)}
+            {
+                column: (field or None) if column in text else _number(field)
+                for column, field in zip(columns, row, strict=True)
+            }
             for row in reader
             if row
         ]
@@ -303,14 +318,17 @@ def parse_csv(data: bytes, *, name: str) -> list[dict[str, int | float | str | N
         raise FileError(f"{name} is not a valid table: {error}.") from error
 
 
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(_INTEGER.pattern + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+
 def _number(field: str) -> int | float | str | None:
     if not field:
         return None
-    for number in (int, float):
-        try:
-            return number(field)
-        except ValueError:
-            pass
+    if _INTEGER.fullmatch(field):
+        return int(field)
+    if _FLOAT.fullmatch(field) and math.isfinite(number := float(field)):
+        return number
     return field
 
 

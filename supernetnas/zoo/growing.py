@@ -55,8 +55,10 @@ def classifier_contents(
 
     check_is_fitted(clf)
     signature = _signature(clf, zoo, X, y)
-    search = [row for row in clf.history_ if row.get("stage") == "search"]
-    retraining = [row for row in clf.history_ if row.get("stage") == "retrain"]
+    search: list[Mapping[str, Any]] = [row for row in clf.history_ if row.get("stage") == "search"]
+    retraining: list[Mapping[str, Any]] = [
+        row for row in clf.history_ if row.get("stage") == "retrain"
+    ]
     metrics: dict[str, Any] = {"epochs": len(search)}
     for name, rows, key in (
         ("validation_accuracy", search, "validation_accuracy"),

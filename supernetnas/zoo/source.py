@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..storage.files import FileError, parse_csv, parse_json, parse_safetensors, safe_join
+from ..storage.files import FileError, parse_json, parse_safetensors, safe_join
 from ..storage.hub import HubRepository
+from ..training.history import HistoryRow, parse_history
 from .index import (
     CONFIG,
     HISTORY,
@@ -195,7 +196,7 @@ class Source:
         """
         return None if self._entry.vector is None else decode_vector(self._entry.vector)
 
-    def history(self) -> list[dict[str, int | float | str | None]]:
+    def history(self) -> list[HistoryRow]:
         """Load the pretraining's history: a row per epoch, empty if none was kept.
 
         ``pandas.DataFrame(source.history())`` makes a table of it.
@@ -208,7 +209,7 @@ class Source:
         if HISTORY not in self._entry.files:
             return []
         with self._refusing():
-            return parse_csv(self._read(HISTORY), name=self._name(HISTORY))
+            return parse_history(self._read(HISTORY), name=self._name(HISTORY))
 
     def push_to_hub(
         self,

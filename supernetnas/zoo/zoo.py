@@ -36,7 +36,6 @@ import numpy as np
 from ..storage.files import (
     TEMPORARY,
     FileError,
-    dump_csv,
     dump_json,
     dump_safetensors,
     parse_safetensors,
@@ -44,6 +43,7 @@ from ..storage.files import (
     write_atomic,
 )
 from ..storage.hub import check_address
+from ..training.history import dump_history
 from .cards import zoo_card
 from .growing import classifier_contents, is_classifier, link_repository, merge_zoos
 from .index import (
@@ -794,6 +794,7 @@ class Zoo(Mapping[str, Source]):
             Plain values, numbers where they should appear in the card. What is not finite becomes
             None.
         history : rows or DataFrame, optional
+            A row per epoch; see `supernetnas.training.history.HistoryRow`.
         classes : sequence of str, optional
             Names of the classes; by default the signature's.
         dtype : {"float32", "float16"}
@@ -846,7 +847,7 @@ class Zoo(Mapping[str, Source]):
         if signature is not None:
             contents[SIGNATURE] = dump_safetensors(signature.to_tensors(), signature.metadata())
         if history:
-            contents[HISTORY] = dump_csv(history)
+            contents[HISTORY] = dump_history(history)
         entry = Entry(
             kind=kind,
             folder=name,

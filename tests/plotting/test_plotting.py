@@ -182,6 +182,21 @@ class TestSearchCurveDisplay:
         assert list(line.get_ydata()) == [0.1, 0.3, 0.2]
         assert line.get_marker() == "o"
 
+    def test_text_is_not_drawn(self, history):
+        rows = [{**row, "note": "nan", "train_loss": "low"} for row in history]
+        display = SearchCurveDisplay.from_history(rows)
+        assert len(display.lines_) == len(SearchCurveDisplay.from_history(history).lines_)
+        with pytest.raises(ValueError, match="no 'note' to draw"):
+            SearchCurveDisplay.from_history(rows, metric="note")
+
+    def test_data_frame_with_missing_values(self, history):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame(history).convert_dtypes()
+        assert frame.isna().any(axis=None)
+        display, expected = map(SearchCurveDisplay.from_history, (frame, history))
+        for line, other in zip(display.lines_, expected.lines_, strict=True):
+            np.testing.assert_array_equal(line.get_ydata(), other.get_ydata())
+
     def test_data_frame(self, history):
         frame = pytest.importorskip("pandas").DataFrame(history)
         display = SearchCurveDisplay.from_history(frame)

@@ -1,8 +1,13 @@
 """Sizes of networks against published figures and hand counts."""
 
+import threading
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.network import Network, NetworkConfig
@@ -99,6 +104,85 @@ def test_macs_by_hand():
     assert count_macs(module, (3, 9, 8)) == 160 * 27 + 160 * 25 + 8 * 6
 
 
+class Sliced(nn.Module):
+    """Four of the input channels and eight of the output channels of a larger convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        return F.conv2d(x, self.conv.weight[:8, :4], self.conv.bias[:8], padding=1)
+
+
+class Attention(nn.Module):
+    """A block of 64 channels and four heads over the pixels of an image."""
+
+    def __init__(self):
+        super().__init__()
+        self.inputs, self.output = nn.Linear(64, 3 * 64), nn.Linear(64, 64)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = self.inputs(tokens).unflatten(2, (3, 4, 16)).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        return self.output(heads.transpose(1, 2).flatten(2))
+
+
+class Encoder(nn.TransformerEncoderLayer):
+    """Torch runs it as one closed kernel where it may."""
+
+    def __init__(self):
+        super().__init__(64, 4, 128, batch_first=True)
+
+    def forward(self, x):
+        return super().forward(x.flatten(2).transpose(1, 2))
+
+
+def branches():
+    """Positions of a linear layer, several dimensions, a transposed and a repeated convolution."""
+    twice = nn.Conv2d(3, 3, 3, padding=1)
+    return nn.Sequential(
+        *(twice, nn.ReLU(), twice, nn.ConvTranspose2d(3, 6, 2, stride=2, groups=3)),
+        *(nn.Linear(10, 7), nn.Flatten(2), nn.Conv1d(6, 5, 3), nn.Linear(68, 9)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "expected"),
+    [
+        (Sliced, (4, 10, 10), 28_800),
+        (Attention, (64, 14, 14), 196 * 64 * 64 * 4 + 2 * 64 * 196**2),
+        (Encoder, (64, 14, 14), 196 * 64 * (64 * 4 + 128 * 2) + 2 * 64 * 196**2),
+        (
+            branches,
+            (3, 5, 5),
+            2 * 25 * 3 * 27 + 100 * 6 + 60 * 10 * 7 + 68 * 5 * 18 + 5 * 68 * 9,
+        ),
+    ],
+)
+def test_what_runs_is_counted(make, shape, expected):
+    module = make()
+    assert count_macs(module, shape) == expected
+    module.train()  # in evaluation mode closed kernels hide their products from torch's counter
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as referee:
+        module(torch.zeros(1, *shape))
+    assert 2 * expected == referee.get_total_flops()
+
+
+def test_supernets_against_torch():
+    """The three ways of computing a supernet's cell, and a network's two."""
+    supernet = CellSupernet(SupernetConfig("darts", 4, 3, (8, 8), 3, 10)).eval()
+    network = Network(NetworkConfig(supernet.genotype(), 4, 3, 3, 10)).eval()
+    for module in (supernet, network):
+        macs = set()
+        for module.fused in (True, False):
+            macs.add(count_macs(module, (3, 9, 8)))
+        with FlopCounterMode(display=False) as referee:
+            module(torch.zeros(1, 3, 9, 8))
+        assert macs == {referee.get_total_flops() // 2}
+
+
 def test_counting_changes_nothing():
     supernet = CellSupernet(SupernetConfig("s4", 4, 3, (8, 8), 3, 10))
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
@@ -106,7 +190,6 @@ def test_counting_changes_nothing():
     count_macs(supernet, (3, 8, 8))
     assert supernet.training
     assert supernet.fused
-    assert not any(module._forward_hooks for module in supernet.modules())
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in supernet.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -118,4 +201,28 @@ def test_counting_in_double_precision_and_after_an_error():
     with pytest.raises(RuntimeError):
         count_macs(module, (5, 2, 2))
     assert module.training
-    assert not module[0]._forward_hooks
+
+
+def test_each_part_keeps_its_mode():
+    """A network in training whose first batch norm is frozen."""
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    module[0].eval()
+    assert count_macs(module, (3, 2, 2)) == 48
+    assert [part.training for part in module] == [False, True, True]
+
+
+def test_other_threads_are_not_counted_and_not_hooked():
+    """A module that waits in the middle of its forward pass for another that runs."""
+    other, hooks = nn.Conv2d(3, 8, 3), torch.nn.modules.module._global_forward_pre_hooks
+
+    class Waiting(nn.Module):
+        def forward(self, x):
+            found.append(len(hooks))
+            thread = threading.Thread(target=other, args=(torch.zeros(1, 3, 9, 9),))
+            thread.start()
+            thread.join()
+            return x
+
+    found = []
+    assert count_macs(nn.Sequential(nn.Conv2d(3, 4, 1), Waiting()), (3, 2, 2)) == 48
+    assert found == [0]

@@ -222,6 +222,30 @@ def test_csv_round_trip():
     assert parse_csv(dump_csv([]), name="x.csv") == []
 
 
+def test_csv_numbers_are_what_json_writes_as_numbers():
+    texts = [
+        "nan",
+        "inf",
+        "-Infinity",
+        "007",
+        "1_000",
+        " 1",
+        "+1",
+        ".5",
+        "1.",
+        "0x10",
+        "1e999",
+        "٣",
+    ]
+    values = [0, -7, 12345678901234567890, 0.1, -0.0, 1e-05, 1e16, 5e-324]
+    rows = [{"value": value} for value in [*texts, *values]]
+    result = [row["value"] for row in parse_csv(dump_csv(rows), name="x.csv")]
+    assert result == [*texts, *values]
+    assert [type(value) for value in result[len(texts) :]] == [type(value) for value in values]
+    kept = parse_csv(b"stage,epoch\n7,7\n,\n", name="x.csv", text=["stage"])
+    assert kept == [{"stage": "7", "epoch": 7}, {"stage": None, "epoch": None}]
+
+
 @pytest.mark.parametrize("data", [b"a,b\n1\n", b"a,b\n1,2,3\n", b"\xff", b'a\n"open', b'a\n"b"c\n'])
 def test_parse_csv_refuses_ragged_rows(data):
     with pytest.raises(FileError, match=r"x\.csv is not a valid table"):

@@ -1,5 +1,6 @@
 """Batches, schedules, splits, statistics, checkpoints."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.network import Dropout, Network, NetworkConfig
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
@@ -321,6 +322,35 @@ def network(nodes=NODES, dropout=0.0):
         return Network(NetworkConfig(Genotype("s2", nodes, nodes), 4, 3, 3, 3, dropout))
 
 
+class Functional(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x) if self.training else x
+
+
+class OwnNoise(nn.Module):
+    """A module that draws as `supernetnas.training.protocols.RandomModule` says."""
+
+    generator, draws = None, True
+
+    def forward(self, x):
+        noise = torch.empty_like(x).normal_(generator=self.generator)
+        self.seen = [noise.detach()]
+        return x + noise
+
+    def __getstate__(self):
+        return {**self.__dict__, "generator": None}
+
+
+def plain_network(layer):
+    """Something that states nothing of itself, around a layer on twelve features."""
+    with seeded_modules(0):
+        return nn.Sequential(nn.Flatten(), nn.Linear(192, 12), layer, nn.Linear(12, 3))
+
+
 class TestRetrain:
     def test_equals_a_plain_loop(self):
         """SGD with Nesterov momentum; vectors do not decay; the rate falls to zero per step."""
@@ -383,6 +413,73 @@ class TestRetrain:
         torch.set_rng_state(state)
         retrain(network(nodes, dropout), data, settings, seeded())
         assert torch.equal(torch.get_rng_state(), state)
+
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            nn.Dropout(0.3),
+            nn.RReLU(),
+            nn.TransformerEncoderLayer(12, 2, 4, dropout=0.1, batch_first=True),
+            Functional(lambda x: F.dropout(x, 0.3)),
+            Functional(lambda x: x if torch.rand(()) < 0.5 else 2 * x),
+        ],
+    )
+    def test_draws_from_the_global_state_are_refused(self, layer):
+        net = plain_network(layer)
+        state, before = torch.get_rng_state(), [p.clone() for p in net.parameters()]
+        with pytest.raises(ValueError, match="global random state"):
+            retrain(net, labelled(12), RetrainSettings(epochs=1, batch_size=6), seeded())
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(map(torch.equal, net.parameters(), before))
+
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            nn.Dropout(0.0),
+            nn.TransformerEncoderLayer(12, 2, 4, dropout=0.0, batch_first=True),
+            Dropout(0.3),
+            OwnNoise(),
+        ],
+    )
+    def test_networks_of_others(self, layer):
+        """Marked as random, as attention is, or with a generator: both can be repeated."""
+        nets, state = [], torch.get_rng_state()
+        for _ in range(2):
+            nets.append(copy.deepcopy(plain_network(layer)))
+            retrain(nets[-1], labelled(12), RetrainSettings(epochs=2, batch_size=6), seeded())
+        assert all(map(torch.equal, nets[0].parameters(), nets[1].parameters()))
+        assert torch.equal(torch.get_rng_state(), state)
+
+    def test_a_draw_within_a_network_is_what_the_generator_gives(self):
+        results = []
+        for seed in (0, 1):
+            net = plain_network(OwnNoise())
+            retrain(net, labelled(12), RetrainSettings(epochs=1, batch_size=6), seeded(seed))
+            results.append(net[2].seen[0])
+        assert not torch.equal(*results)
+
+    @pytest.mark.parametrize("setting", ["compile", "gradient_checkpointing"])
+    def test_a_setting_without_effect_is_refused(self, setting):
+        settings = RetrainSettings(epochs=1, batch_size=6, **{setting: True})
+        with pytest.raises(
+            ValueError, match=f"{setting}=True would have no effect on a Sequential"
+        ):
+            retrain(plain_network(nn.Identity()), labelled(12), settings, seeded())
+
+    def test_a_network_of_others_is_told_how_to_run(self):
+        class Told(nn.Sequential):
+            compiled = checkpointed = False
+
+            def forward(self, x):
+                seen.append((self.compiled, self.checkpointed))
+                return super().forward(x)
+
+        seen, net = [], Told(*plain_network(nn.Identity()))
+        settings = RetrainSettings(1, 12, compile=True, gradient_checkpointing=True)
+        retrain(net, labelled(12), settings, seeded())
+        assert seen == [(True, True)]
+        assert not net.compiled
+        assert not net.checkpointed
 
     def test_no_batch_of_one(self):
         """Five images in batches of four: the last would be alone, without statistics."""

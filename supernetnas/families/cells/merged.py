@@ -56,15 +56,15 @@ class Statistics:
         Parameters
         ----------
         norms : list of list of torch.nn.BatchNorm2d
-            For each block the batch norms without scale that see it; more than one for a pooling
-            that several edges share.
+            For each block the batch norms without scale that see it; in training more than one for
+            a pooling that several edges share.
         x : torch.Tensor of shape (n, blocks * c, h, w)
         scale : torch.Tensor of shape (blocks * c,), optional
         """
         first = norms[0][0]
         if not first.training:
-            mean = torch.cat([bn.running_mean for bn, *_ in norms])
-            variance = torch.cat([bn.running_var for bn, *_ in norms])
+            mean = torch.cat([bn.running_mean for (bn,) in norms])
+            variance = torch.cat([bn.running_var for (bn,) in norms])
             return F.batch_norm(x, mean, variance, scale, None, False, 0.0, first.eps)
         result, mean, inverse = torch.native_batch_norm(
             x, scale, None, None, None, True, 0.0, first.eps
@@ -118,9 +118,13 @@ class _Wave:
 
 
 class _Plan:
-    """How a cell is computed, and which weights go where."""
+    """How a cell is computed, and which weights go where.
 
-    def __init__(self, cell: SupernetCell, width: int, device: torch.device) -> None:
+    Poolings of one state share their batch statistics (``twins``), but not the running statistics,
+    which differ as soon as searches along single paths have passed by some of them.
+    """
+
+    def __init__(self, cell: SupernetCell, width: int, device: torch.device, twins: bool) -> None:
         zero, one = len(cell.edges) * width, len(cell.edges) * width + 1
         self.waves: list[_Wave] = []
         self.groups: list[tuple[int, int, int]] = []
@@ -160,10 +164,10 @@ class _Plan:
                 for _, node, _ in rows[kind]
             ]
             for position, of_state in enumerate(jobs[Pool]):
-                twins: dict[type, list[_Job]] = defaultdict(list)
+                groups: dict[type | Pool, list[_Job]] = defaultdict(list)
                 for job in of_state:
-                    twins[type(job[0].pool)].append(job)
-                for alike in twins.values():
+                    groups[type(job[0].pool) if twins else job[0]].append(job)
+                for alike in groups.values():
                     wave.pools.append((position, [job[0] for job in alike]))
                     columns.append({node: entry for _, node, entry in alike})
             for position, of_state in enumerate(jobs[nn.Identity]):
@@ -235,7 +239,7 @@ def _jobs(
 
 
 _MERGED = (SeparableConv, DilatedConv, FactorizedReduce, Pool, nn.Identity, Zero)
-_PLANS: WeakKeyDictionary[nn.Module, tuple[tuple, _Plan]] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[nn.Module, dict[tuple, _Plan]] = WeakKeyDictionary()
 
 
 def can_merge(cell: SupernetCell) -> bool:
@@ -248,10 +252,12 @@ def can_merge(cell: SupernetCell) -> bool:
 
 
 def _plan(cell: SupernetCell, weights: Tensor) -> _Plan:
-    key = (weights.shape[1], weights.device)
-    if cell not in _PLANS or _PLANS[cell][0] != key:
-        _PLANS[cell] = key, _Plan(cell, weights.shape[1], weights.device)
-    return _PLANS[cell][1]
+    plans = _PLANS.setdefault(cell, {})
+    # By the mode of a batch norm: a recalibration trains them within a cell in evaluation mode.
+    key = (weights.shape[1], weights.device, cell.input1[-1].training)
+    if key not in plans:
+        plans[key] = _Plan(cell, *key)
+    return plans[key]
 
 
 def merged_cell(
@@ -369,8 +375,13 @@ def _wave(wave: _Wave, states: list[Tensor], parts: _Parts, statistics: Statisti
         hidden = torch.cat(halves, dim=1) if len(halves) > 1 else halves[0]
         blocks.append(statistics.batch_norm([[op.bn] for op in reduced], hidden, scales[2]))
     if wave.pools:
-        pooled = torch.cat([pooling(twins[0].pool, states[at]) for at, twins in wave.pools], dim=1)
+        results: dict[tuple[int, type], Tensor] = {}
+        keys = [(at, type(twins[0].pool)) for at, twins in wave.pools]
+        for (at, twins), key in zip(wave.pools, keys, strict=True):
+            if key not in results:
+                results[key] = pooling(twins[0].pool, states[at])
         norms = [[pool.bn for pool in twins] for _, twins in wave.pools]
+        pooled = torch.cat([results[key] for key in keys], dim=1)
         blocks.append(statistics.batch_norm(norms, pooled, None))
     blocks += [states[position] for position in wave.skipped]
 

@@ -93,6 +93,10 @@ class Dropout(nn.Module):
         self.share = share
         self.generator: torch.Generator | None = None
 
+    @property
+    def draws(self) -> bool:
+        return self.share > 0
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.share == 0:
             return x

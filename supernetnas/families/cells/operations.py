@@ -151,6 +151,8 @@ class Noise(nn.Module):
     random state is used; `CellSupernet.seed_noise` sets it.
     """
 
+    draws = True
+
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride

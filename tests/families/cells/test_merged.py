@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells import merged
 from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.methods import make_search
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
@@ -88,6 +89,32 @@ class TestSupernet:
         assert_near(after, fused(x))
 
 
+@pytest.mark.parametrize("method", ["gdas", "random_search"])
+@pytest.mark.parametrize("space", ["s1", "darts"])
+def test_twin_pools_after_a_search_along_single_paths(space, method):
+    """Edges that share a pooling in training do not share its running statistics."""
+    plain = pair(space)[1]
+    pixels = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    tensors = Doubles(pixels, torch.full((3,), 0.5), torch.full((3,), 0.3), Augmentation(0.125))
+    data = LabelledImages(tensors, torch.arange(12) % 3)
+    settings = SearchSettings(epochs=2, batch_size=4, learning_rate=0.05)
+    generator = torch.Generator().manual_seed(0)
+    make_search(
+        *(method, "plateau", plain, data, data), settings=settings, generator=generator
+    ).run()
+    other, x = copy.deepcopy(plain).eval(), images(4, 3, 8, 9)
+    plain.fused, other.merged = False, True
+    with torch.no_grad():
+        expected, scores = plain.eval()(x), other(x)
+        assert_near(scores, expected)
+        # In training they share the batch's, and each goes on from its own.
+        assert_near(other.train()(x), plain.train()(x))
+        for name, buffer in plain.named_buffers():
+            assert_near(other.get_buffer(name).double(), buffer.double())
+        assert_near(other.eval()(x), plain.eval()(x))
+        assert (plain(x) - expected).abs().max() > 1e-3
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_is_the_default():
@@ -127,6 +154,14 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Doubles(ImageTensors):
+    def augmented(self, index, generator):
+        return super().augmented(index, generator).double()
+
+    def clean(self, index):
+        return super().clean(index).double()
+
+
 def search(supernet, perturbation="random"):
     pixels = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     tensors = ImageTensors(pixels, torch.zeros(3), torch.ones(3), Augmentation(0.125))
@@ -150,11 +185,6 @@ def test_launches_of_a_full_step(space, most):
         one._alpha_step(index, index)
         one._weight_step(index, 0.1)
     assert 1000 < sum(launches.names.values()) <= most
-
-
-class Doubles(ImageTensors):
-    def augmented(self, index, generator):
-        return super().augmented(index, generator).double()
 
 
 @pytest.mark.parametrize(("perturbation", "steps"), [("random", 3), ("adversarial", 2)])

@@ -48,6 +48,7 @@ from ....training.batches import (
 from ....training.captured import CapturedStep, Recorder
 from ....training.devices import autocast
 from ....training.distributed import ALONE, Processes
+from ....training.history import HistoryRow
 from ..genotype import Genotype
 from ..paths import Choices, path_scores
 from ..supernet import CellSupernet
@@ -186,7 +187,7 @@ class BilevelSearch:
         )
         self._captured: CapturedStep | None = None
         self.epoch = 0
-        self.history: list[dict] = []
+        self.history: list[HistoryRow] = []
         self.plateau = Plateau(settings.patience)
         self.stopping = stopping
         self.genotypes: list[Genotype] = [supernet.genotype()]
@@ -207,7 +208,7 @@ class BilevelSearch:
         *,
         stopwatch: Stopwatch | None = None,
         on_epoch: Callable[[BilevelSearch], bool | None] | None = None,
-    ) -> list[dict]:
+    ) -> list[HistoryRow]:
         """Search until the epochs, the plateau, the time or a callback ends it.
 
         Parameters
@@ -219,7 +220,7 @@ class BilevelSearch:
 
         Returns
         -------
-        list of dict
+        list of HistoryRow
             The history: one row per epoch.
         """
         # A resumed search may have finished, or its time may be up.
@@ -248,7 +249,7 @@ class BilevelSearch:
         finally:
             self._captured = None
 
-    def run_epoch(self) -> dict:
+    def run_epoch(self) -> HistoryRow:
         """Pass once over the training images; returns and appends the epoch's row."""
         settings, watch = self.settings, Stopwatch()
         radius = perturbation_radius(self.epoch, settings.epochs, settings.perturbation_radius)
@@ -278,7 +279,7 @@ class BilevelSearch:
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
         n_seen = sum(map(len, batches)) * self.processes.size
-        row = {
+        row: HistoryRow = {
             "stage": "search",
             "epoch": self.epoch + 1,
             "train_loss": float(self.processes.sum(total_loss)) / n_seen,
