@@ -22,7 +22,7 @@ import joblib
 import numpy as np
 import torch
 
-from supernetnas.families.cells.search.bilevel import SearchSettings
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 from supernetnas.storage.files import sha256
 from supernetnas.training.batches import load_checkpoint

@@ -61,7 +61,7 @@ def fit(folder: Path) -> None:
 
 def pretrain(folder: Path) -> None:
     """Pretrain a zoo of one small source for one epoch."""
-    from supernetnas.families.cells.search.bilevel import SearchSettings
+    from supernetnas.families.cells.search.weight_training import SearchSettings
     from supernetnas.images.datasets import load_datasets
     from supernetnas.pretraining.whole_zoo import Pretraining, pretrain_zoo
 

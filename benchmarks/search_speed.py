@@ -39,17 +39,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells.network import Network, NetworkConfig
 from supernetnas.families.cells.operations import DilatedConv
-from supernetnas.families.cells.search.bilevel import (
-    BilevelSearch,
-    SearchSettings,
-    adversarial_perturbation,
-)
+from supernetnas.families.cells.search.bilevel import BilevelSearch, adversarial_perturbation
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.saving.folding import folded
 from supernetnas.search.costs import count_macs
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
 from supernetnas.training.devices import resolve_device
+from supernetnas.training.execution import Execution
 from supernetnas.training.memory import saved_bytes
 
 NETWORKS = {  # space, channels, cells, side
@@ -231,23 +229,19 @@ def searches(
             own.to(memory_format=torch.channels_last)
         own.merged = path == "merged"
         found[path] = kind(own, data, data, settings, torch.Generator().manual_seed(0))
+    ways = {}
     if precision == "bfloat16":
         fast = "merged" if device.type == "cuda" else "fused"
-        own = copy.deepcopy(supernet)
-        own.merged = fast == "merged"
-        half = SearchSettings(
-            batch_size=batch_size, perturbation=perturbation, precision="bfloat16"
-        )
-        found[f"{fast}, bfloat16"] = BilevelSearch(
-            own, data, data, half, torch.Generator().manual_seed(0)
-        )
+        ways[f"{fast}, bfloat16"] = Execution("bfloat16")
     if device.type == "cuda":
-        own = copy.deepcopy(supernet)
-        captured = SearchSettings(
-            batch_size=batch_size, perturbation=perturbation, precision=precision, compile="graph"
-        )
         path = "merged, graph" + (", bfloat16" if precision == "bfloat16" else "")
-        found[path] = BilevelSearch(own, data, data, captured, torch.Generator().manual_seed(0))
+        ways[path] = Execution(precision, compile="graph")
+    for path, execution in ways.items():
+        own = copy.deepcopy(supernet)
+        own.merged = path.startswith("merged")
+        own.execution = execution
+        generator = torch.Generator().manual_seed(0)
+        found[path] = BilevelSearch(own, data, data, settings, generator)
     return found
 
 
@@ -255,7 +249,7 @@ def step(search: BilevelSearch, batch_size: int) -> None:
     """One step of the alphas and one of the weights."""
     device = search.train.labels.device
     validation, train = torch.arange(2 * batch_size, device=device).split(batch_size)
-    search._step(validation, train, 0.025, 0.1)
+    search._run(validation, train, 0.025, 0.1)
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -303,7 +297,7 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
             graphs = contextlib.ExitStack()
             for search in found.values():
                 graphs.enter_context(search.capturing())
-                for _ in range(4 if search.settings.compile == "graph" else 1):
+                for _ in range(4 if search.supernet.execution.captured else 1):
                     step(search, size)  # what is set up once
             for _ in range(arguments.repeats):
                 for path, search in found.items():
@@ -322,7 +316,7 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
                     "traffic": launches.bytes,
                     "kept": kept_bytes(search, size),
                 }
-                if search.settings.compile != "graph":  # whose memory is there before
+                if not search.supernet.execution.captured:  # whose memory is there before
                     row["peak"] = peak_bytes(partial(step, search, size), device)
                 if device.type == "cuda":
                     row["kernels"] = kernels(partial(step, search, size))

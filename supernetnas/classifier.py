@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from itertools import chain
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,38 +14,41 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .embedding.embedder import Embedder, get_embedder
-from .families.cells.genotype import Genotype
-from .families.cells.network import Network, NetworkConfig, inherit_weights
-from .families.cells.search.bilevel import BilevelSearch, SearchSettings
-from .families.cells.search.budget import Budget, network_cost
-from .families.cells.search.diagnostics import warn_of_collapse
-from .families.cells.search.methods import derive
-from .families.cells.supernet import CellSupernet, SupernetConfig
-from .families.warm_start import warm_started_supernet
+from .distance.signature import DatasetSignature
+from .embedding.embedder import get_embedder
+from .families.base import Family, NetworkInput, available_families, get_family
 from .fitting.checkpoints import fingerprint, fit_checkpoints
+from .fitting.fitted import Fitted, plain_state
 from .fitting.progress import Progress
-from .fitting.retraining import RetrainSettings, retrain
-from .fitting.searching import (
-    DERIVATION,
-    Candidate,
-    Run,
-    Target,
-    derivation_state,
-    restore_derivation,
-    search_best,
+from .fitting.retraining import Retraining, retrain
+from .fitting.run import Run
+from .fitting.searching import candidates_of, derive, inherit, search_best
+from .fitting.target import Target, prepare
+from .fitting.validation import (
+    TrainingData,
+    check_parameters,
+    read_new_images,
+    read_training_data,
 )
-from .fitting.validation import TrainingData, check_parameters, read_new_images, read_training_data
 from .images.augmentation import Augmentation
-from .images.preprocessing import Preprocessing
-from .images.reading import ImageSet
-from .images.stored_pixels import decode
+from .images.sets import ImageSet
+from .parameters import (
+    NOTHING,
+    AnyOf,
+    Constraint,
+    Instance,
+    OneOf,
+    Real,
+    Whole,
+)
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
+from .search.limits import Limits
+from .search.method import SearchMethod
 from .selection.strategies import Selection, open_zoo, select_sources, sign_target
-from .training.batches import Stopwatch, class_weights, seeded_modules
-from .training.devices import placed, resolve_device, resolve_precision
-from .training.history import HistoryRow
+from .training.batches import Stopwatch
+from .training.devices import resolve_device
+from .training.execution import PRECISIONS, Execution
 from .training.memory import explained_memory_error
 from .zoo import Source, Zoo
 
@@ -58,8 +63,8 @@ _DERIVATION_SHARE = 0.75  # after the search
 class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
-    ``fit`` takes a supernet from a zoo, goes on searching it on the given images with SmoothDARTS,
-    derives the discrete architecture, lets it inherit the supernet's weights, and finetunes it.
+    ``fit`` takes a supernet from a zoo, goes on searching it on the given images, derives the
+    discrete architecture, lets it inherit the supernet's weights, and finetunes it.
 
     Parameters
     ----------
@@ -69,6 +74,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         turn, of which the best on validation data is kept (an upper bound at the cost of one
         search per source); "random", a source drawn at random; "scratch", random weights; or the
         name of a source.
+    family : {"auto", "cells"} or Family, default="auto"
+        Kind of supernet. An object, such as `Cells(n_cells=8)`, has the sizes of the supernet of
+        strategy "scratch" and of the final network; a source brings its own supernet.
     zoo : str, path or Zoo, default="builtin"
         Where pretrained supernets come from: "builtin", the zoo that comes with the package; a
         folder; or a zoo on the Hugging Face Hub, "org/name" or "org/name@revision", of which the
@@ -76,73 +84,35 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         The frozen network whose features are compared, see `supernetnas.get_embedder`. It must
         be the one that the zoo was made with. Used by strategy "ot".
-    image_shape : tuple of int, optional
+    image_shape : tuple of int or None, default=None
         Height, width and, unless grey, channels of one image where X holds rows of pixels.
     image_size : int, tuple of int or "auto", default="auto"
-        Height and width that images are resized to for the network. "auto" keeps the size of the
-        images within 8 to 32 pixels a side.
-    space : str, default="s1"
-        Search space of strategy "scratch"; a source brings its own.
-    init_channels, n_cells : int, default=16 and 5
-        Size of the supernet of strategy "scratch"; a source brings its own.
-    search_epochs : int, default=6
-        Most passes over the images during the search. 0 derives the architecture from the source
-        as it is.
-    search_learning_rate : float, default=0.05
-        Peak learning rate of the weights in the search.
-    search_method : str, default="sdarts"
-        How the supernet is searched: "sdarts", SmoothDARTS with the perturbation below; "darts" and
-        "darts2", DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two
-        stages; "gdas", GDAS. And two baselines: "random", an architecture drawn at random without
-        any search, and "random_search", the best on validation data of 50 random architectures
-        under weights that were trained on random architectures.
-    search_perturbation : {"random", "adversarial", "none"}, default="random"
-        Of "sdarts", without effect on the other methods: SDARTS-RS, SDARTS-ADV (some three times
-        slower), or none, which is "darts".
-    search_perturbation_radius : tuple of float, default=(0.03, 0.3)
-        First and limiting radius of the perturbation.
-    search_stopping : {"plateau", "settled", "eigenvalue"}, default="plateau"
-        What ends a search before its last epoch. "plateau": the validation accuracy has not risen
-        for ``search_patience`` epochs; "settled": nor has the genotype changed in them;
-        "eigenvalue": the alphas' dominant eigenvalue has risen (RobustDARTS), which takes
-        back the epochs since. The latter is for searches of some thirty epochs and more.
-    search_patience : int or None, default=3
-        Epochs that "plateau" and "settled" wait; None ends no search early.
-    derivation : {"argmax", "perturbation"}, default="argmax"
-        How the architecture is chosen from the searched supernet: by the largest weights, or by
-        the loss of validation accuracy without each operation (DARTS-PT), which is as long as a
-        search of some twenty epochs. The two random baselines have their own way.
-    derivation_epochs : int, default=1
-        Passes over the images between two of the 17 choices of "perturbation".
-    alpha_learning_rate : float, default=0.003
-        Learning rate of the alphas.
-    validation_fraction : float, default=0.4
-        Share of each class that trains the alphas in the search. Retraining uses all images.
-    retrain_epochs : int, default=15
-        Passes over the images during the retraining.
-    retrain_learning_rate : float, default=0.03
-        Peak learning rate of the retraining.
-    retrain_cells, retrain_channels : int or None, default=None
-        Cells and initial channels of the final network; None for those of the supernet. More
-        cells repeat the supernet's; where shapes differ, weights start anew.
-    max_macs, max_parameters : int or None, default=None
+        Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
+        size of the images within 8 to 32 pixels a side.
+    search : str or SearchMethod, default="auto"
+        How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
+        DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
+        "gdas", GDAS. And two baselines: "random", an architecture drawn at random without any
+        search, and "random_search", the best on validation data of 50 random architectures under
+        weights that were trained on random architectures. An object has the method's own
+        parameters, such as ``SmoothDARTS(epochs=3)``; they can be set as ``search__epochs``, too.
+    retraining : Retraining or None, default=None
+        How the derived network is trained to the end; None is ``Retraining()``, whose parameters
+        can be set as ``retraining__epochs`` and so on.
+    max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
-        The search is pushed below them, and the network keeps them.
-        They need ``search_method`` "sdarts", "darts" or "gdas" and ``derivation="argmax"``.
-    batch_size : int or "auto", default="auto"
+        The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
+        "darts" or "gdas", and of these ``derivation="argmax"``.
+    batch_size : int >= 2 or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64.
-    augmentation : "auto", "none" or Augmentation, default="auto"
+    augmentation : {"auto", "none"} or Augmentation, default="auto"
         How images are varied in training. "auto" shifts; colour images of more than
         32 pixels a side, which are taken for photographs, are also flipped and partly erased. Pass
         an Augmentation without flip for large coloured signs.
-    label_smoothing : float, default=0.1
-        In the retraining.
-    dropout : float, default=0.0
-        Before the classifier of the final network.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class in every loss, by label; classes that a dict leaves out weigh 1.
         "balanced" weighs a class by the inverse of its share of the images.
-    time_limit : float or None, default=None
+    time_limit : float > 0 or None, default=None
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
         share, and a derivation that measures another quarter at most; the retraining gets what is
         left. An epoch that has begun is finished.
@@ -153,19 +123,12 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         ends deletes its checkpoints.
     device : str, default="auto"
         "auto" is a GPU where there is one.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
+    precision : {"auto", "float32", "bfloat16"} or Execution, default="auto"
         What convolutions compute in while networks are trained; alphas, weights and the statistics
         of batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and float32 on
-        a CPU, where bfloat16 is slower. Predictions are made in float32.
-    gradient_checkpointing : bool, default=False
-        Whether training keeps the inputs of cells only and computes the rest again: a fraction of
-        the memory for some 1.5 times the time.
-    compile : bool or "graph", default=False
-        Whether `torch.compile` compiles the cells of search and retraining. It takes minutes, so it
-        pays in long fits on a GPU only; on a CPU it was measured not to pay at all. "graph" instead
-        captures whole training steps as CUDA graphs, which costs seconds and saves the launches of
-        thousands of small kernels, with the search methods "sdarts", "darts" and "pc_darts" (the
-        others run as without it) and for images that fit into memory; on a GPU only.
+        a CPU, where bfloat16 is slower. Predictions are made in float32. An Execution also says
+        whether training is compiled or captured as graphs, and whether it saves memory:
+        ``Execution(compile="graph", checkpointing=True)``.
     random_state : int, RandomState instance or None, default=None
         Seed of everything; None is a fresh seed for each fit. The same int gives the same network
         on the same CPU with the same number of threads: another number adds in another order, and
@@ -173,7 +136,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         ``OMP_NUM_THREADS=1``, or use ``joblib.parallel_config(backend="loky",
         inner_max_num_threads=...)``, where results must not depend on ``n_jobs``. Global random
         states are neither read nor changed.
-    verbose : int, default=0
+    verbose : int >= 0, default=0
         1 shows progress bars, 2 a line per epoch, both on the standard error.
 
     Attributes
@@ -187,6 +150,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Height and width that the network sees.
     preprocessing_ : Preprocessing
         What images go through before the network sees them.
+    family_ : str
+        Name of the kind of supernet.
     source_ : str
         Name of the source that the search started from, or "scratch".
     distances_ : dict of str to float, or None
@@ -194,11 +159,12 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     signature_ : DatasetSignature or None
         What the strategy compared with the sources: statistics and a sample of the features of
         the images, at most a few megabytes. `Zoo.add` makes a source with it.
-    genotype_ : Genotype
-        The architecture.
-    network_ : Network
+    architecture_ : Genotype
+        The architecture; as ``genotype_``, too, where it is one.
+    network_ : torch.nn.Module
         The trained network.
-    supernet_config_ : SupernetConfig
+    supernet_config_ : object
+        What the supernet was built from.
     supernet_state_ : dict of str to ndarray
         The searched supernet: weights and alphas, without the classifier's.
     history_ : list of dict
@@ -223,86 +189,83 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     >>> clf = SupernetTransferClassifier(random_state=0).fit(X, y)  # doctest: +SKIP
     """
 
+    constraints: ClassVar[dict[str, Constraint]] = {
+        "family": AnyOf(OneOf("auto", *available_families()), Instance(Family, "Family")),
+        "search": AnyOf(Instance(str, "str"), Instance(SearchMethod, "SearchMethod")),
+        "retraining": AnyOf(Instance(Retraining, "Retraining"), NOTHING),
+        "max_macs": AnyOf(Whole(1), NOTHING),
+        "max_parameters": AnyOf(Whole(1), NOTHING),
+        "batch_size": AnyOf(Whole(2), OneOf("auto")),
+        "augmentation": AnyOf(OneOf("auto", "none"), Instance(Augmentation, "Augmentation")),
+        "class_weight": AnyOf(Instance(dict, "dict"), OneOf("balanced"), NOTHING),
+        "time_limit": AnyOf(Real(), NOTHING),
+        "checkpoint_dir": AnyOf(Instance((str, os.PathLike), "str, path"), NOTHING),
+        "precision": AnyOf(OneOf(*PRECISIONS), Instance(Execution, "Execution")),
+        "verbose": AnyOf(Whole(0), Instance(bool, "bool")),
+    }
+
     def __init__(
         self,
         strategy="multi",
         *,
+        family="auto",
         zoo="builtin",
         embedder="efficientnet_lite0",
         image_shape=None,
         image_size="auto",
-        space="s1",
-        init_channels=16,
-        n_cells=5,
-        search_epochs=6,
-        search_learning_rate=0.05,
-        search_method="sdarts",
-        search_perturbation="random",
-        search_perturbation_radius=(0.03, 0.3),
-        search_stopping="plateau",
-        search_patience=3,
-        alpha_learning_rate=0.003,
-        validation_fraction=0.4,
-        derivation="argmax",
-        derivation_epochs=1,
-        retrain_epochs=15,
-        retrain_learning_rate=0.03,
-        retrain_cells=None,
-        retrain_channels=None,
+        search="auto",
+        retraining=None,
         max_macs=None,
         max_parameters=None,
         batch_size="auto",
         augmentation="auto",
-        label_smoothing=0.1,
-        dropout=0.0,
         class_weight=None,
         time_limit=None,
         checkpoint_dir=None,
         device="auto",
         precision="auto",
-        gradient_checkpointing=False,
-        compile=False,
         random_state=None,
         verbose=0,
     ):
         self.strategy = strategy
+        self.family = family
         self.zoo = zoo
         self.embedder = embedder
         self.image_shape = image_shape
         self.image_size = image_size
-        self.space = space
-        self.init_channels = init_channels
-        self.n_cells = n_cells
-        self.search_epochs = search_epochs
-        self.search_learning_rate = search_learning_rate
-        self.search_method = search_method
-        self.search_perturbation = search_perturbation
-        self.search_perturbation_radius = search_perturbation_radius
-        self.search_stopping = search_stopping
-        self.search_patience = search_patience
-        self.alpha_learning_rate = alpha_learning_rate
-        self.validation_fraction = validation_fraction
-        self.derivation = derivation
-        self.derivation_epochs = derivation_epochs
-        self.retrain_epochs = retrain_epochs
-        self.retrain_learning_rate = retrain_learning_rate
-        self.retrain_cells = retrain_cells
-        self.retrain_channels = retrain_channels
+        self.search = search
+        self.retraining = retraining
         self.max_macs = max_macs
         self.max_parameters = max_parameters
         self.batch_size = batch_size
         self.augmentation = augmentation
-        self.label_smoothing = label_smoothing
-        self.dropout = dropout
         self.class_weight = class_weight
         self.time_limit = time_limit
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
-        self.gradient_checkpointing = gradient_checkpointing
-        self.compile = compile
         self.random_state = random_state
         self.verbose = verbose
+
+    def set_params(self, **params):
+        """Set parameters by name, those of ``search``, ``retraining`` and ``family`` as well.
+
+        Parameters
+        ----------
+        **params : dict
+            Such as ``search="drnas"`` or ``search__epochs=3``; the latter makes the object that a
+            name stands for.
+
+        Returns
+        -------
+        self : SupernetTransferClassifier
+        """
+        super().set_params(**{name: v for name, v in params.items() if "__" not in name})
+        nested = {name: value for name, value in params.items() if "__" in name}
+        makers = {"search": self._method, "retraining": self._retraining, "family": self._family}
+        for name in {key.partition("__")[0] for key in nested} & makers.keys():
+            setattr(self, name, makers[name]())
+        return super().set_params(**nested)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -343,52 +306,65 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         """
         watch = Stopwatch(self.time_limit)
         check_parameters(self)
-        device = resolve_device(self.device)
+        device, execution = resolve_device(self.device), self._execution()
+        method, retraining = self._method(), self._retraining()
         data = read_training_data(self, X, y)
         embedder = get_embedder(self.embedder) if self.strategy == "ot" else None
         zoo = open_zoo(self.strategy, self.zoo, embedder)
-        target = self._prepare(data, device)
-        self._check_budget(zoo, target)
-        name = "" if self.checkpoint_dir is None else self._fingerprint(target, data)
+        self._check_limits(zoo, data)
 
-        with fit_checkpoints(self.checkpoint_dir, name, watch) as checkpoints:
-            seed = checkpoints.seed(self._draw_seed)
-            generator = torch.Generator().manual_seed(seed)
-            run = Run(generator, watch, Progress(self.verbose), checkpoints)
+        with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
+            seed = kept.seed(self._draw_seed)
+            run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
             selection = self._select(zoo, data, embedder, device, seed)
-            start, search = self._search(selection, target, run)
-            genotype = self._derive(search, start.budget, run)
-            supernet = search.searched_supernet()
-            network, inherited = self._inherit(genotype, supernet, target, run)
-            retraining = self._retrain(network, target, run)
-            self._report_cuts(search, retraining)
+            source = next(iter(selection.candidates), None)
+            family = self._family(source)
+            seen = self._input(family, data.images, source)
+            self._warn_of_unused(family, source)
+            target = prepare(data, seen, self.augmentation, device)
+            n_train = round(len(target.labels) * (1 - method.validation_share))
+            with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
+                found = search_best(
+                    candidates_of(
+                        selection.candidates, family, seen, target, self._limits(), execution, run
+                    ),
+                    target,
+                    method,
+                    self._batch_size(n_train),
+                    run,
+                    self._share_of_time(_SEARCH_SHARE),
+                )
+            architecture = derive(
+                found, method, family, run, self._share_of_time(_DERIVATION_SHARE)
+            )
+            supernet = found.search.searched_supernet()
+            network, inherited = inherit(
+                architecture, supernet, family, float(retraining.dropout), device, run
+            )
+            history = self._retrain(network, target, retraining, execution, run)
+            self._report_cuts(found.search, method, history, retraining)
 
-        supernet_state = {
-            name: value.detach().cpu().numpy().copy()
-            for name, value in supernet.state_dict().items()
-            if not name.startswith("classifier.")
-        }
-        n_macs = count_macs(network, tuple(target.pixels.shape[1:]))
-
-        self._set_input_features(data.n_features_in, data.feature_names_in)
-        self.classes_ = data.classes
-        self.image_shape_ = data.images.native_shape
-        self.image_size_ = target.preprocessing.image_size
-        self.preprocessing_ = target.preprocessing
-        self.source_ = start.name
-        self.distances_ = selection.distances
-        self.signature_ = selection.signature
-        self.genotype_ = network.config.genotype
-        self.network_ = network
-        self.inherited_ = inherited
-        self.supernet_config_ = supernet.config
-        self.supernet_state_ = supernet_state
-        self.history_ = search.history + retraining
-        self.n_parameters_ = count_parameters(network)
-        self.n_macs_ = n_macs
-        self.device_ = str(device)
+        Fitted(
+            classes=data.classes,
+            n_features_in=data.n_features_in,
+            feature_names_in=data.feature_names_in,
+            image_shape=data.images.native_shape,
+            preprocessing=target.preprocessing,
+            family=family.name,
+            source=found.start.name,
+            distances=selection.distances,
+            signature=selection.signature,
+            architecture=architecture,
+            network=network,
+            inherited=inherited,
+            supernet_config=supernet.config,
+            supernet_state=plain_state(supernet, family.head),
+            history=found.search.history + history,
+            n_parameters=count_parameters(network),
+            n_macs=count_macs(network, seen.shape),
+            device=str(device),
+        ).assign(self)
         return self
-
     def predict(self, X):
         """Predict the class of each image.
 
@@ -437,232 +413,111 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     # Stages of a fit
 
+    def _method(self) -> SearchMethod:
+        return self._family().method(self.search)
+
+    def _retraining(self) -> Retraining:
+        return Retraining() if self.retraining is None else self.retraining
+
+    def _family(self, source: Source | None = None) -> Family:
+        """The family that was asked for, or that of a source; the first of all by default."""
+        if isinstance(self.family, Family) or self.family != "auto":
+            return get_family(self.family)
+        return get_family(available_families()[0] if source is None else source.family)
+
+    def _execution(self) -> Execution:
+        if isinstance(self.precision, Execution):
+            return self.precision
+        return Execution(self.precision)
+
+    def _limits(self) -> Limits:
+        return Limits(self.max_macs, self.max_parameters)
+
     def _draw_seed(self) -> int:
         """Draw the one seed that everything random follows from."""
         if self.random_state is None:
             return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _prepare(self, data: TrainingData, device: torch.device) -> Target:
-        """Decode and resize the images, and choose what they go through."""
-        pixels = decode(data.images, *self._network_size(data.images))
-        labels, n_classes = torch.from_numpy(data.labels), len(data.classes)
-        weights = class_weights(labels, n_classes, data.class_weight)
-        return Target(
-            pixels=pixels,
-            labels=labels,
-            n_classes=n_classes,
-            class_weight=None if weights is None else weights.to(device),
-            preprocessing=Preprocessing.of(pixels),
-            augmentation=self._augmentation(data.images),
-            device=device,
-        )
+    def _fingerprint(self, data: TrainingData, device: torch.device) -> str:
+        """Name this fit for its checkpoints, after the images as they came."""
+        if self.checkpoint_dir is None:
+            return ""
+        parameters = self.get_params(deep=False)
+        contents = [data.labels, data.classes]
+        return fingerprint(parameters, data.images.contents(), contents, device.type)
 
-    def _fingerprint(self, target: Target, data: TrainingData) -> str:
-        """Name this fit for its checkpoints."""
-        pixels = (block.numpy() for block in target.pixels.split(1024))
-        return fingerprint(
-            self.get_params(deep=False),
-            chain(pixels, (target.labels.numpy(), data.classes)),
-            (target.augmentation, target.device.type),
-        )
-
-    def _network_size(self, images: ImageSet) -> tuple[int, int]:
-        if self.image_size == "auto":
-            sides = [min(max(side, 8), 32) for side in images.typical_size]
-            height, width = (-(-side // 4) * 4 for side in sides)
-            return height, width
-        height, width = np.broadcast_to(self.image_size, 2).tolist()
-        return height, width
-
-    def _augmentation(self, images: ImageSet) -> Augmentation:
-        if isinstance(self.augmentation, Augmentation):
-            return self.augmentation
-        if self.augmentation == "none":
-            return Augmentation.NONE
-        return Augmentation.choose(*images.typical_size, images.colour)
-
-    def _select(
-        self,
-        zoo: Zoo | None,
-        data: TrainingData,
-        embedder: Embedder | None,
-        device: torch.device,
-        seed: int,
-    ) -> Selection:
+    def _select(self, zoo, data: TrainingData, embedder, device, seed: int) -> Selection:
         """Choose the sources to start from; embeds the images if the strategy asks for it."""
-        return select_sources(
-            self.strategy,
-            zoo,
-            signature=lambda: sign_target(
-                data.images,
-                data.labels,
-                data.classes,
-                embedder,  # type: ignore[arg-type]  # there is one where this is called
+
+        def signature() -> DatasetSignature:
+            return sign_target(
+                *(data.images, data.labels, data.classes, embedder),
                 device=device,
                 random_state=seed,
                 verbose=bool(self.verbose),
-            ),
+            )
+
+        return select_sources(
+            self.strategy,
+            zoo,
+            signature=signature,
             random_state=np.random.RandomState(seed),
             device=device,
         )
 
-    def _candidates(self, selection: Selection, target: Target, run: Run) -> list[Candidate]:
-        """Build the supernets to search, all before the first search, so bad files show early."""
-        _, channels, height, width = target.pixels.shape
-        candidates: list[Candidate] = []
-        for source in selection.candidates:
-            supernet = warm_started_supernet(
-                source.config,
-                source.state_dict(),
-                image_size=(height, width),
-                input_channels=channels,
-                n_classes=target.n_classes,
-                seed=run.draw_seed(),
+    def _input(self, family: Family, images: ImageSet, source: Source | None) -> NetworkInput:
+        """What the network is to see."""
+        config = None if source is None else source.config
+        return family.input(images.typical_size, images.channels, self.image_size, config)
+
+    @staticmethod
+    def _warn_of_unused(family: Family, source: Source | None) -> None:
+        """Warn of sizes that were chosen and that the source does not have."""
+        for said in [] if source is None else family.unused(source.config):
+            warnings.warn(
+                f"{said} The search starts from the source {source.name!r}, which brings its own "
+                "supernet; the sizes of one count with strategy='scratch'.",
+                UserWarning,
+                stacklevel=3,
             )
-            budget = self._budget(source.config, target)
-            candidates.append(Candidate(source.name, supernet, True, budget))
-        if candidates:
-            self._warn_of_unused(selection.candidates[0])
-        else:
-            config = self._scratch_config(target)
-            with seeded_modules(run.draw_seed()):
-                supernet = CellSupernet(config)
-            candidates.append(Candidate("scratch", supernet, False, self._budget(config, target)))
-        for candidate in candidates:
-            candidate.supernet.place(target.device)
-        return candidates
 
-    def _warn_of_unused(self, source: Source) -> None:
-        """Warn of a chosen space or size that the source does not have."""
-        defaults = SupernetTransferClassifier()
-        for name in ("space", "init_channels", "n_cells"):
-            value, found = getattr(self, name), getattr(source.config, name)
-            if value not in (getattr(defaults, name), found):
-                warnings.warn(
-                    f"{name}={value!r} is not used: the supernet of the source {source.name!r} has "
-                    f"{found!r}. It counts with strategy='scratch'.",
-                    UserWarning,
-                    stacklevel=2,
-                )
-
-    def _scratch_config(self, target: Target) -> SupernetConfig:
-        _, channels, height, width = target.pixels.shape
-        return SupernetConfig(
-            self.space,
-            int(self.init_channels),
-            int(self.n_cells),
-            (height, width),
-            channels,
-            target.n_classes,
-        )
-
-    def _budget(self, config: SupernetConfig, target: Target) -> Budget | None:
-        """What the network of a supernet may cost; ValueError if that cannot be."""
-        if self.max_macs is None and self.max_parameters is None:
-            return None
-        cost = network_cost(
-            config.space,
-            int(self.retrain_channels or config.init_channels),
-            int(self.retrain_cells or config.n_cells),
-            tuple(target.pixels.shape[1:]),
-            target.n_classes,
-        )
-        return Budget(cost, self.max_macs, self.max_parameters)
-
-    def _check_budget(self, zoo: Zoo | None, target: Target) -> None:
-        """Refuse a budget that no network keeps, whichever source may be selected."""
-        configs = (
-            [self._scratch_config(target)] if zoo is None else [zoo[name].config for name in zoo]
-        )
-        errors = []
-        for config in configs:
+    def _check_limits(self, zoo: Zoo | None, data: TrainingData) -> None:
+        """Refuse limits that no network keeps, whichever source may be selected."""
+        errors, limits, n_classes = [], self._limits(), len(data.classes)
+        sources = [None] if zoo is None else [zoo[name] for name in zoo]
+        for source in sources if limits else []:
+            family = self._family(source)
+            seen = self._input(family, data.images, source)
             try:
-                self._budget(config, target)
+                config = (
+                    family.config(seen, n_classes)
+                    if source is None
+                    else family.adapted(source.config, seen, n_classes)
+                )
+                family.budget(config, seen, n_classes, limits)
                 return
             except ValueError as error:
                 errors.append(error)
-        raise errors[0]
+        if errors:
+            raise errors[0]
 
-    def _search(
-        self, selection: Selection, target: Target, run: Run
-    ) -> tuple[Candidate, BilevelSearch]:
-        """Search from every source of the selection; returns the best search and its start."""
-        n_train = round(len(target.labels) * (1 - self.validation_fraction))
-        settings = SearchSettings(
-            epochs=self.search_epochs,
-            batch_size=self._batch_size(n_train),
-            learning_rate=self.search_learning_rate,
-            alpha_learning_rate=self.alpha_learning_rate,
-            perturbation=self.search_perturbation,
-            perturbation_radius=tuple(self.search_perturbation_radius),
-            patience=self.search_patience,
-            precision=resolve_precision(self.precision, target.device),
-            compile=self._compile_setting(),
-            gradient_checkpointing=bool(self.gradient_checkpointing),
-        )
-        with explained_memory_error(settings.batch_size, settings.gradient_checkpointing):
-            return search_best(
-                self._candidates(selection, target, run),
-                target,
-                settings,
-                self.validation_fraction,
-                run,
-                None if self.time_limit is None else _SEARCH_SHARE * self.time_limit,
-                method=self.search_method,
-                stopping=self.search_stopping,
-            )
+    def _share_of_time(self, share: float) -> float | None:
+        return None if self.time_limit is None else share * self.time_limit
 
-    def _compile_setting(self) -> bool | str:
-        return "graph" if self.compile == "graph" else bool(self.compile)
-
-    def _derive(self, search: BilevelSearch, budget: Budget | None, run: Run) -> Genotype:
-        """Choose the architecture; a choice that takes long gets its share of the time limit."""
-        checkpoint = run.checkpoints.stage(DERIVATION)
-        if (saved := checkpoint.load()) is not None:
-            return restore_derivation(search, *saved)
-        if budget is not None:
-            genotype = budget.derive(search.supernet.operation_weights())
-            warn_of_collapse(search.supernet, genotype, within_budget=True)
-        else:
-            watch = None
-            if self.time_limit is not None:
-                watch = Stopwatch(_DERIVATION_SHARE * self.time_limit - run.watch.seconds)
-            genotype = derive(search, self.derivation, int(self.derivation_epochs), watch)
-        checkpoint.save(*derivation_state(search, genotype))
-        return genotype
-
-    def _inherit(
-        self, genotype: Genotype, supernet: CellSupernet, target: Target, run: Run
-    ) -> tuple[Network, float]:
-        """Build the network of the genotype with the supernet's weights."""
-        config = NetworkConfig(
-            genotype,
-            int(self.retrain_channels or supernet.config.init_channels),
-            int(self.retrain_cells or supernet.config.n_cells),
-            supernet.config.input_channels,
-            target.n_classes,
-            float(self.dropout),
-        )
-        with seeded_modules(run.draw_seed()):
-            network = Network(config)
-        placed(network, target.device)
-        return network, inherit_weights(network, supernet)
-
-    def _retrain(self, network: Network, target: Target, run: Run) -> list[HistoryRow]:
+    def _retrain(
+        self,
+        network: torch.nn.Module,
+        target: Target,
+        retraining: Retraining,
+        execution: Execution,
+        run: Run,
+    ) -> list:
         """Finetune the network on all images; returns its history."""
         train = target.part()
-        settings = RetrainSettings(
-            epochs=self.retrain_epochs,
-            batch_size=self._batch_size(len(train)),
-            learning_rate=self.retrain_learning_rate,
-            label_smoothing=self.label_smoothing,
-            precision=resolve_precision(self.precision, target.device),
-            compile=self._compile_setting(),
-            gradient_checkpointing=bool(self.gradient_checkpointing),
-        )
+        settings = retraining.settings(self._batch_size(len(train)))
         with (
-            explained_memory_error(settings.batch_size, settings.gradient_checkpointing),
+            explained_memory_error(settings.batch_size, execution.checkpointing),
             run.progress.stage("retrain", settings.epochs) as advance,
         ):
             run.recalibrate(network, train, settings.batch_size)
@@ -671,6 +526,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 train,
                 settings,
                 run.generator,
+                execution=execution,
                 class_weight=target.class_weight,
                 time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
                 on_epoch=advance,
@@ -679,22 +535,15 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             run.recalibrate(network, train, settings.batch_size)
         return history
 
-    def _report_cuts(self, search: BilevelSearch, retraining: list[HistoryRow]) -> None:
+    @staticmethod
+    def _report_cuts(search, method: SearchMethod, history: list, retraining: Retraining) -> None:
         """Log which stages the time limit has cut short."""
-        if search.out_of_time and search.epoch < self.search_epochs:
-            logger.warning("search ended after %d of %d epochs", search.epoch, self.search_epochs)
-        if (done := len(retraining)) < self.retrain_epochs:
-            logger.warning("retrain ended after %d of %d epochs", done, self.retrain_epochs)
+        if search.out_of_time and search.epoch < method.n_epochs:
+            logger.warning("search ended after %d of %d epochs", search.epoch, method.n_epochs)
+        if (done := len(history)) < retraining.epochs:
+            logger.warning("retrain ended after %d of %d epochs", done, retraining.epochs)
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":
             return int(self.batch_size)
         return min(max(n_images // 16, 16), 64)
-
-    def _set_input_features(self, n_features: int | None, names: np.ndarray | None) -> None:
-        """Set what scikit-learn compares later arrays with; images of any size have neither."""
-        for name, value in (("n_features_in_", n_features), ("feature_names_in_", names)):
-            if value is not None:
-                setattr(self, name, value)
-            elif hasattr(self, name):
-                delattr(self, name)

@@ -37,7 +37,7 @@ NEW, _ = patterns(seed=1)
 
 def quick(zoo=None, strategy="scratch", **parameters):
     """A classifier that does a little of everything."""
-    return tiny_classifier(zoo, strategy, **{"retrain_epochs": 2, **parameters})
+    return tiny_classifier(zoo, strategy, **{"retraining__epochs": 2, **parameters})
 
 
 @pytest.fixture
@@ -108,19 +108,19 @@ def test_strategies(tiny_zoo, strategy, sources):
 
 
 def test_the_oracle_keeps_the_best_search(tiny_zoo):
-    best = quick(tiny_zoo, "oracle", search_epochs=2).fit(IMAGES, LABELS)
+    best = quick(tiny_zoo, "oracle", search__epochs=2).fit(IMAGES, LABELS)
     assert len([row for row in best.history_ if row["stage"] == "search"]) == 2
 
 
 def test_without_search_the_architecture_is_the_sources(tiny_zoo):
-    clf = quick(tiny_zoo, "multi", search_epochs=0).fit(IMAGES, LABELS)
+    clf = quick(tiny_zoo, "multi", search__epochs=0).fit(IMAGES, LABELS)
     alphas = tiny_zoo["both"].state_dict()["alphas_normal"].numpy()
     np.testing.assert_array_equal(clf.supernet_state_["alphas_normal"], alphas)
     assert [row["stage"] for row in clf.history_] == 2 * ["retrain"]
 
 
 def test_a_deeper_and_wider_network():
-    clf = quick(retrain_cells=5, retrain_channels=4).fit(IMAGES, LABELS)
+    clf = quick(family__network_cells=5, family__network_channels=4).fit(IMAGES, LABELS)
     assert (clf.network_.config.n_cells, clf.network_.config.init_channels) == (5, 4)
     assert clf.supernet_config_.n_cells == 3
     assert clf.inherited_ < 0.5
@@ -128,7 +128,7 @@ def test_a_deeper_and_wider_network():
 
 @pytest.mark.parametrize("perturbation", ["random", "adversarial"])
 def test_perturbations(perturbation):
-    clf = quick(search_perturbation=perturbation).fit(IMAGES, LABELS)
+    clf = quick(search__perturbation=perturbation).fit(IMAGES, LABELS)
     assert_equal(clf, clone(clf).fit(IMAGES, LABELS))
 
 
@@ -161,7 +161,7 @@ def test_class_weight():
 
 @pytest.mark.parametrize("strategy", ["scratch", "oracle"])
 def test_time_limit(tiny_zoo, strategy):
-    clf = quick(tiny_zoo, strategy, time_limit=0.01, search_epochs=500, retrain_epochs=500)
+    clf = quick(tiny_zoo, strategy, time_limit=0.01, search__epochs=500, retraining__epochs=500)
     start = time.monotonic()
     clf.fit(IMAGES, LABELS)
     assert time.monotonic() - start < 30
@@ -416,33 +416,33 @@ def refuse(error, text, X=IMAGES, y=LABELS, zoo=None, strategy="scratch", **para
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
-        ({"search_perturbation": "rand"}, "'search_perturbation' parameter .* 'random'"),
-        ({"search_perturbation": None}, "'search_perturbation' parameter"),
+        ({"search__perturbation": "rand"}, "'search__perturbation' parameter .* 'random'"),
+        ({"search__perturbation": None}, "'search__perturbation' parameter"),
         ({"space": "s9"}, "'space' parameter"),
         ({"augmentation": "mixup"}, "'augmentation' parameter .* or an Augmentation"),
         ({"class_weight": "equal"}, "'class_weight' parameter .* a dict or None"),
         ({"class_weight": {9: 1}}, r"classes that y does not hold: \[9\]"),
         ({"class_weight": {0: -1}}, r"class_weight\[0\] must be a positive number"),
-        ({"retrain_epochs": 0}, "retrain_epochs"),
-        ({"search_epochs": -1}, "search_epochs"),
+        ({"retraining__epochs": 0}, "retraining__epochs"),
+        ({"search__epochs": -1}, "search__epochs"),
         ({"n_cells": 0}, "n_cells"),
         ({"init_channels": 3}, "init_channels must be even"),
-        ({"search_patience": 0}, "search_patience"),
-        ({"retrain_learning_rate": float("nan")}, "retrain_learning_rate must be a positive"),
+        ({"search__patience": 0}, "search__patience"),
+        ({"retraining__learning_rate": float("nan")}, "retraining__learning_rate must be a positive"),
         ({"time_limit": 0}, "time_limit must be a positive number"),
-        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"search__validation_fraction": 1.0}, "validation_fraction"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"dropout": -0.1}, "dropout"),
         ({"batch_size": 1}, "batch_size"),
         ({"image_size": 4}, "image_size must be 'auto', or"),
         ({"image_size": (8, 8, 3)}, "image_size must be 'auto', or"),
         ({"image_size": "big"}, "image_size must be 'auto', or"),
-        ({"search_perturbation_radius": 0.3}, "must be two non-negative numbers"),
-        ({"search_perturbation_radius": "wide"}, "must be two non-negative numbers"),
+        ({"search__perturbation_radius": 0.3}, "must be two non-negative numbers"),
+        ({"search__perturbation_radius": "wide"}, "must be two non-negative numbers"),
         ({"image_shape": (4, 4)}, r"image_shape=\(4, 4"),
         ({"device": "tpu"}, "device must be 'auto'"),
         ({"random_state": "seed"}, "seed"),
-        ({"strategy": "oracle", "search_epochs": 0}, "oracle.* at least 1"),
+        ({"strategy": "oracle", "search__epochs": 0}, "oracle.* at least 1"),
         ({"strategy": "best"}, "'strategy' parameter .*bars, both, spots"),
         ({"strategy": None}, "'strategy' parameter"),
     ],
@@ -452,7 +452,7 @@ def test_parameters_are_checked(spoiled_zoo, parameters, text):
     refuse(ValueError, text, zoo=spoiled_zoo, strategy=strategy, **parameters)
 
 
-@pytest.mark.parametrize("parameter", ["n_cells", "retrain_epochs", "batch_size", "dropout"])
+@pytest.mark.parametrize("parameter", ["n_cells", "retraining__epochs", "batch_size", "dropout"])
 def test_types_are_checked(spoiled_zoo, parameter):
     refuse(TypeError, parameter, zoo=spoiled_zoo, strategy="multi", **{parameter: "1"})
 
@@ -616,7 +616,7 @@ def test_an_interrupted_process_leaves_no_half_written_file(tmp_path):
     script = """
         from tiny import patterns, tiny_classifier
         X, y = patterns(n_per_class=3)
-        clf = tiny_classifier(retrain_epochs=1).fit(X, y)
+        clf = tiny_classifier(retraining__epochs=1).fit(X, y)
         while True:
             clf.save_pretrained("model")
             print("saved", flush=True)
@@ -653,13 +653,13 @@ def test_a_space_that_the_source_does_not_have_warns(tiny_zoo):
 
 
 def test_what_the_time_limit_cuts_is_said(caplog):
-    tiny_classifier(time_limit=1e-3, search_epochs=3, retrain_epochs=3).fit(IMAGES, LABELS)
+    tiny_classifier(time_limit=1e-3, search__epochs=3, retraining__epochs=3).fit(IMAGES, LABELS)
     assert "search ended after 1 of 3 epochs" in caplog.text
     assert "retrain ended after 1 of 3 epochs" in caplog.text
 
 
 def test_a_search_that_stops_by_itself_is_not_blamed_on_the_time_limit(caplog):
-    settings = {"search_epochs": 6, "search_patience": 1, "search_learning_rate": 1e-9}
+    settings = {"search__epochs": 6, "search__patience": 1, "search__learning_rate": 1e-9}
     clf = tiny_classifier(time_limit=1000.0, **settings).fit(IMAGES, LABELS)
     assert sum(row["stage"] == "search" for row in clf.history_) < 6
     assert "ended after" not in caplog.text

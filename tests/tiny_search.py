@@ -2,10 +2,8 @@
 
 import torch
 
-from supernetnas.families.cells.search.bilevel import (
-    BilevelSearch,
-    SearchSettings,
-)
+from supernetnas.families.cells.search.bilevel import BilevelSearch
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import (
@@ -37,11 +35,11 @@ def labelled(n=12, kind=ImageTensors, seed=1, classes=3):
     return LabelledImages(images, torch.arange(n) % classes)
 
 
-def search(supernet=None, seed=0, class_weight=None, space="s1", **settings):
+def search(supernet=None, seed=0, class_weight=None, space="s1", stopping=None, **settings):
     settings = SearchSettings(**{"epochs": 2, "batch_size": 6, **settings})
     supernet = build(space) if supernet is None else supernet
     data = labelled(), labelled(seed=2)
-    return BilevelSearch(supernet, *data, settings, seeded(seed), class_weight)
+    return BilevelSearch(supernet, *data, settings, seeded(seed), class_weight, None, stopping)
 
 
 def assert_same_state(first, second):

@@ -3,61 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..training.batches import seeded_modules
-from .cells.supernet import CellSupernet, SupernetConfig
+from .base import Family, NetworkInput
 
-__all__ = ["warm_started_supernet"]
-
-_STEM = "stem.0.weight"
+__all__ = ["starting_supernet"]
 
 
-def warm_started_supernet(
-    config: SupernetConfig,
-    state: Mapping[str, Tensor],
-    *,
-    image_size: tuple[int, int],
-    input_channels: int,
+def starting_supernet(
+    family: Family,
+    seen: NetworkInput,
     n_classes: int,
     seed: int,
-) -> CellSupernet:
-    """Build the target's supernet with a source's weights and alphas and a new classifier.
+    source: tuple[Any, Mapping[str, Tensor]] | None = None,
+) -> Any:
+    """Build the supernet that a search starts from.
 
     Parameters
     ----------
-    config : SupernetConfig
-        The source's.
-    state : mapping of str to torch.Tensor
-        The source's state dict, without classifier.
-    image_size, input_channels, n_classes
+    family : Family
+    seen : NetworkInput
+        What the target's networks see.
+    n_classes : int
         The target's.
     seed : int
-        Of the new classifier.
+        Of the random weights: all of them, or those of the new classifier.
+    source : tuple of Config and mapping of str to torch.Tensor, optional
+        The configuration of a source and its state dict, without classifier, whose weights and
+        alphas to take over; by default the supernet has random ones.
 
     Returns
     -------
-    CellSupernet
-        Where the number of channels differs, the stem's kernels are summed over the source's
-        channels and shared out over the target's: a grey image gives what its three equal channels
-        gave.
+    torch.nn.Module
+        Where the source has another number of channels, the stem's kernels are summed over the
+        source's channels and shared out over the target's: a grey image gives what its three equal
+        channels gave.
     """
-    target = replace(
-        config, image_size=image_size, input_channels=input_channels, n_classes=n_classes
-    )
-    state = dict(state)
-    if input_channels != config.input_channels:
-        kernels = state[_STEM].sum(1, keepdim=True) / input_channels
-        state[_STEM] = kernels.expand(-1, input_channels, -1, -1).contiguous()
+    if source is None:
+        with seeded_modules(seed):
+            return family.supernet(family.config(seen, n_classes))
+    config, state = source[0], dict(source[1])
+    kernels = state[family.stem]
+    if kernels.shape[1] != seen.channels:
+        shared = kernels.sum(1, keepdim=True) / seen.channels
+        state[family.stem] = shared.expand(-1, seen.channels, -1, -1).contiguous()
     with seeded_modules(seed):
-        supernet = CellSupernet(target)
-    classifier = {f"classifier.{k}": v for k, v in supernet.classifier.state_dict().items()}
-    supernet.load_state_dict(state | classifier)
-    with torch.no_grad():
-        # A small head: the first gradients are those of its own, not of what was transferred.
-        supernet.classifier.weight.mul_(0.1)
-        supernet.classifier.bias.zero_()
+        supernet = family.supernet(family.adapted(config, seen, n_classes))
+    head = {k: v for k, v in supernet.state_dict().items() if k.startswith(family.head)}
+    supernet.load_state_dict(state | head)
+    family.warm_up_head(supernet)
     return supernet

@@ -190,7 +190,10 @@ def fit_checkpoints(
 
 
 def fingerprint(
-    parameters: Mapping[str, Any], arrays: Iterable[np.ndarray], extra: Iterable[object] = ()
+    parameters: Mapping[str, Any],
+    contents: Iterable[bytes | memoryview],
+    arrays: Iterable[np.ndarray],
+    device: str,
 ) -> str:
     """Name a fit after what its result follows from.
 
@@ -198,10 +201,12 @@ def fingerprint(
     ----------
     parameters : mapping of str to object
         Of the constructor. Objects that have no plain form count by their ``identity`` or type.
+    contents : iterable of bytes
+        Of the images as they came.
     arrays : iterable of ndarray
-        Images and labels.
-    extra : iterable of object
-        Whatever else matters; by its ``repr``.
+        Labels and classes.
+    device : str
+        Kind of device.
 
     Returns
     -------
@@ -218,11 +223,11 @@ def fingerprint(
             described[key] = encode_parameter(value)
         except TypeError:
             described[key] = getattr(value, "identity", f"{type(value)}")
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for item in extra:
-        digest.update(repr(item).encode())
+    digest = hashlib.sha256(json.dumps([described, device], sort_keys=True).encode())
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         data = np.ascontiguousarray(array)
         digest.update(repr(data.tolist()).encode() if data.dtype == object else data.tobytes())
+    for part in contents:
+        digest.update(part)
     return digest.hexdigest()[:32]

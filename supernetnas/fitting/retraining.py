@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..images.augmentation import ImageTensors
+from ..parameters import Constraint, Parameters, Real, Whole
 from ..training.batches import (
     LabelledImages,
     Stopwatch,
@@ -23,14 +24,52 @@ from ..training.batches import (
     restore_optimizer,
 )
 from ..training.captured import CapturedStep, Recorder
-from ..training.devices import autocast
+from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow
 from ..training.protocols import OwnDraws, RandomModule, set_execution
 from .checkpoints import StageCheckpoint
 
-__all__ = ["RetrainSettings", "retrain"]
+__all__ = ["RetrainSettings", "Retraining", "retrain"]
 
 logger = logging.getLogger(__name__)
+
+
+class Retraining(Parameters):
+    """How the derived network is trained to the end, on all images.
+
+    Parameters
+    ----------
+    epochs : int >= 1, default=15
+        Passes over the images.
+    learning_rate : float > 0, default=0.03
+        Peak learning rate.
+    label_smoothing : float >= 0 and < 1, default=0.1
+        Share of the label that is spread over all classes.
+    dropout : float >= 0 and < 1, default=0.0
+        Before the classifier of the network.
+    """
+
+    constraints: ClassVar[Mapping[str, Constraint]] = {
+        "epochs": Whole(1),
+        "learning_rate": Real(),
+        "label_smoothing": Real(0, 1, "low"),
+        "dropout": Real(0, 1, "low"),
+    }
+
+    def __init__(self, epochs=15, *, learning_rate=0.03, label_smoothing=0.1, dropout=0.0):
+        self.epochs = epochs
+        self.learning_rate = learning_rate
+        self.label_smoothing = label_smoothing
+        self.dropout = dropout
+
+    def settings(self, batch_size: int) -> RetrainSettings:
+        """Numbers of the retraining."""
+        return RetrainSettings(
+            epochs=int(self.epochs),
+            batch_size=batch_size,
+            learning_rate=self.learning_rate,
+            label_smoothing=self.label_smoothing,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,13 +88,6 @@ class RetrainSettings:
     momentum, weight_decay, clip_norm : float
         Biases and the scales of batch norms do not decay.
     label_smoothing : float
-    precision : {"float32", "bfloat16"}
-        What convolutions compute in; see `supernetnas.training.devices.autocast`.
-    compile : bool or "graph"
-        Whether cells are compiled by `torch.compile`; or "graph", whether whole steps are captured
-        as CUDA graphs, see `supernetnas.training.captured`.
-    gradient_checkpointing : bool
-        Whether cells are computed again in the backward pass, for less memory.
     """
 
     epochs: int = 15
@@ -66,9 +98,6 @@ class RetrainSettings:
     weight_decay: float = 5e-4
     clip_norm: float = 5.0
     label_smoothing: float = 0.1
-    precision: str = "float32"
-    compile: bool | str = False
-    gradient_checkpointing: bool = False
 
 
 def retrain(
@@ -77,6 +106,7 @@ def retrain(
     settings: RetrainSettings,
     generator: torch.Generator,
     *,
+    execution: Execution = FLOAT32,
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
     on_epoch: Callable[[HistoryRow], bool | None] | None = None,
@@ -95,6 +125,8 @@ def retrain(
     generator : torch.Generator
         On the CPU; the source of every random draw. On a GPU what is drawn within an epoch comes
         from a generator there that this one seeds.
+    execution : Execution
+        How the network runs while it is trained; by default in float32.
     class_weight : torch.Tensor of shape (n_classes,), optional
     time_limit : float, optional
         Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
@@ -119,10 +151,10 @@ def retrain(
         If the network draws from torch's global random state, or would ignore a setting; see
         `supernetnas.training.protocols`.
     """
-    set_execution(network, settings.compile is True, settings.gradient_checkpointing)
+    set_execution(network, execution.on(train.labels.device))
     noise = _seed_draws(network, train.labels.device, generator)
     draws = generator if noise is None or train.labels.device.type == "cpu" else noise
-    captures = settings.compile == "graph" and isinstance(train.images, ImageTensors)
+    captures = execution.captured and isinstance(train.images, ImageTensors)
     decayed = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -160,7 +192,7 @@ def retrain(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = train.images.augmented(index, draws), train.labels_at(index)
-        with autocast(images.device, settings.precision), guard:
+        with execution.autocast(images.device), guard:
             scores = network(images)
         scores = scores.float()
         loss = F.cross_entropy(
@@ -216,7 +248,7 @@ def retrain(
         if on_epoch and on_epoch(row):
             break
     network.eval()
-    set_execution(network, False, False)
+    set_execution(network, FLOAT32)
     return history
 
 

@@ -1,4 +1,4 @@
-"""What the stages of a fit share, and the search among several sources."""
+"""The stages of a fit from the selected sources to a network that has inherited its weights."""
 
 from __future__ import annotations
 
@@ -10,84 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..families.cells.genotype import Genotype
-from ..families.cells.search.bilevel import BilevelSearch, SearchSettings
-from ..families.cells.search.budget import Budget
-from ..families.cells.search.methods import make_search
-from ..families.cells.supernet import CellSupernet
-from ..images.augmentation import Augmentation
-from ..images.preprocessing import Preprocessing
-from ..images.stored_pixels import StoredPixels
-from ..training.batches import LabelledImages, Stopwatch, recalibrate_batch_norm, stratified_split
-from .checkpoints import FitCheckpoints
-from .progress import Progress
+from ..families.base import Family, NetworkInput
+from ..families.warm_start import starting_supernet
+from ..search.limits import Limits
+from ..search.method import SearchMethod, SearchTask
+from ..search.protocols import Architecture, Search
+from ..training.batches import Stopwatch, seeded_modules, stratified_split
+from ..training.devices import placed
+from ..training.execution import Execution
+from ..zoo.source import Source
+from .run import Run
+from .target import Target
 
-__all__ = [
-    "DERIVATION",
-    "Candidate",
-    "Run",
-    "Target",
-    "derivation_state",
-    "restore_derivation",
-    "search_best",
-]
+__all__ = ["Candidate", "Found", "candidates_of", "derive", "inherit", "search_best"]
 
-DERIVATION = "derive"
+_DERIVATION = "derive"
 """Name of the checkpoint that holds what was derived; once it is there, nothing is searched."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Target:
-    """The images that a network is searched for, decoded and resized.
-
-    Attributes
-    ----------
-    pixels : torch.Tensor or StoredPixels of shape (n, c, h, w), uint8 or float32
-    labels : torch.Tensor of shape (n,), int64
-        Class indices.
-    n_classes : int
-    class_weight : torch.Tensor of shape (n_classes,) or None
-        On the device.
-    preprocessing : Preprocessing
-    augmentation : Augmentation
-    device : torch.device
-        Where networks are trained.
-    """
-
-    pixels: Tensor | StoredPixels
-    labels: Tensor
-    n_classes: int
-    class_weight: Tensor | None
-    preprocessing: Preprocessing
-    augmentation: Augmentation
-    device: torch.device
-
-    def part(self, index: Tensor | slice = slice(None)) -> LabelledImages:
-        """Put the images at ``index``, by default all, on the device."""
-        images = self.preprocessing.on_device(self.pixels[index], self.device, self.augmentation)
-        return LabelledImages(images, self.labels[index].to(self.device))
-
-
-@dataclass(frozen=True)
-class Run:
-    """Randomness, clock, display and checkpoints of a fit."""
-
-    generator: torch.Generator
-    watch: Stopwatch
-    progress: Progress
-    checkpoints: FitCheckpoints
-
-    def draw_seed(self) -> int:
-        """Draw the seed of something that has its own source of randomness."""
-        return int(torch.randint(2**31 - 1, (), generator=self.generator))
-
-    def recalibrate(self, module: nn.Module, train: LabelledImages, batch_size: int) -> None:
-        """Give a module the batch-norm statistics of the images."""
-        recalibrate_batch_norm(
-            module, train.images, batch_size=batch_size, generator=self.generator
-        )
 
 
 @dataclass(frozen=True)
@@ -98,50 +38,67 @@ class Candidate:
     ----------
     name : str
         Of its source.
-    supernet : CellSupernet
+    supernet : torch.nn.Module
     pretrained : bool
-    budget : Budget or None
-        What the derived network may cost.
+    budget : object or None
+        What keeps the limits on the derived network's cost.
     """
 
     name: str
-    supernet: CellSupernet
+    supernet: Any
     pretrained: bool
-    budget: Budget | None = None
+    budget: Any = None
 
 
-def derivation_state(
-    search: BilevelSearch, genotype: Genotype
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `restore_derivation` needs to find a search as the derivation left it."""
-    tensors = {f"supernet.{key}": value for key, value in search.supernet.state_dict().items()}
-    tensors["generator"] = search.generator.get_state()
-    return tensors, {"genotype": genotype.to_dict(), "history": search.history}
+@dataclass(frozen=True)
+class Found:
+    """The best search, and what it was started from and worked on."""
+
+    start: Candidate
+    search: Search
+    task: SearchTask
 
 
-def restore_derivation(
-    search: BilevelSearch, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
-) -> Genotype:
-    """Return the genotype that was derived, and leave the search as it was then."""
-    search.supernet.load_state_dict(
-        {key.removeprefix("supernet."): value for key, value in tensors.items() if "." in key}
-    )
-    search.generator.set_state(tensors["generator"])
-    search.history = state["history"]
-    return Genotype.from_dict(state["genotype"])
+def candidates_of(
+    sources: Sequence[Source],
+    family: Family,
+    seen: NetworkInput,
+    target: Target,
+    limits: Limits,
+    execution: Execution,
+    run: Run,
+) -> list[Candidate]:
+    """Build the supernets to search, all before the first search, so bad files show early.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        Without any, the supernet starts from random weights, with the sizes of the family.
+    family : Family
+    seen : NetworkInput
+    target : Target
+    limits : Limits
+    execution : Execution
+    run : Run
+    """
+    starts = [(s.name, (s.config, s.state_dict())) for s in sources] or [("scratch", None)]
+    candidates = []
+    for name, source in starts:
+        supernet = starting_supernet(family, seen, target.n_classes, run.draw_seed(), source)
+        budget = family.budget(supernet.config, seen, target.n_classes, limits)
+        supernet.place(target.device, execution)
+        candidates.append(Candidate(name, supernet, source is not None, budget))
+    return candidates
 
 
 def search_best(
     candidates: Sequence[Candidate],
     target: Target,
-    settings: SearchSettings,
-    validation_fraction: float,
+    method: SearchMethod,
+    batch_size: int,
     run: Run,
     time_limit: float | None = None,
-    *,
-    method: str = "sdarts",
-    stopping: str = "plateau",
-) -> tuple[Candidate, BilevelSearch]:
+) -> Found:
     """Search from every candidate and return the best on validation data.
 
     Parameters
@@ -150,27 +107,19 @@ def search_best(
         At least one; the supernets are changed in place.
     target : Target
         Split class by class, once for all candidates.
-    settings : SearchSettings
-    validation_fraction : float
-        Share of each class that trains the alphas.
+    method : SearchMethod
+    batch_size : int
     run : Run
     time_limit : float, optional
         Seconds of the run's clock at which searching ends. What is left is shared equally by the
         candidates to come; the first is searched for an epoch at least, and those that no time is
         left for are passed over.
-    method, stopping : str
-        Of `supernetnas.families.cells.search.methods.make_search`.
-
-    Returns
-    -------
-    candidate : Candidate
-    search : BilevelSearch
     """
     run.checkpoints.check_start((c.name, c.supernet) for c in candidates)
-    searching = not run.checkpoints.stage(DERIVATION).exists()
-    first, second = stratified_split(target.labels, validation_fraction, run.generator)
+    searching = not run.checkpoints.stage(_DERIVATION).exists()
+    first, second = stratified_split(target.labels, method.validation_share, run.generator)
     train, validation = target.part(first), target.part(second)
-    best: tuple[Candidate, BilevelSearch] | None = None
+    best: Found | None = None
     for position, candidate in enumerate(candidates):
         watch = Stopwatch()
         if time_limit is not None:
@@ -180,38 +129,93 @@ def search_best(
                 break
             watch = Stopwatch(max(left, 0.0) / (len(candidates) - position))
         if candidate.pretrained:
-            run.recalibrate(candidate.supernet, train, settings.batch_size)
-        search = make_search(
-            method,
-            stopping,
-            candidate.supernet,
-            train,
-            validation,
-            settings=settings,
-            generator=run.generator,
-            class_weight=target.class_weight,
-            budget=candidate.budget,
+            run.recalibrate(candidate.supernet, train, batch_size)
+        task = SearchTask(
+            train, validation, batch_size, run.generator, target.class_weight, candidate.budget
         )
+        search = method.start(candidate.supernet, task)
         checkpoint = run.checkpoints.stage(f"search-{position}")
         saved = checkpoint.load()
         if saved is None and not searching:
             break  # passed over for want of time
         if saved is not None:
-            search.restore(*saved)
+            search.load_state(*saved)
             watch.start -= sum(row["seconds"] for row in search.history)
             logger.info("going on with the search after epoch %d", search.epoch)
-        with run.progress.stage(f"search from {candidate.name}", settings.epochs) as advance:
+        with run.progress.stage(f"search from {candidate.name}", method.n_epochs) as advance:
 
             def on_epoch(search, advance=advance, checkpoint=checkpoint) -> None:
-                checkpoint.save(*search.checkpoint())
+                checkpoint.save(*search.state())
                 advance(search.history[-1])
 
             for row in search.history:
                 advance(row)
             if searching:
                 search.run(stopwatch=watch, on_epoch=on_epoch)
-        if best is None or search.validation_accuracy > best[1].validation_accuracy:
-            best = candidate, search
+        if best is None or search.validation_accuracy > best.search.validation_accuracy:
+            best = Found(candidate, search, task)
     if best is None:
         raise ValueError("There is no candidate to search from.")
     return best
+
+
+def derive(
+    found: Found, method: SearchMethod, family: Family, run: Run, time_limit: float | None = None
+) -> Architecture:
+    """Choose the architecture; a fit that goes on takes the one that it has chosen before.
+
+    Parameters
+    ----------
+    found : Found
+    method : SearchMethod
+    family : Family
+    run : Run
+    time_limit : float, optional
+        Seconds of the run's clock at which a choice that takes long is cut short.
+    """
+    search, checkpoint = found.search, run.checkpoints.stage(_DERIVATION)
+    if (saved := checkpoint.load()) is not None:
+        return _restored(search, family, *saved)
+    watch = None if time_limit is None else Stopwatch(time_limit - run.watch.seconds)
+    architecture = method.derive(search, found.task, watch)
+    tensors = {f"supernet.{key}": value for key, value in search.supernet.state_dict().items()}
+    tensors["generator"] = search.generator.get_state()
+    checkpoint.save(
+        tensors, {"architecture": architecture.to_dict(), "history": search.history}
+    )
+    return architecture
+
+
+def _restored(
+    search: Search, family: Family, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> Architecture:
+    """Return the architecture that was derived, and leave the search as it was then."""
+    search.supernet.load_state_dict(
+        {key.removeprefix("supernet."): value for key, value in tensors.items() if "." in key}
+    )
+    search.generator.set_state(tensors["generator"])
+    search.history = state["history"]
+    return family.read_architecture(state["architecture"])
+
+
+def inherit(
+    architecture: Architecture,
+    supernet: Any,
+    family: Family,
+    dropout: float,
+    device: torch.device,
+    run: Run,
+) -> tuple[nn.Module, float]:
+    """Build the network of an architecture, and give it the supernet's weights.
+
+    Returns
+    -------
+    network : torch.nn.Module
+    inherited : float
+        Share of its weights that came from the supernet.
+    """
+    config = family.network_config(architecture, supernet, dropout)
+    with seeded_modules(run.draw_seed()):
+        network = family.network(config)
+    placed(network, device)
+    return network, family.inherit(network, supernet)

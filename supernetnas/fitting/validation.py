@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import math
 import numbers
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_scalar, validate_data
+from sklearn.utils.validation import validate_data
 
-from ..families.cells.search.methods import DERIVATIONS, SEARCH_METHODS, STOPPING_RULES
-from ..families.cells.space import available_spaces
-from ..images.augmentation import Augmentation
 from ..images.reading import ImageSet, as_image_set, looks_like_rows
 from ..images.sets import UnequalImages
+from ..parameters import ParameterError, check_parameter
 from ..training.devices import resolve_device
 
 if TYPE_CHECKING:
@@ -28,25 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingData", "check_parameters", "read_new_images", "read_training_data"]
 
-_INTEGERS = {  # least value, and whether None is allowed
-    "init_channels": (2, False),
-    "n_cells": (1, False),
-    "search_epochs": (0, False),
-    "search_patience": (1, True),
-    "derivation_epochs": (0, False),
-    "retrain_epochs": (1, False),
-    "retrain_cells": (1, True),
-    "retrain_channels": (2, True),
-    "max_macs": (1, True),
-    "max_parameters": (1, True),
-    "verbose": (0, False),
-}
-_POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
-_SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls it
-    "validation_fraction": "neither",
-    "label_smoothing": "left",
-    "dropout": "left",
-}
 _SIDES = (8, 224)  # least and greatest image_size
 
 
@@ -83,107 +61,31 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
 
     Raises
     ------
-    TypeError, ValueError
+    ParameterError
         Naming the parameter, what it may be, and what it is.
     """
-    for name, (least, optional) in _INTEGERS.items():
-        value = getattr(clf, name)
-        if name == "verbose" and isinstance(value, bool):
-            continue
-        if not (optional and value is None):
-            check_scalar(value, name, numbers.Integral, min_val=least)
-    for name in ("init_channels", "retrain_channels"):
-        if (getattr(clf, name) or 0) % 2:
-            raise ValueError(f"{name} must be even; got {getattr(clf, name)}.")
-    for name in _POSITIVE:
-        value = getattr(clf, name)
-        if name == "time_limit" and value is None:
-            continue
-        check_scalar(value, name, numbers.Real)
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a positive number; got {value!r}.")
-    for name, ends in _SHARES.items():
-        value = getattr(clf, name)
-        check_scalar(value, name, numbers.Real, min_val=0, max_val=1, include_boundaries=ends)
-    _check_choice(clf, "search_method", tuple(SEARCH_METHODS))
-    _check_choice(clf, "search_perturbation", ("random", "adversarial", "none"))
-    _check_choice(clf, "search_stopping", tuple(STOPPING_RULES))
-    _check_choice(clf, "derivation", DERIVATIONS)
-    if clf.search_stopping == "eigenvalue" and clf.search_method in ("random", "random_search"):
-        raise ValueError(
-            "search_stopping='eigenvalue' watches alphas, which search_method="
-            f"{clf.search_method!r} does not train. Use 'plateau' or 'settled'."
+    name = type(clf).__name__
+    for parameter, constraint in clf.constraints.items():
+        check_parameter(name, parameter, getattr(clf, parameter), constraint)
+    method, limits = clf._method(), clf._limits()
+    for part in (clf._family(), method, clf._retraining()):
+        part.check()
+    if limits and not method.limited:
+        raise ParameterError(
+            "max_macs and max_parameters need search 'sdarts', 'darts' or 'gdas' and its "
+            f"derivation='argmax'; got {method!r}."
         )
-    _check_budget_method(clf)
-    _check_choice(clf, "precision", ("auto", "float32", "bfloat16"))
-    if not isinstance(clf.gradient_checkpointing, bool | np.bool_):
-        raise TypeError(
-            f"gradient_checkpointing must be True or False; got {clf.gradient_checkpointing!r}."
+    if clf.strategy == "oracle" and not method.compares:
+        raise ParameterError(
+            "strategy='oracle' compares sources by their searches, so there has to be one: its "
+            "epochs must be at least 1, and search must not be 'random'."
         )
-    _check_compile(clf)
-    _check_choice(clf, "space", tuple(available_spaces()))
-    if not isinstance(clf.augmentation, Augmentation):
-        _check_choice(clf, "augmentation", ("auto", "none"), "or an Augmentation")
-    if not isinstance(clf.class_weight, dict | None):
-        _check_choice(clf, "class_weight", ("balanced",), "a dict or None")
-    if clf.batch_size != "auto":
-        check_scalar(clf.batch_size, "batch_size", numbers.Integral, min_val=2)
-    if not isinstance(clf.checkpoint_dir, str | os.PathLike | None):
-        raise TypeError(
-            f"checkpoint_dir must be a folder or None; got {type(clf.checkpoint_dir).__name__}."
+    if clf._execution().captured and resolve_device(clf.device).type != "cuda":
+        raise ParameterError(
+            "Execution(compile='graph') captures steps as CUDA graphs, and there is no GPU to do "
+            "it on. Use compile=False, which is the fastest on a CPU."
         )
-    _check_radius(clf.search_perturbation_radius)
     _check_image_size(clf.image_size)
-    if clf.strategy == "oracle" and (clf.search_epochs == 0 or clf.search_method == "random"):
-        raise ValueError(
-            "strategy='oracle' compares sources by their searches, so search_epochs must be at "
-            "least 1 and search_method must not be 'random'."
-        )
-
-
-def _check_choice(clf, name: str, choices: tuple[str, ...], others: str = "") -> None:
-    value = getattr(clf, name)
-    if not isinstance(value, str) or value not in choices:
-        listed = ", ".join(map(repr, choices)) + (f", {others}" if others else "")
-        raise ValueError(
-            f"The {name!r} parameter of {type(clf).__name__} must be one of {listed}. "
-            f"Got {value!r} instead."
-        )
-
-
-def _check_budget_method(clf: SupernetTransferClassifier) -> None:
-    """Refuse a budget where the architecture does not follow from operation weights alone."""
-    if clf.max_macs is None and clf.max_parameters is None:
-        return
-    if clf.search_method not in ("sdarts", "darts", "gdas") or clf.derivation != "argmax":
-        raise ValueError(
-            "max_macs and max_parameters need search_method 'sdarts', 'darts' or 'gdas' and "
-            f"derivation='argmax'; got {clf.search_method!r} and {clf.derivation!r}."
-        )
-
-
-def _check_compile(clf: SupernetTransferClassifier) -> None:
-    if isinstance(clf.compile, bool | np.bool_):
-        return
-    if not (isinstance(clf.compile, str) and clf.compile == "graph"):
-        raise TypeError(f"compile must be True, False or 'graph'; got {clf.compile!r}.")
-    if resolve_device(clf.device).type != "cuda":
-        raise ValueError(
-            "compile='graph' captures steps as CUDA graphs, and there is no GPU to do it on. Use "
-            "compile=False, which is the fastest on a CPU."
-        )
-
-
-def _check_radius(radius) -> None:
-    try:
-        values = np.asarray(radius, dtype=float)
-    except (TypeError, ValueError):
-        values = np.empty(0)
-    if values.shape != (2,) or not ((values >= 0) & np.isfinite(values)).all():
-        raise ValueError(
-            "search_perturbation_radius must be two non-negative numbers, the first and the "
-            f"limiting radius. Got {radius!r}."
-        )
 
 
 def _check_image_size(image_size) -> None:

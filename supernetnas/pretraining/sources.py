@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..families.cells.search.bilevel import BilevelSearch, SearchSettings
+from ..families.cells.search.bilevel import BilevelSearch
+from ..families.cells.search.weight_training import SearchSettings
 from ..families.cells.supernet import CellSupernet, SupernetConfig
 from ..families.warm_start import warm_started_supernet
 from ..images.augmentation import Augmentation, channel_statistics
@@ -145,14 +146,14 @@ def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> 
         clear_temporaries(checkpoint)
     # The first process does not write before the others have joined it in an epoch.
     if checkpoint.exists():
-        search.restore(*load_checkpoint(checkpoint))
+        search.load_state(*load_checkpoint(checkpoint))
         logger.info("resuming %s after epoch %d", checkpoint.stem, search.epoch)
     processes.check_same(search.epoch, f"the epoch that they find in {checkpoint}")
     processes.equalise(search.supernet)
 
     def save(search: BilevelSearch) -> bool | None:
         if processes.rank == 0:
-            save_checkpoint(checkpoint, *search.checkpoint())
+            save_checkpoint(checkpoint, *search.state())
         return on_epoch(search) if on_epoch else None
 
     search.run(on_epoch=save)

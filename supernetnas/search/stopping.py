@@ -1,7 +1,7 @@
 """When a search is done.
 
-`Plateau` watches the validation accuracy, `Settled` the genotype as well. `EigenvalueRise` is the
-early stopping of RobustDARTS (Zela et al., "Understanding and Robustifying Differentiable
+`Plateau` watches the validation accuracy, `Settled` the architecture as well. `EigenvalueRise` is
+the early stopping of RobustDARTS (Zela et al., "Understanding and Robustifying Differentiable
 Architecture Search", ICLR 2020, section 4.3): the dominant eigenvalue of the Hessian of the
 validation loss with respect to the alphas rises before a search collapses. When its local average
 has risen to more than 1.3 times what it was, the search ends with what it had before. The numbers
@@ -13,23 +13,40 @@ each on the batch that happened to come last, so that they differ by the superne
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..families.cells.search.diagnostics import unchanged_epochs
-from ..families.cells.search.eigenvalue import dominant_eigenvalue
+from .protocols import Observed
 
-if TYPE_CHECKING:
-    from ..families.cells.search.bilevel import BilevelSearch
+__all__ = ["EigenvalueRise", "Plateau", "Settled", "StoppingRule", "unchanged_epochs"]
 
-__all__ = ["EigenvalueRise", "Plateau", "Settled"]
+
+class StoppingRule(Protocol):
+    """What ends a search before its last epoch."""
+
+    def update(self, search: Observed) -> bool:
+        """Look at the search after one more epoch and say whether to stop.
+
+        A rule may take the search back to an earlier epoch, whose number it leaves in its
+        ``kept_epoch``, or add a figure to the last row of its history.
+        """
+
+    def reshaped(self) -> None:
+        """Take note that the tensors of the supernet have other shapes from now on."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values that `load_state` goes on from."""
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
 
 
 @dataclass
 class Plateau:
-    """Stops when a score has not risen by ``min_delta`` for ``patience`` epochs.
+    """Stops when the validation accuracy has not risen by ``min_delta`` for ``patience`` epochs.
 
     Attributes
     ----------
@@ -38,7 +55,7 @@ class Plateau:
     min_delta : float
         Smallest rise that counts.
     best : float
-        Best score so far.
+        Best accuracy so far.
     stale : int
         Epochs since then.
     """
@@ -48,28 +65,53 @@ class Plateau:
     best: float = float("-inf")
     stale: int = 0
 
-    def update(self, score: float) -> bool:
-        """Take the score of one more epoch and say whether to stop."""
+    def update(self, search: Observed) -> bool:
+        """Take the accuracy of one more epoch and say whether to stop."""
+        return self.add(search.history[-1]["validation_accuracy"])
+
+    def add(self, score: float) -> bool:
+        """Take one more score and say whether to stop."""
         if score >= self.best + self.min_delta:
             self.best, self.stale = score, 0
         else:
             self.stale += 1
         return self.patience is not None and self.stale >= self.patience
 
+    def reshaped(self) -> None:
+        """Scores are comparable whatever the shapes."""
 
-class Settled:
-    """Stops when for ``patience`` epochs neither the genotype nor the accuracy has moved.
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """As in `StoppingRule`."""
+        best = None if self.best == float("-inf") else self.best  # JSON has no infinity
+        return {}, {"best": best, "stale": self.stale}
 
-    A search whose validation accuracy is on its plateau while the genotype still changes goes on,
-    and so does one whose genotype stands while the accuracy rises.
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """As in `StoppingRule`."""
+        self.best = float("-inf") if state["best"] is None else state["best"]
+        self.stale = state["stale"]
+
+
+class Settled(Plateau):
+    """Stops when for ``patience`` epochs neither the architecture nor the accuracy has moved.
+
+    A search whose validation accuracy is on its plateau while the architecture still changes goes
+    on, and so does one whose architecture stands while the accuracy rises.
     """
 
-    def update(self, search: BilevelSearch) -> bool:
+    def update(self, search: Observed) -> bool:
         """Look at the search after one more epoch and say whether to stop."""
-        patience, plateau = search.plateau.patience, search.plateau
-        if patience is None:
-            return False
-        return plateau.stale >= patience and unchanged_epochs(search.genotypes) >= patience
+        level, found = super().update(search), search.architectures
+        return level and (not found or unchanged_epochs(found) >= (self.patience or 0))
+
+
+def unchanged_epochs(architectures: Sequence[Hashable]) -> int:
+    """How many epochs the last architecture has been the same for."""
+    count = 0
+    for architecture in reversed(architectures[:-1]):
+        if architecture != architectures[-1]:
+            break
+        count += 1
+    return count
 
 
 @dataclass
@@ -78,6 +120,8 @@ class EigenvalueRise:
 
     Attributes
     ----------
+    measure : callable
+        Returns the eigenvalue of a search, which it leaves as it is.
     every : int
         Epochs between two measurements.
     window : int
@@ -92,6 +136,7 @@ class EigenvalueRise:
         What was measured.
     """
 
+    measure: Callable[[Any], float]
     every: int = 2
     window: int = 5
     delta: int = 4
@@ -100,12 +145,12 @@ class EigenvalueRise:
     eigenvalues: list[float] = field(default_factory=list)
     _states: dict[int, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
-    def update(self, search: BilevelSearch) -> bool:
+    def update(self, search: Observed) -> bool:
         """Measure if it is time to; stop and restore the search if the eigenvalue has risen."""
         epoch = search.epoch - 1
         if epoch % self.every:
             return False
-        eigenvalue = dominant_eigenvalue(search)
+        eigenvalue = self.measure(search)
         search.history[-1]["eigenvalue"] = eigenvalue
         self._states[epoch] = {k: v.clone() for k, v in search.supernet.state_dict().items()}
         stop_epoch = self.add(epoch, eigenvalue)
@@ -140,24 +185,23 @@ class EigenvalueRise:
         values = self.eigenvalues[max(0, end - self.window) : end]
         return sum(values) / len(values)
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], list[float]]:
-        """What `restore` needs: the states that the search may go back to, and the eigenvalues."""
+    def reshaped(self) -> None:
+        """Forget everything: neither states nor eigenvalues can be compared any more."""
+        self.eigenvalues.clear()
+        self._states.clear()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """As in `StoppingRule`: the states that the search may go back to, and the eigenvalues."""
         tensors = {
-            f"stopping.{epoch}.{name}": value
+            f"{epoch}.{name}": value
             for epoch, state in self._states.items()
             for name, value in state.items()
         }
-        return tensors, list(self.eigenvalues)
+        return tensors, {"eigenvalues": list(self.eigenvalues)}
 
-    def restore(self, tensors: dict[str, Tensor], eigenvalues: list[float]) -> None:
-        """Continue from what `checkpoint` returned; other tensors do not matter."""
-        self.eigenvalues, self._states = list(eigenvalues), {}
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """As in `StoppingRule`."""
+        self.eigenvalues, self._states = list(state["eigenvalues"]), {}
         for key, value in tensors.items():
-            if key.startswith("stopping."):
-                _, epoch, name = key.split(".", 2)
-                self._states.setdefault(int(epoch), {})[name] = value
-
-    def restart(self) -> None:
-        """Forget everything, as when the supernet has changed its shape."""
-        self.eigenvalues.clear()
-        self._states.clear()
+            epoch, name = key.split(".", 1)
+            self._states.setdefault(int(epoch), {})[name] = value

@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -326,7 +326,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
 ) -> None:
     """Put the state that `optimizer_tensors` returned back, laid out as the parameters are."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

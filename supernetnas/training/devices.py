@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["autocast", "available_device", "placed", "resolve_device", "resolve_precision"]
+__all__ = ["available_device", "placed", "resolve_device"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,40 +56,6 @@ def placed(
     """Move a module to a device, its kernels in a memory format; returns it."""
     # torch documents the memory format but leaves it out of its annotations.
     return module.to(device, memory_format=layout)  # type: ignore[call-overload]
-
-
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn a parameter into the precision that networks are trained in.
-
-    Parameters
-    ----------
-    precision : {"auto", "float32", "bfloat16"}
-        "auto" is bfloat16 on a GPU that has it, and float32 elsewhere: CPUs have no fast
-        bfloat16 kernels for the gradients of depthwise convolutions.
-    device : torch.device
-
-    Returns
-    -------
-    {"float32", "bfloat16"}
-    """
-    if precision != "auto":
-        return precision
-    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if fast else "float32"
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context in which convolutions and linear layers compute in a precision.
-
-    Parameters, gradients, optimizer states and the statistics of batch norms stay in float32, as
-    do softmax and losses.
-
-    Parameters
-    ----------
-    device : torch.device
-    precision : {"float32", "bfloat16"}
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def available_device(device: str) -> str:

@@ -11,23 +11,21 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["CellNetwork", "OwnDraws", "RandomModule", "set_execution"]
+from .execution import Execution
+
+__all__ = ["Executable", "OwnDraws", "RandomModule", "set_execution"]
 
 
 @runtime_checkable
-class CellNetwork(Protocol):
-    """A network whose cells are compiled and computed again as its attributes say.
+class Executable(Protocol):
+    """A network that runs as its attribute says.
 
     Attributes
     ----------
-    compiled : bool
-        Whether each cell runs compiled by `torch.compile`.
-    checkpointed : bool
-        Whether each cell is computed again in the backward pass, for less memory.
+    execution : Execution
     """
 
-    compiled: bool
-    checkpointed: bool
+    execution: Execution
 
 
 @runtime_checkable
@@ -47,26 +45,26 @@ class RandomModule(Protocol):
         """Whether it draws at all; a dropout of nothing does not."""
 
 
-def set_execution(network: nn.Module, compiled: bool, checkpointed: bool) -> None:
-    """Say how the cells of a network run.
+def set_execution(network: nn.Module, execution: Execution) -> None:
+    """Say how a network runs.
 
     Raises
     ------
     ValueError
-        If the network is no `CellNetwork`, and one of the two is asked for.
+        If the network is not `Executable`, and parts of it are to be compiled or computed again.
     """
-    if isinstance(network, CellNetwork):
-        network.compiled, network.checkpointed = compiled, checkpointed
+    if isinstance(network, Executable):
+        network.execution = execution
         return
-    for wanted, setting, attribute in (
-        (compiled, "compile=True", "compiled"),
-        (checkpointed, "gradient_checkpointing=True", "checkpointed"),
+    for wanted, setting in (
+        (execution.compiled, "compile=True"),
+        (execution.checkpointing, "checkpointing=True"),
     ):
         if wanted:
             raise ValueError(
                 f"{setting} would have no effect on a {type(network).__name__}, which has no "
-                f"attribute {attribute!r}. Leave the setting out, or give the network the "
-                "attributes of supernetnas.training.protocols.CellNetwork and let it act on them."
+                "attribute 'execution'. Leave the setting out, or give the network the attribute "
+                "of supernetnas.training.protocols.Executable and let it act on it."
             )
 
 
@@ -101,8 +99,8 @@ class OwnDraws(TorchDispatchMode):
             raise ValueError(
                 "The network draws from torch's global random state, as nn.Dropout does "
                 f"({func}), so that its training could not be repeated. Use modules that draw from "
-                "a generator of their own, see supernetnas.training.protocols.RandomModule, such as "
-                "supernetnas.families.cells.network.Dropout."
+                "a generator of their own, such as supernetnas.families.layers.Dropout; see "
+                "supernetnas.training.protocols.RandomModule."
             )
         return result
 

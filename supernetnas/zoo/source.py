@@ -65,6 +65,11 @@ class Source:
         return self._entry.kind
 
     @property
+    def family(self) -> str:
+        """Name of the kind of supernet."""
+        return getattr(self._entry, "family", "cells")
+
+    @property
     def n_images(self) -> int | None:
         return self._entry.n_images
 

@@ -177,8 +177,8 @@ def test_help_of_fit_names_every_search_method(run):
 def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
-    names = ("strategy", "zoo", "embedder", "image_size", "search_method", "search_epochs")
-    names += ("retrain_epochs", "max_macs", "max_parameters", "checkpoint_dir")
+    names = ("strategy", "zoo", "embedder", "image_size", "search", "search__epochs")
+    names += ("retraining__epochs", "max_macs", "max_parameters", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
 

@@ -24,8 +24,8 @@ NEW, _ = patterns(seed=1)
 
 
 def classifier(checkpoint_dir, zoo=None, strategy="scratch", **parameters):
-    settings = {"search_epochs": 2, "retrain_epochs": 3, "dropout": 0.2, "batch_size": 8}
-    settings |= {"search_perturbation": "random", "checkpoint_dir": checkpoint_dir}
+    settings = {"search__epochs": 2, "retraining__epochs": 3, "dropout": 0.2, "batch_size": 8}
+    settings |= {"search__perturbation": "random", "checkpoint_dir": checkpoint_dir}
     return tiny_classifier(zoo, strategy, **{**settings, **parameters})
 
 
@@ -84,7 +84,7 @@ def interrupt(batches, clf, at):
     ],
 )
 def test_an_interruption_anywhere_changes_nothing(batches, tmp_path, space, perturbation, moments):
-    settings = {"space": space, "search_perturbation": perturbation}
+    settings = {"space": space, "search__perturbation": perturbation}
     whole = classifier(None, **settings).fit(IMAGES, LABELS)
     total = batches.count
     assert total == 2 * 2 * 2 + 3 * 3  # two epochs of two pairs of steps, three of three steps
@@ -116,7 +116,7 @@ def test_several_sources(batches, tmp_path, tiny_zoo):
 
 
 def test_a_search_that_ended_early_stays_ended(batches, tmp_path):
-    settings = {"search_epochs": 6, "search_patience": 1, "search_learning_rate": 1e-9}
+    settings = {"search__epochs": 6, "search__patience": 1, "search__learning_rate": 1e-9}
     whole = classifier(None, **settings).fit(IMAGES, LABELS)
     n_epochs = sum(row["stage"] == "search" for row in whole.history_)
     assert n_epochs < 6
@@ -135,7 +135,7 @@ def test_a_fresh_seed_is_kept_until_the_fit_ends(batches, tmp_path, monkeypatch)
     assert_equal(clf, other.fit(IMAGES, LABELS))
 
 
-@pytest.mark.parametrize("change", [{"retrain_epochs": 2}, {"random_state": 1}])
+@pytest.mark.parametrize("change", [{"retraining__epochs": 2}, {"random_state": 1}])
 def test_other_parameters_start_anew(batches, tmp_path, change):
     interrupt(batches, classifier(tmp_path), 9)
     (kept,) = tmp_path.glob("*/")
@@ -290,8 +290,8 @@ class TestDerivation:
         "settings",
         [
             {"derivation": "perturbation"},
-            {"search_method": "random_search"},
-            {"search_method": "drnas", "search_epochs": 3},
+            {"search": "random_search"},
+            {"search": "drnas", "search__epochs": 3},
             {"max_parameters": 10**9},
             {"strategy": "oracle"},
         ],
@@ -310,7 +310,7 @@ class TestDerivation:
 
     def test_a_search_whose_time_was_up_is_over(self, tmp_path, monkeypatch):
         def fit():
-            return classifier(tmp_path, search_epochs=500, time_limit=0.5).fit(IMAGES, LABELS)
+            return classifier(tmp_path, search__epochs=500, time_limit=0.5).fit(IMAGES, LABELS)
 
         seen = self.interrupt_retraining(monkeypatch, fit)
         monkeypatch.setattr("supernetnas.classifier.BilevelSearch.run_epoch", self.never)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from supernetnas.families.cells.search.bilevel import SearchSettings
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.pretraining.multi_dataset import MixedImages, MultiDatasetSearch

@@ -28,7 +28,7 @@ def saved(tmp_path_factory):
         class_weight={"ä": 2, "dd": 0.5},
         augmentation=Augmentation(shift=0.25),
         image_size=(8, 12),
-        search_perturbation_radius=[0.1, 0.2],
+        search__perturbation_radius=[0.1, 0.2],
         time_limit=1000.0,
     ).fit(images, names[labels])
     return clf, clf.save_pretrained(tmp_path_factory.mktemp("models") / "modèle")
@@ -92,7 +92,7 @@ def test_everything_comes_back(saved):
 )
 def test_kinds_of_labels(labels, tmp_path):
     images, y = patterns(n_per_class=4)
-    clf = tiny_classifier(retrain_epochs=1).fit(images, labels[y])
+    clf = tiny_classifier(retraining__epochs=1).fit(images, labels[y])
     assert_same(clf, load(clf.save_pretrained(tmp_path / "model")), images)
 
 
@@ -100,7 +100,7 @@ def test_a_table_keeps_the_names_of_its_columns(tmp_path):
     pandas = pytest.importorskip("pandas")
     images, y = patterns(n_per_class=4, n_classes=2)
     frame = pandas.DataFrame(images.reshape(len(images), 64)).add_prefix("pixel")
-    clf = tiny_classifier(retrain_epochs=1).fit(frame, y == 1)
+    clf = tiny_classifier(retraining__epochs=1).fit(frame, y == 1)
     loaded = load(clf.save_pretrained(tmp_path / "model"))
     assert_same(clf, loaded, frame)
     assert loaded.feature_names_in_.tolist() == list(frame)

@@ -8,13 +8,10 @@ from scipy.sparse.linalg import ArpackError
 from tiny_search import Doubles, assert_same_state, build, labelled, search, seeded
 from torch.func import functional_call
 
-from supernetnas.families.cells.search.bilevel import (
-    BilevelSearch,
-    EigenvalueRise,
-    SearchSettings,
-    Settled,
-)
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.eigenvalue import dominant_eigenvalue, largest_eigenvalue
+from supernetnas.families.cells.search.weight_training import SearchSettings
+from supernetnas.search.stopping import EigenvalueRise, Settled
 from supernetnas.training.batches import frozen_batch_norm, load_checkpoint, save_checkpoint
 
 
@@ -99,12 +96,16 @@ def reference_stop(eigenvalues, freq=2, window=5, delta=4, ratio=1.3, start=10):
     return None
 
 
+def never(search):
+    raise AssertionError("nothing is to be measured")
+
+
 class TestRise:
     @pytest.mark.parametrize("seed", range(8))
     def test_against_the_rule(self, seed):
         random = np.random.default_rng(seed)
         values = 0.2 * 1.08 ** np.arange(25) * random.uniform(0.7, 1.4, 25)
-        rule, result = EigenvalueRise(), None
+        rule, result = EigenvalueRise(never), None
         for i, value in enumerate(values):
             back = rule.add(2 * i, float(value))
             if back is not None:
@@ -116,28 +117,25 @@ class TestRise:
     @pytest.mark.parametrize(("last", "stops"), [(1.29, False), (1.31, True)])
     def test_the_ratio(self, last, stops):
         """Averages of five each: all ones, and five of ``last``, with four between."""
-        rule = EigenvalueRise(delta=5, start=0)
+        rule = EigenvalueRise(never, delta=5, start=0)
         results = [rule.add(2 * i, v) for i, v in enumerate([1.0] * 5 + [last] * 5)]
         assert (results[-1] is not None) is stops
         assert results[:-1] == [None] * 9
 
     def test_not_before_its_start(self):
-        rule = EigenvalueRise()
+        rule = EigenvalueRise(never)
         epochs = [2 * i for i in range(25) if rule.add(2 * i, 2.0**i) is not None]
         assert epochs[0] == 10 + 2 * (2 + 4)
 
     def test_a_constant_eigenvalue_never_stops(self):
-        rule = EigenvalueRise()
+        rule = EigenvalueRise(never)
         assert [rule.add(2 * i, 0.3) for i in range(30)] == [None] * 30
 
-    def test_the_search_goes_back(self, monkeypatch):
+    def test_the_search_goes_back(self):
         """Eigenvalues that double: the state of the epoch before the rise is restored."""
         values = iter(2.0**i for i in range(99))
-        monkeypatch.setattr(
-            "supernetnas.search.stopping.dominant_eigenvalue", lambda search: next(values)
-        )
-        one = search(build(cells=1), epochs=20)
-        one.stopping = EigenvalueRise(every=1, window=3, delta=2, start=1)
+        rule = EigenvalueRise(lambda search: next(values), every=1, window=3, delta=2, start=1)
+        one = search(build(cells=1), epochs=20, stopping=rule)
         states = []
         one.run(
             on_epoch=lambda s: states.append(
@@ -153,29 +151,25 @@ class TestRise:
         assert [row["eigenvalue"] for row in one.history] == [1.0, 2.0, 4.0, 8.0, 16.0]
         assert len(one.stopping._states) <= 4
 
-    def test_a_resumed_search_goes_back_to_the_same(self, monkeypatch, tmp_path):
-        monkeypatch.setattr(
-            "supernetnas.search.stopping.dominant_eigenvalue",
-            lambda search: 2.0 ** len(search.history),
-        )
-
+    def test_a_resumed_search_goes_back_to_the_same(self, tmp_path):
         def start(seed):
-            one = search(build(cells=1, seed=seed), epochs=20, seed=seed)
-            one.stopping = EigenvalueRise(every=1, window=3, delta=2, start=1)
-            return one
+            rule = EigenvalueRise(
+                lambda search: 2.0 ** len(search.history), every=1, window=3, delta=2, start=1
+            )
+            return search(build(cells=1, seed=seed), epochs=20, seed=seed, stopping=rule)
 
         whole, first, second = start(0), start(0), start(7)
         whole.run()
         first.run(on_epoch=lambda one: one.epoch == 3)
-        save_checkpoint(tmp_path / "checkpoint", *first.checkpoint())
-        second.restore(*load_checkpoint(tmp_path / "checkpoint"))
+        save_checkpoint(tmp_path / "checkpoint", *first.state())
+        second.load_state(*load_checkpoint(tmp_path / "checkpoint"))
         second.run()
         assert_same_state(whole, second)
         assert second.kept_epoch == whole.kept_epoch == 2
 
     def test_every_other_epoch_is_measured(self):
-        one = search(build(cells=1), epochs=3)
-        one.stopping = EigenvalueRise()
+        rule = EigenvalueRise(dominant_eigenvalue)
+        one = search(build(cells=1), epochs=3, stopping=rule)
         rows = one.run()
         assert ["eigenvalue" in row for row in rows] == [True, False, True]
         assert np.isfinite(rows[0]["eigenvalue"])
@@ -183,16 +177,16 @@ class TestRise:
 
 class TestSettled:
     def run(self, accuracies, genotypes, patience=2):
-        one = search(build(cells=1), epochs=len(accuracies), patience=patience)
-        one.stopping, rows = Settled(), iter(zip(accuracies, genotypes, strict=True))
-        one.genotypes, epochs = ["start"], []
+        one = search(build(cells=1), epochs=len(accuracies), stopping=Settled(patience))
+        rows, epochs = iter(zip(accuracies, genotypes, strict=True)), []
+        one.architectures = ["start"]
 
         def run_epoch():
             accuracy, genotype = next(rows)
-            one.genotypes.append(genotype)
+            one.architectures.append(genotype)
+            one.history.append({"validation_accuracy": accuracy})
             one.epoch += 1
             epochs.append(one.epoch)
-            return {"validation_accuracy": accuracy}
 
         one.run_epoch = run_epoch
         one.run()

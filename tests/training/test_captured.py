@@ -8,13 +8,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from supernetnas.families.cells.network import Network, NetworkConfig
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.methods import make_search
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import ImageTensors
 from supernetnas.training import captured
 from supernetnas.training.batches import seeded_modules, set_gradients
 from supernetnas.training.captured import CapturedStep, Recorder
+from supernetnas.training.execution import Execution
 
 IMAGES, LABELS = torch.randint(256, (12, 8, 8), dtype=torch.uint8).numpy(), [0, 1, 2] * 4
 
@@ -112,14 +114,14 @@ def recorder(monkeypatch):
     return OwnRecorder
 
 
-def run(compile, method="sdarts", perturbation="random", merged=True, **settings):
-    one = search()
+def run(
+    compile, method="sdarts", perturbation="random", merged=True, checkpointing=False, **settings
+):
+    one = search(compile=compile, checkpointing=checkpointing)
     one.supernet.double()
     found = make_search(
-        *(method, "plateau", one.supernet, labelled(), labelled(seed=2)),
-        settings=SearchSettings(
-            epochs=4, batch_size=5, perturbation=perturbation, compile=compile, **settings
-        ),
+        *(method, one.supernet, labelled(), labelled(seed=2)),
+        settings=SearchSettings(epochs=4, batch_size=5, perturbation=perturbation, **settings),
         generator=seeded(),
     )
     found.supernet.merged = merged
@@ -133,7 +135,7 @@ def run(compile, method="sdarts", perturbation="random", merged=True, **settings
         ("sdarts", {}),
         ("sdarts", {"perturbation": "adversarial"}),
         ("sdarts", {"merged": False, "weight_steps_per_alpha_step": 2}),
-        ("darts", {"gradient_checkpointing": True}),
+        ("darts", {"checkpointing": True}),
         ("pc_darts", {}),
     ],
     ids=["random", "adversarial", "fused", "checkpointing", "pc_darts"],
@@ -166,8 +168,14 @@ def test_a_captured_retraining_is_the_retraining(monkeypatch):
         with seeded_modules(0):
             genotype = search().supernet.genotype()
             network = Network(NetworkConfig(genotype, 4, 3, 3, 3, dropout=0.1))
-        settings = RetrainSettings(epochs=4, batch_size=5, compile=compile)
-        histories.append(retrain(network, labelled(), settings, seeded(), recorder=CpuRecorder))
+        settings, execution = RetrainSettings(epochs=4, batch_size=5), Execution(compile=compile)
+        histories.append(
+            retrain(
+                *(network, labelled(), settings, seeded()),
+                execution=execution,
+                recorder=CpuRecorder,
+            )
+        )
         networks.append(network)
     for name, value in networks[0].state_dict().items():
         torch.testing.assert_close(
@@ -228,14 +236,12 @@ def test_gradients_take_the_layout_of_their_parameters():
 def test_a_captured_search_of_contiguous_weights(recorder, method):
     found = []
     for compile in (False, "graph"):
-        one = search()
+        one = search(compile=compile)
         one.supernet.double().to(memory_format=torch.contiguous_format)
-        settings = SearchSettings(epochs=2, batch_size=6, compile=compile)
+        settings = SearchSettings(epochs=2, batch_size=6)
         data = labelled(), labelled(seed=2)
         found.append(
-            make_search(
-                *(method, "plateau", one.supernet, *data), settings=settings, generator=seeded()
-            )
+            make_search(*(method, one.supernet, *data), settings=settings, generator=seeded())
         )
         found[-1].run()
     for name, value in found[0].supernet.state_dict().items():
@@ -258,13 +264,11 @@ def test_a_graph_on_a_gpu(method, monkeypatch):
 
     monkeypatch.setattr(Recorder, "record", counted)
     for compile in (False, "graph"):
-        one = search(device="cuda")
-        settings = SearchSettings(epochs=2, batch_size=6, compile=compile)
+        one = search(device="cuda", compile=compile)
+        settings = SearchSettings(epochs=2, batch_size=6)
         data = labelled("cuda"), labelled("cuda", 2)
         found.append(
-            make_search(
-                *(method, "plateau", one.supernet, *data), settings=settings, generator=seeded()
-            )
+            make_search(*(method, one.supernet, *data), settings=settings, generator=seeded())
         )
         found[-1].run()
     assert len(replays) == 3  # the second epoch

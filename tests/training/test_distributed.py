@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from tiny_pretraining import TINY, make
 
-from supernetnas.families.cells.search.bilevel import SearchSettings
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.pretraining.multi_dataset import MixedImages, MultiDatasetSearch
@@ -94,7 +94,7 @@ def run_searches(rank, size, folder):
         for name, arguments in SEARCHES.items():
             one = search(processes, **arguments)
             one.run_epoch()
-            save_checkpoint(folder / f"{name}{rank}", *one.checkpoint())
+            save_checkpoint(folder / f"{name}{rank}", *one.state())
         assert processes.any(rank == 1)
         assert not processes.any(False)
         assert processes.sum(torch.tensor([rank + 1.0])).tolist() == [3.0]
@@ -116,7 +116,7 @@ def run_searches(rank, size, folder):
         on_epoch=lambda search: search.epoch == stops,
     )
     assert one.processes.size == size
-    save_checkpoint(folder / f"multi{size}{rank}", *one.checkpoint())
+    save_checkpoint(folder / f"multi{size}{rank}", *one.state())
     dist.destroy_process_group()
 
 

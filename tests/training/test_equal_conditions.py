@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_search import build, labelled, seeded
 
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.eigenvalue import dominant_eigenvalue
 from supernetnas.families.cells.search.methods import (
     DirichletSearch,
@@ -12,6 +12,7 @@ from supernetnas.families.cells.search.methods import (
     RandomSearch,
     SecondOrderSearch,
 )
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.training.batches import evaluate, frozen_batch_norm
 
 

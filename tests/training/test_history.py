@@ -12,10 +12,10 @@ IMAGES, LABELS = patterns(n_per_class=6)
 
 
 def test_a_fit_makes_the_columns_that_are_known():
-    settings = {"search_epochs": 2, "retrain_epochs": 1, "derivation": "perturbation"}
-    settings |= {"derivation_epochs": 0, "search_stopping": "eigenvalue"}
+    settings = {"search__epochs": 2, "retraining__epochs": 1, "derivation": "perturbation"}
+    settings |= {"search__derivation_epochs": 0, "search__stopping": "eigenvalue"}
     rows = tiny_classifier(**settings).fit(IMAGES, LABELS).history_
-    settings = {"search_method": "random_search", "search_epochs": 1, "retrain_epochs": 1}
+    settings = {"search": "random_search", "search__epochs": 1, "retraining__epochs": 1}
     rows += tiny_classifier(**settings).fit(IMAGES, LABELS).history_
     assert {row["stage"] for row in rows} == {"search", "derive", "retrain"}
     assert set().union(*rows) == set(HistoryRow.__annotations__)

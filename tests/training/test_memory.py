@@ -13,6 +13,7 @@ from supernetnas.families.cells.partial import PartialSupernet
 from supernetnas.families.cells.paths import path_scores
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.training.batches import seeded_modules
+from supernetnas.training.execution import Execution
 from supernetnas.training.memory import explained_memory_error, saved_bytes
 
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -38,7 +39,7 @@ def test_checkpointing_changes_nothing_but_the_memory(space, merged):
     once = build(space)
     again = copy.deepcopy(once)
     once.merged = again.merged = merged
-    again.checkpointed = True
+    again.execution = Execution("float32", checkpointing=True)
     for _ in range(2):
         for a, b in zip(gradients(once), gradients(again), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
@@ -59,7 +60,7 @@ def test_checkpointing_of_other_searches(kind):
     if kind == "partial":
         once = PartialSupernet(once, 4, tuple(torch.zeros(14) for _ in range(2))).double()
     again = copy.deepcopy(once)
-    again.checkpointed = True
+    again.execution = Execution("float32", checkpointing=True)
 
     def scores(net):
         return net(X) if kind == "partial" else path_scores(net, X, choices)
@@ -83,7 +84,7 @@ def test_checkpointing_of_a_network():
     with seeded_modules(0):
         once = Network(NetworkConfig(genotype, 4, 3, 3, 3)).double()
     again = copy.deepcopy(once)
-    again.checkpointed = True
+    again.execution = Execution("float32", checkpointing=True)
     for a, b in zip(gradients(once), gradients(again), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
     for a, b in zip(once.buffers(), again.buffers(), strict=True):
@@ -91,7 +92,7 @@ def test_checkpointing_of_a_network():
 
 
 def test_a_fit_with_checkpointing():
-    settings = {"search_epochs": 2, "retrain_epochs": 2, "search_perturbation": "adversarial"}
+    settings = {"search__epochs": 2, "retraining__epochs": 2, "search__perturbation": "adversarial"}
     one, other = (
         tiny_classifier(gradient_checkpointing=value, **settings).fit(IMAGES, LABELS)
         for value in (True, False)

@@ -10,13 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells import fused
 from supernetnas.families.cells.network import Network, NetworkConfig
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.budget import Budget, network_cost
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, seeded_modules
-from supernetnas.training.devices import resolve_precision
+from supernetnas.training.execution import Execution
 
 CPU = torch.device("cpu")
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -38,7 +39,13 @@ def labelled(device="cpu", seed=1):
 def search(space="s1", device="cpu", cells=3, **settings):
     with seeded_modules(0):
         supernet = CellSupernet(SupernetConfig(space, 4, cells, (8, 8), 3, 3))
-    supernet.to(device, memory_format=torch.channels_last)
+    execution = {
+        name: settings.pop(name)
+        for name in ("precision", "compile", "checkpointing")
+        if name in settings
+    }
+    supernet.place(torch.device(device), Execution(**{"precision": "float32", **execution}))
+    supernet.to(memory_format=torch.channels_last)
     settings = SearchSettings(**{"epochs": 1, "batch_size": 6, **settings})
     budget = Budget(network_cost(space, 4, cells, (3, 8, 8), 3), max_parameters=9000)
     data = labelled(device), labelled(device, 2)
@@ -47,8 +54,8 @@ def search(space="s1", device="cpu", cells=3, **settings):
 
 class TestPrecision:
     def test_the_default_on_a_cpu(self):
-        assert resolve_precision("auto", CPU) == "float32"
-        assert resolve_precision("bfloat16", CPU) == "bfloat16"
+        assert Execution().on(CPU).precision == "float32"
+        assert Execution("bfloat16").on(CPU).precision == "bfloat16"
 
     @pytest.mark.parametrize("perturbation", PERTURBATIONS)
     def test_a_search_in_bfloat16(self, perturbation):
@@ -84,10 +91,10 @@ class TestPrecision:
         assert F.cosine_similarity(*found, dim=0) > 0.98
 
     def test_a_fit_in_bfloat16(self):
-        settings = {"retrain_epochs": 4, "precision": "bfloat16"}
+        settings = {"retraining__epochs": 4, "precision": "bfloat16"}
         clf = tiny_classifier(**settings).fit(IMAGES, LABELS)
         assert {p.dtype for p in clf.network_.parameters()} == {torch.float32}
-        full = tiny_classifier(retrain_epochs=4).fit(IMAGES, LABELS)
+        full = tiny_classifier(retraining__epochs=4).fit(IMAGES, LABELS)
         losses = [one.history_[1]["train_loss"] for one in (clf, full)]
         assert losses[0] != losses[1]
         assert losses[0] == pytest.approx(losses[1], rel=0.1)
@@ -113,7 +120,7 @@ class TestCompile:
 
     def test_a_supernet(self):
         nets = [search().supernet for _ in range(2)]
-        nets[1].compiled = True
+        nets[1].place(CPU, Execution("float32", compile=True))
         images = labelled().images.clean(torch.arange(18))
         for n in (18, 17, 12):
             found = []
@@ -139,7 +146,7 @@ class TestCompile:
             return run
 
         monkeypatch.setattr(fused, "_BACKEND", backend)
-        one = search(cells=8, compile=True, gradient_checkpointing=checkpointing, epochs=2)
+        one = search(cells=8, compile=True, checkpointing=checkpointing, epochs=2)
         plain = search(cells=8, epochs=2)
         calls = []
         one.supernet.stem.register_forward_hook(lambda *_: calls.append(None))
@@ -156,7 +163,7 @@ class TestCompile:
         images = labelled().images.clean(torch.arange(18))
         with torch.inference_mode():
             expected = network(images)
-            network.compiled = True
+            network.execution = Execution("float32", compile=True)
             torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -211,7 +218,7 @@ class TestGpu:
                 one._weight_step(index, 0.1)
 
     def test_a_fit(self):
-        clf = tiny_classifier(device="cuda", search_epochs=2).fit(IMAGES, LABELS)
+        clf = tiny_classifier(device="cuda", search__epochs=2).fit(IMAGES, LABELS)
         assert clf.score(IMAGES, LABELS) > 0.5
 
     def test_retraining_after_a_checkpoint(self, tmp_path):

@@ -33,6 +33,7 @@ from supernetnas.training.batches import (
     seeded_modules,
     stratified_split,
 )
+from supernetnas.training.execution import FLOAT32, Execution
 
 
 def seeded(seed=0):
@@ -458,28 +459,30 @@ class TestRetrain:
             results.append(net[2].seen[0])
         assert not torch.equal(*results)
 
-    @pytest.mark.parametrize("setting", ["compile", "gradient_checkpointing"])
+    @pytest.mark.parametrize("setting", ["compile", "checkpointing"])
     def test_a_setting_without_effect_is_refused(self, setting):
-        settings = RetrainSettings(epochs=1, batch_size=6, **{setting: True})
+        settings, execution = RetrainSettings(epochs=1, batch_size=6), Execution(**{setting: True})
         with pytest.raises(
             ValueError, match=f"{setting}=True would have no effect on a Sequential"
         ):
-            retrain(plain_network(nn.Identity()), labelled(12), settings, seeded())
+            retrain(
+                *(plain_network(nn.Identity()), labelled(12), settings, seeded()),
+                execution=execution,
+            )
 
     def test_a_network_of_others_is_told_how_to_run(self):
         class Told(nn.Sequential):
-            compiled = checkpointed = False
+            execution = FLOAT32
 
             def forward(self, x):
-                seen.append((self.compiled, self.checkpointed))
+                seen.append(self.execution)
                 return super().forward(x)
 
         seen, net = [], Told(*plain_network(nn.Identity()))
-        settings = RetrainSettings(1, 12, compile=True, gradient_checkpointing=True)
-        retrain(net, labelled(12), settings, seeded())
-        assert seen == [(True, True)]
-        assert not net.compiled
-        assert not net.checkpointed
+        execution = Execution("bfloat16", compile=True, checkpointing=True)
+        retrain(net, labelled(12), RetrainSettings(1, 12), seeded(), execution=execution)
+        assert seen == [execution]
+        assert net.execution == FLOAT32
 
     def test_no_batch_of_one(self):
         """Five images in batches of four: the last would be alone, without statistics."""

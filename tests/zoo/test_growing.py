@@ -72,7 +72,7 @@ def test_the_signature_of_a_fit_is_small(fitted):
 
 def test_a_fit_without_a_signature_needs_the_images(zoo):
     images, labels = patterns()
-    clf = tiny_classifier(zoo, "multi", retrain_epochs=1, embedder=EMBEDDER).fit(images, labels)
+    clf = tiny_classifier(zoo, "multi", retraining__epochs=1, embedder=EMBEDDER).fit(images, labels)
     assert clf.signature_ is None
     with pytest.raises(ValueError, match=r"strategy='multi' makes no signature.*X=X, y=y"):
         zoo.add(clf, name="again")
@@ -83,7 +83,7 @@ def test_a_fit_without_a_signature_needs_the_images(zoo):
     assert "again" not in zoo
     source = zoo.add(clf, name="again", X=images, y=labels)
     assert source.provenance["started_from"] == "both"
-    other = tiny_classifier(zoo, "ot", retrain_epochs=1).fit(images, labels)
+    other = tiny_classifier(zoo, "ot", retraining__epochs=1).fit(images, labels)
     assert other.source_ == "again" and other.distances_["again"] < 1e-6
 
 

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ...training.execution import FLOAT32
 from ..module_types import ModuleListOf
 from .fused import State, checkpointed, compiled_cell, count_batch, fused_network_cell
 from .genotype import Genotype
@@ -120,15 +121,13 @@ class Network(nn.Module):
     fused : bool
         As in `supernetnas.families.cells.supernet.CellSupernet`: the faster form of the same
         function.
-    compiled : bool
-        Whether the cells of that form are compiled by `torch.compile`; False by default.
-    checkpointed : bool
-        As in `supernetnas.families.cells.supernet.CellSupernet`: less memory for more time.
+    execution : Execution
+        How the cells of that form run; float32, and neither compiled nor computed again, by
+        default.
     """
 
     fused = True
-    compiled = False
-    checkpointed = False
+    execution = FLOAT32
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -152,8 +151,8 @@ class Network(nn.Module):
                 before_last, last = last, cell(before_last, last)
             return last.mean(dim=(2, 3))
         before_last = last = State(self.stem(x))
-        run = compiled_cell if self.compiled else fused_network_cell
-        if self.checkpointed:
+        run = compiled_cell if self.execution.compiled else fused_network_cell
+        if self.execution.checkpointing:
             run = partial(checkpointed, run)
         for cell in self.cells:
             before_last, last = last, run(cell, before_last, last)

@@ -188,6 +188,7 @@ class PartialSupernet(CellSupernet):
         self._origin = [copy.deepcopy(supernet)]  # in a list: no module of this one
         source = copy.deepcopy(supernet)
         self.config, self.reductions = source.config, source.reductions
+        self.execution = source.execution
         self.stem, self.classifier = source.stem, source.classifier
         self.cells = ModuleListOf(
             PartialCell(cell, source.space.edges(reduction), reduction, partial)
@@ -259,7 +260,7 @@ class PartialSupernet(CellSupernet):
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             kind = int(reduction)
             run = bound(cell, edge_weights=edges[kind], kept=self._kept[kind])
-            if self.checkpointed:
+            if self.execution.checkpointing:
                 run = bound(recomputed, cell, run)
             before_last, last = last, run(before_last, last, weights[kind])
         return last.mean(dim=(2, 3))

@@ -57,7 +57,7 @@ def path_scores(
     for cell, reduction in zip(supernet.cells, supernet.reductions, strict=True):
         of_kind = () if weights is None else (weights[int(reduction)],)
         run = partial(_cell, choices[int(reduction)])
-        if supernet.checkpointed:
+        if supernet.execution.checkpointing:
             run = partial(checkpointed, run)
         before_last, last = last, run(cell, before_last, last, *of_kind)
     return supernet.classifier(last.value.mean(dim=(2, 3)))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ...training.devices import placed
+from ...training.execution import FLOAT32, Execution
 from ..module_types import ModuleListOf
 from .fixed_images import FixedImages
 from .fused import State, checkpointed, compiled_cell, count_batch, fused_cell
@@ -188,11 +189,9 @@ class CellSupernet(nn.Module):
     merged : bool or None
         Which of two rewrites: the one that launches few kernels, for GPUs, or the one that moves
         little memory, for CPUs. None (the default) chooses by the device of the images.
-    compiled : bool
-        Whether the rewritten cells are compiled by `torch.compile`; False by default.
-    checkpointed : bool
-        Whether the rewritten cells are computed again in the backward pass instead of keeping what
-        they computed: less memory for more time; False by default.
+    execution : Execution
+        How the rewritten cells run: whether they are compiled, or computed again in the backward
+        pass. `place` sets it; float32 and neither of the two by default.
     """
 
     alphas_normal: nn.Parameter
@@ -201,8 +200,7 @@ class CellSupernet(nn.Module):
     mask_reduce: Tensor
     fused = True
     merged: bool | None = None
-    compiled = False
-    checkpointed = False
+    execution = FLOAT32
 
     def __init__(self, config: SupernetConfig) -> None:
         super().__init__()
@@ -283,11 +281,11 @@ class CellSupernet(nn.Module):
             for cell, reduction in zip(self.cells, self.reductions, strict=True):
                 before_last, last = last, cell(before_last, last, weights[int(reduction)])
             return last.mean(dim=(2, 3))
-        statistics, run = Statistics(), compiled_cell if self.compiled else fused_cell
+        statistics, run = Statistics(), compiled_cell if self.execution.compiled else fused_cell
         if self._merges(x.device):
             run, x = partial(merged_cell, statistics=statistics), x.contiguous()
         before_last = last = State(self.stem(x))
-        if self.checkpointed:
+        if self.execution.checkpointing:
             run = partial(checkpointed, run)
         for cell, reduction in zip(self.cells, self.reductions, strict=True):
             before_last, last = last, run(cell, before_last, last, weights[int(reduction)])
@@ -315,7 +313,9 @@ class CellSupernet(nn.Module):
         callable
             Takes operation weights, as `forward` does.
         """
-        if not self.fused or self.compiled or self.checkpointed or self._merges(images.device):
+        execution = self.execution
+        plain = not self.fused or execution.compiled or execution.checkpointing
+        if plain or self._merges(images.device):
             return partial(self, images)
         return FixedImages(self, images)
 
@@ -348,14 +348,22 @@ class CellSupernet(nn.Module):
             cells.append(tuple(nodes))
         return Genotype(self.config.space, *cells)
 
-    def place(self, device: torch.device) -> CellSupernet:
-        """Move to a device, in the memory format in which the cells run there; returns itself."""
+    def place(self, device: torch.device, execution: Execution = FLOAT32) -> CellSupernet:
+        """Move to a device, in the memory format in which the cells run there; returns itself.
+
+        Parameters
+        ----------
+        device : torch.device
+        execution : Execution
+            How the supernet runs there.
+        """
+        self.execution = execution.on(device)
         layout = torch.contiguous_format if self._merges(device) else torch.channels_last
         return placed(self, device, layout)
 
     def _merges(self, device: torch.device) -> bool:
         wanted = device.type == "cuda" if self.merged is None else self.merged
-        return wanted and not self.compiled and all(map(can_merge, self.cells))
+        return wanted and not self.execution.compiled and all(map(can_merge, self.cells))
 
     def replace_head(self, n_classes: int) -> None:
         """Put a new, randomly initialised classifier of ``n_classes`` outputs."""

@@ -7,6 +7,7 @@ from tiny_cells import LAYOUTS, SPACES, assert_near, images, pair
 
 from supernetnas.families.cells.fixed_images import FixedImages
 from supernetnas.training.batches import frozen_batch_norm, held_constant
+from supernetnas.training.execution import Execution
 
 
 def scores_and_gradients(function, weights, seed_noise):
@@ -47,10 +48,17 @@ def test_scores_and_gradients_are_those_of_the_plain_definition(space, cells, la
                 assert_near(a, e)
 
 
-@pytest.mark.parametrize("attribute", ["compiled", "checkpointed", "merged"])
-def test_other_paths_compute_everything(attribute):
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("execution", Execution(compile=True)),
+        ("execution", Execution(checkpointing=True)),
+        ("merged", True),
+    ],
+)
+def test_other_paths_compute_everything(attribute, value):
     _, fused = pair("s1")
-    setattr(fused, attribute, True)
+    setattr(fused, attribute, value)
     assert not isinstance(fused.scores_of(images(2, 3, 8, 8)), FixedImages)
 
 

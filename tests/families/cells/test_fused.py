@@ -14,7 +14,8 @@ from supernetnas.families.cells.fused import (
     weighted,
 )
 from supernetnas.families.cells.operations import Pool, make_operation
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm
 from supernetnas.training.memory import saved_bytes

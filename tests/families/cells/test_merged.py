@@ -10,8 +10,9 @@ from tiny_cells import assert_near, gradients, images, pair
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells import merged
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.methods import make_search
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
@@ -99,9 +100,7 @@ def test_twin_pools_after_a_search_along_single_paths(space, method):
     data = LabelledImages(tensors, torch.arange(12) % 3)
     settings = SearchSettings(epochs=2, batch_size=4, learning_rate=0.05)
     generator = torch.Generator().manual_seed(0)
-    make_search(
-        *(method, "plateau", plain, data, data), settings=settings, generator=generator
-    ).run()
+    make_search(*(method, plain, data, data), settings=settings, generator=generator).run()
     other, x = copy.deepcopy(plain).eval(), images(4, 3, 8, 9)
     plain.fused, other.merged = False, True
     with torch.no_grad():

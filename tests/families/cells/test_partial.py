@@ -12,8 +12,8 @@ from supernetnas.families.cells.partial import (
     active_channels,
     channel_shuffle,
 )
-from supernetnas.families.cells.search.bilevel import SearchSettings
 from supernetnas.families.cells.search.methods import PartialChannelSearch
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.training.batches import seeded_modules
 

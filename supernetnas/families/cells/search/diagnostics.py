@@ -18,7 +18,6 @@ from ..supernet import CellSupernet
 __all__ = [
     "SearchCollapseWarning",
     "genotype_agreement",
-    "unchanged_epochs",
     "warn_of_collapse",
 ]
 
@@ -50,16 +49,6 @@ def genotype_agreement(genotype: Genotype, earlier: Sequence[Genotype], window: 
     edges = _edges(genotype)
     shares = [len(edges & _edges(other)) / len(edges) for other in earlier[-window:]]
     return sum(shares) / len(shares)
-
-
-def unchanged_epochs(genotypes: Sequence[Genotype]) -> int:
-    """How many epochs the last genotype has been the same for."""
-    count = 0
-    for genotype in reversed(genotypes[:-1]):
-        if genotype != genotypes[-1]:
-            break
-        count += 1
-    return count
 
 
 def warn_of_collapse(

@@ -20,15 +20,18 @@ Deviations from the authors' code:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....search.stopping import EigenvalueRise
 from ....training.batches import LabelledImages
 from ..partial import PartialSupernet
 from ..supernet import CellSupernet
-from .bilevel import BilevelSearch, SearchSettings
+from .bilevel import BilevelSearch
+from .weight_training import SearchSettings
 
 __all__ = ["DirichletSearch", "dirichlet_sample"]
 
@@ -99,6 +102,7 @@ class DirichletSearch(BilevelSearch):
 
     def before_epoch(self) -> None:
         """Enter the next stage when its time has come."""
+        super().before_epoch()
         while self.stage < self._stage_of(self.epoch):
             self._enter(self.stage + 1)
         # The same draws for all epochs, so that these can be compared.
@@ -118,7 +122,7 @@ class DirichletSearch(BilevelSearch):
         """Scores under drawn operation weights, with gradients of the alphas."""
         return self.scores(images, self._draw())
 
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor = 0.0) -> Tensor:
         """Scores under drawn operation weights."""
         with torch.no_grad():
             weights = self._draw()
@@ -163,19 +167,18 @@ class DirichletSearch(BilevelSearch):
         for weight in self.supernet.weight_parameters():
             if weight in old.state:
                 self.weight_optimizer.state[weight] = old.state[weight]
-        if isinstance(self.stopping, EigenvalueRise):
-            self.stopping.restart()
+        self.stopping.reshaped()
 
-    def checkpoint(self) -> tuple[dict[str, Tensor], dict]:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As in `BilevelSearch`, with the stage and the operations that are left."""
-        tensors, state = super().checkpoint()
+        tensors, state = super().state()
         masks = dict(zip(("normal", "reduce"), self.supernet.operation_masks(), strict=True))
         tensors |= {f"mask.{kind}": mask.clone() for kind, mask in masks.items()}
         return tensors, state | {"stage": self.stage}
 
-    def restore(self, tensors: dict[str, Tensor], state: dict) -> None:
-        """Continue from what `checkpoint` returned."""
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned."""
         while self.stage < state["stage"]:
             self._enter(self.stage + 1)
         self.supernet.mask_operations(tensors["mask.normal"], tensors["mask.reduce"])
-        super().restore(tensors, state)
+        super().load_state(tensors, state)

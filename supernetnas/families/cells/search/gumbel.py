@@ -80,7 +80,7 @@ class GumbelSearch(BilevelSearch):
         weights, choices = self._draw()
         return self.path_scores(images, choices, weights)
 
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor = 0.0) -> Tensor:
         """Scores of drawn operations."""
         with torch.no_grad():
             _, choices = self._draw()

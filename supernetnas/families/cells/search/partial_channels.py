@@ -14,7 +14,8 @@ from ....training.batches import LabelledImages
 from ..partial import PartialSupernet
 from ..space import N_EDGES
 from ..supernet import CellSupernet
-from .bilevel import BilevelSearch, SearchSettings
+from .bilevel import BilevelSearch
+from .weight_training import SearchSettings
 
 __all__ = ["PartialChannelSearch"]
 

@@ -9,13 +9,11 @@ import torch
 import torch.nn.functional as F
 from tiny_search import Doubles, assert_same_state, build, labelled, search, seeded
 
-from supernetnas.families.cells.search.bilevel import (
-    BilevelSearch,
-    Plateau,
-    SearchSettings,
-    random_perturbation,
-)
+from supernetnas.families.cells.search.bilevel import BilevelSearch
+from supernetnas.families.cells.search.perturbation import random_perturbation
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.images.augmentation import ImageTensors
+from supernetnas.search.stopping import Plateau
 from supernetnas.training.batches import (
     LabelledImages,
     Stopwatch,
@@ -206,41 +204,35 @@ class TestReproducibility:
     def test_a_resumed_search_equals_an_uninterrupted_one(self, space, layout, tmp_path):
         def start(seed):
             net = build(space, seed=seed).to(memory_format=layout)
-            return search(net, seed=seed, epochs=3, patience=20)
+            return search(net, seed=seed, epochs=3, stopping=Plateau(20))
 
         whole, first = start(0), start(0)
         whole.run()
         first.run(on_epoch=lambda one: one.epoch == 1)
-        save_checkpoint(tmp_path / "checkpoint", *first.checkpoint())
+        save_checkpoint(tmp_path / "checkpoint", *first.state())
         second = start(7)
-        second.restore(*load_checkpoint(tmp_path / "checkpoint"))
+        second.load_state(*load_checkpoint(tmp_path / "checkpoint"))
         assert second.epoch == 1
         second.run()
         assert_same_state(whole, second)
-        assert second.plateau == whole.plateau
-
-    def test_a_checkpoint_from_before_the_noise_was_saved(self):
-        one = search()
-        tensors, state = one.checkpoint()
-        del tensors["noise"]
-        search(seed=5).restore(tensors, state)
+        assert second.stopping == whole.stopping
 
 
 class TestEnd:
     def test_plateau(self):
         plateau = Plateau(patience=2, min_delta=0.1)
-        assert [plateau.update(s) for s in (0.5, 0.65, 0.7, 0.76, 0.8, 0.8)] == [
+        assert [plateau.add(s) for s in (0.5, 0.65, 0.7, 0.76, 0.8, 0.8)] == [
             *(False, False, False, False, False, True)
         ]
         assert plateau.best == 0.76
 
     def test_no_patience_never_stops(self):
         plateau = Plateau(patience=None)
-        assert not any(plateau.update(0.5) for _ in range(100))
+        assert not any(plateau.add(0.5) for _ in range(100))
 
     def test_the_search_stops_on_its_plateau(self):
-        one = search(epochs=9, patience=2, learning_rate=0.0, final_learning_rate=0.0)
-        one.run_epoch = lambda: {"validation_accuracy": 0.5}
+        one = search(epochs=9, stopping=Plateau(2))
+        one.run_epoch = lambda: one.history.append({"validation_accuracy": 0.5})
         calls = []
         one.run(on_epoch=lambda one: calls.append(1))
         assert len(calls) == 3
@@ -281,7 +273,7 @@ def test_it_learns(perturbation):
         parts.append(LabelledImages(ImageTensors(pixels, torch.zeros(3), torch.ones(3)), labels))
     settings = SearchSettings(
         epochs=8, batch_size=8, learning_rate=0.1, alpha_learning_rate=0.01,
-        perturbation=perturbation, patience=None,
+        perturbation=perturbation,
     )  # fmt: skip
     one = BilevelSearch(build("s2", classes=2), *parts, settings, seeded())
     rows = one.run(on_epoch=lambda one: one.history[-1]["validation_accuracy"] == 1.0)

@@ -9,8 +9,9 @@ from tiny import patterns, tiny_classifier
 
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.network import Network, NetworkConfig
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.budget import Budget, _undominated, network_cost
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.space import get_space
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import ImageTensors
@@ -259,7 +260,7 @@ def test_the_alpha_step_lowers_the_expected_cost():
     for budget in (None, Budget(cost, None, 3000)):
         with seeded_modules(0):
             supernet = CellSupernet(SupernetConfig("s2", 4, 3, (8, 8), 3, 3))
-        settings = SearchSettings(epochs=4, batch_size=6, alpha_learning_rate=0.1)
+        settings = SearchSettings(epochs=4, batch_size=6, search__alpha_learning_rate=0.1)
         search = BilevelSearch(
             supernet, data, data, settings, torch.Generator().manual_seed(0), budget=budget
         )
@@ -272,9 +273,9 @@ IMAGES, LABELS = patterns()
 
 
 def test_a_fit_keeps_its_budget(tiny_zoo):
-    free = tiny_classifier(tiny_zoo, "multi", retrain_epochs=1).fit(IMAGES, LABELS)
+    free = tiny_classifier(tiny_zoo, "multi", retraining__epochs=1).fit(IMAGES, LABELS)
     limits = {"max_macs": int(0.9 * free.n_macs_), "max_parameters": int(0.92 * free.n_parameters_)}
-    clf = tiny_classifier(tiny_zoo, "multi", retrain_epochs=1, **limits).fit(IMAGES, LABELS)
+    clf = tiny_classifier(tiny_zoo, "multi", retraining__epochs=1, **limits).fit(IMAGES, LABELS)
     assert clf.n_macs_ <= limits["max_macs"]
     assert clf.n_parameters_ <= limits["max_parameters"]
     assert clf.genotype_ != free.genotype_

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_search import build, labelled, search, seeded
 
-from supernetnas.families.cells.search.bilevel import SearchSettings
 from supernetnas.families.cells.search.methods import PartialChannelSearch, PerturbationDerivation
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.training.batches import Stopwatch, evaluate, frozen_batch_norm
 
 

@@ -11,9 +11,9 @@ from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.search.diagnostics import (
     SearchCollapseWarning,
     genotype_agreement,
-    unchanged_epochs,
     warn_of_collapse,
 )
+from supernetnas.search.stopping import unchanged_epochs
 
 SKIP, SEP = "skip_connect", "sep_conv_3x3"
 
@@ -88,13 +88,13 @@ def test_no_collapse(skips, lead, cells):
 def test_rows_of_the_history():
     one = search(space="s2")
     rows = one.run()
-    assert len(one.genotypes) == 3
+    assert len(one.architectures) == 3
     expected = [
-        genotype_agreement(one.genotypes[1], one.genotypes[:1]),
-        genotype_agreement(one.genotypes[2], one.genotypes[:2]),
+        genotype_agreement(one.architectures[1], one.architectures[:1]),
+        genotype_agreement(one.architectures[2], one.architectures[:2]),
     ]
     assert [row["genotype_agreement"] for row in rows] == expected
-    tensors, state = one.checkpoint()
+    tensors, state = one.state()
     other = search(space="s2", seed=4)
-    other.restore(tensors, state)
-    assert other.genotypes == one.genotypes
+    other.load_state(tensors, state)
+    assert other.architectures == one.architectures

@@ -4,9 +4,9 @@ import pytest
 import torch
 from tiny_search import assert_same_state, build, labelled, seeded
 
-from supernetnas.families.cells.search.bilevel import SearchSettings
 from supernetnas.families.cells.search.dirichlet import dirichlet_sample
 from supernetnas.families.cells.search.methods import DirichletSearch
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.training.batches import load_checkpoint, save_checkpoint
 
 
@@ -105,8 +105,8 @@ class TestStages:
         whole, first, second = search("s3", cells=1), search("s3", cells=1), search("s3", 7, 1)
         whole.run()
         first.run(on_epoch=lambda one: one.epoch == at)
-        save_checkpoint(tmp_path / "checkpoint", *first.checkpoint())
-        second.restore(*load_checkpoint(tmp_path / "checkpoint"))
+        save_checkpoint(tmp_path / "checkpoint", *first.state())
+        second.load_state(*load_checkpoint(tmp_path / "checkpoint"))
         second.run()
         assert_same_state(whole, second)
 

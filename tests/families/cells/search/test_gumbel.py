@@ -9,9 +9,9 @@ from tiny_cells import MIXED
 from tiny_search import build, labelled, seeded
 
 from supernetnas.families.cells.paths import choices_of, path_scores
-from supernetnas.families.cells.search.bilevel import SearchSettings
 from supernetnas.families.cells.search.gumbel import gumbel_sample, temperature
 from supernetnas.families.cells.search.methods import GumbelSearch
+from supernetnas.families.cells.search.weight_training import SearchSettings
 
 
 def search(space="s1", **settings):

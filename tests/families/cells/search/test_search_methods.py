@@ -10,9 +10,9 @@ from tiny import patterns, tiny_classifier
 from tiny_search import assert_same_state, build, labelled, seeded
 
 from supernetnas import SupernetTransferClassifier
-from supernetnas.families.cells.search.bilevel import SearchSettings
 from supernetnas.families.cells.search.diagnostics import SearchCollapseWarning
 from supernetnas.families.cells.search.methods import SEARCH_METHODS, make_search
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -20,7 +20,7 @@ IMAGES, LABELS = patterns(n_per_class=6)
 
 def quick(zoo=None, strategy="scratch", **parameters):
     """A classifier that does a little of everything."""
-    settings = {"retrain_epochs": 1, "search_epochs": 2, "batch_size": 12}
+    settings = {"retraining__epochs": 1, "search__epochs": 2, "batch_size": 12}
     if strategy == "scratch":
         settings["n_cells"] = 1
     return tiny_classifier(zoo, strategy, **{**settings, **parameters})
@@ -28,7 +28,7 @@ def quick(zoo=None, strategy="scratch", **parameters):
 
 @pytest.mark.parametrize("method", SEARCH_METHODS)
 def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
-    clf = quick(tiny_zoo, "bars", search_method=method).fit(IMAGES, LABELS)
+    clf = quick(tiny_zoo, "bars", search=method).fit(IMAGES, LABELS)
     assert clf.source_ == "bars"
     stages = [row["stage"] for row in clf.history_]
     searched = {"random": 0, "random_search": 2}.get(method, 2)
@@ -50,21 +50,21 @@ def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
 
 def test_methods_differ_and_repeat(tiny_zoo):
     def fitted(method, **parameters):
-        clf = quick(tiny_zoo, "bars", search_method=method, **parameters)
+        clf = quick(tiny_zoo, "bars", search=method, **parameters)
         return clf.fit(IMAGES, LABELS).predict_proba(IMAGES)
 
     results = {method: fitted(method) for method in ("darts", "drnas", "gdas", "random")}
     assert np.array_equal(results["gdas"], fitted("gdas"))
     values = [result.tobytes() for result in results.values()]
     assert len(set(values)) == len(values)
-    sdarts = [fitted("sdarts", search_perturbation=p).tobytes() for p in ("none", "random")]
+    sdarts = [fitted("sdarts", search__perturbation=p).tobytes() for p in ("none", "random")]
     assert sdarts[0] == values[0]  # DARTS
     assert sdarts[1] != values[0]
 
 
 def test_other_methods_are_not_perturbed(tiny_zoo):
     results = [
-        quick(tiny_zoo, "bars", search_method="pc_darts", search_perturbation=perturbation)
+        quick(tiny_zoo, "bars", search="pc_darts", search__perturbation=perturbation)
         .fit(IMAGES, LABELS)
         .predict_proba(IMAGES)
         for perturbation in ("random", "none")
@@ -74,10 +74,10 @@ def test_other_methods_are_not_perturbed(tiny_zoo):
 
 def test_grid_search_over_methods_and_derivations():
     grid = GridSearchCV(
-        quick(search_epochs=1, derivation_epochs=0),
+        quick(search__epochs=1, search__derivation_epochs=0),
         [
-            {"search_method": list(SEARCH_METHODS)},
-            {"derivation": ["perturbation"], "search_stopping": ["settled", "eigenvalue"]},
+            {"search": list(SEARCH_METHODS)},
+            {"derivation": ["perturbation"], "search__stopping": ["settled", "eigenvalue"]},
         ],
         cv=2,
         error_score="raise",
@@ -87,7 +87,7 @@ def test_grid_search_over_methods_and_derivations():
 
 
 def test_derivation_by_perturbation():
-    clf = quick(derivation="perturbation", derivation_epochs=1, search_epochs=1).fit(IMAGES, LABELS)
+    clf = quick(derivation="perturbation", search__derivation_epochs=1, search__epochs=1).fit(IMAGES, LABELS)
     stages = [row["stage"] for row in clf.history_]
     assert stages == ["search"] + ["derive"] * 17 + ["retrain"]
 
@@ -100,23 +100,23 @@ def test_a_time_limit_cuts_the_derivation_short():
 
 def test_without_epochs_partial_methods_derive_too(tiny_zoo):
     for method in ("pc_darts", "drnas"):
-        clf = quick(tiny_zoo, "bars", search_method=method, search_epochs=0).fit(IMAGES, LABELS)
+        clf = quick(tiny_zoo, "bars", search=method, search__epochs=0).fit(IMAGES, LABELS)
         assert [row["stage"] for row in clf.history_] == ["retrain"]
 
 
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
-        ({"search_method": "enas"}, "'search_method' parameter .* must be one of 'sdarts'"),
-        ({"search_method": None}, "'search_method' parameter"),
-        ({"search_stopping": "early"}, "'search_stopping' parameter .* 'plateau', 'settled'"),
+        ({"search": "enas"}, "'search' parameter .* must be one of 'sdarts'"),
+        ({"search": None}, "'search' parameter"),
+        ({"search__stopping": "early"}, "'search__stopping' parameter .* 'plateau', 'settled'"),
         (
-            {"search_stopping": "eigenvalue", "search_method": "random_search"},
+            {"search__stopping": "eigenvalue", "search": "random_search"},
             "'random_search' does not train",
         ),
         ({"derivation": "max"}, "'derivation' parameter .* 'argmax', 'perturbation'"),
-        ({"derivation_epochs": -1}, "derivation_epochs == -1, must be >= 0"),
-        ({"strategy": "oracle", "search_method": "random"}, "search_method must not be 'random'"),
+        ({"search__derivation_epochs": -1}, "search__derivation_epochs == -1, must be >= 0"),
+        ({"strategy": "oracle", "search": "random"}, "search must not be 'random'"),
     ],
 )
 def test_parameters_are_checked(parameters, text):
@@ -139,7 +139,7 @@ def test_a_collapsed_search_warns(tiny_zoo, monkeypatch):
         quick(tiny_zoo, "bars").fit(IMAGES, LABELS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        quick(tiny_zoo, "bars", search_method="random").fit(IMAGES, LABELS)
+        quick(tiny_zoo, "bars", search="random").fit(IMAGES, LABELS)
 
 
 @pytest.mark.parametrize("method", ["darts2", "pc_darts", "gdas", "random_search"])
@@ -147,7 +147,6 @@ def test_resumed(method):
     def start(seed):
         return make_search(
             method,
-            "plateau",
             build(cells=1, seed=seed),
             labelled(),
             labelled(seed=2),
@@ -158,6 +157,6 @@ def test_resumed(method):
     whole, first, second = start(0), start(0), start(7)
     whole.run()
     first.run(on_epoch=lambda one: one.epoch == 1)
-    second.restore(*first.checkpoint())
+    second.load_state(*first.state())
     second.run()
     assert_same_state(whole, second)

@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from tiny_search import Doubles, build, labelled, search, seeded
 from torch.func import functional_call
 
-from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.methods import SecondOrderSearch
 from supernetnas.families.cells.search.second_order import unrolled_gradients
+from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.training.batches import frozen_batch_norm
 
 

@@ -19,14 +19,15 @@ import math
 import torch
 from torch import Tensor
 
-from ..families.cells.genotype import Genotype
-from ..families.cells.paths import choices_of
-from ..families.cells.search.bilevel import BilevelSearch
-from ..families.cells.space import N_NODES, SearchSpace
-from ..training.batches import Stopwatch, evaluate, frozen_batch_norm
-from ..training.history import HistoryRow
+from ....search.loop import SearchLoop
+from ....training.batches import Stopwatch, evaluate, frozen_batch_norm
+from ..genotype import Genotype
+from ..paths import choices_of
+from ..space import N_NODES, SearchSpace
+from ..supernet import CellSupernet
+from .weight_training import WeightTraining
 
-__all__ = ["RandomArchitecture", "RandomSearch", "random_genotype"]
+__all__ = ["RandomChoice", "SharedWeightsSearch", "random_genotype"]
 
 
 def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
@@ -49,19 +50,31 @@ def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
     return Genotype(space.name, *cells)
 
 
-class RandomArchitecture(BilevelSearch):
-    """No search at all: one random architecture."""
+class RandomChoice(SearchLoop):
+    """No search at all: one random architecture.
 
-    def run(self, **kwargs) -> list[HistoryRow]:
-        """Return the empty history; the supernet stays as it is."""
-        return self.history
+    Parameters
+    ----------
+    supernet : CellSupernet
+        Left as it is.
+    generator : torch.Generator
+        On the CPU.
+    """
+
+    supernet: CellSupernet
+
+    def __init__(self, supernet: CellSupernet, generator: torch.Generator) -> None:
+        super().__init__(supernet, 0, generator)
+        for _ in range(1 + (supernet.classifier.weight.device.type != "cpu")):
+            # One draw for each generator that other searches seed, so that they all derive alike.
+            torch.randint(2**31 - 1, (), generator=generator)
 
     def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
         """Draw the architecture."""
         return random_genotype(self.supernet.space, self.generator)
 
 
-class RandomSearch(BilevelSearch):
+class SharedWeightsSearch(WeightTraining):
     """Random search with weight sharing.
 
     Attributes
@@ -85,11 +98,7 @@ class RandomSearch(BilevelSearch):
             [random_genotype(space, generator) for _ in range(self.n_judges)]
         )
 
-    def alphas_frozen(self) -> bool:
-        """Whether the alphas rest: always, since nothing asks for them."""
-        return True
-
-    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor) -> Tensor:
+    def weight_scores(self, images: Tensor, labels: Tensor, radius: float | Tensor = 0.0) -> Tensor:
         """Scores of a random architecture."""
         return self._path(images, random_genotype(self.supernet.space, self.generator))
 

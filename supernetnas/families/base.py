@@ -1,0 +1,214 @@
+"""A family of supernets: everything that is particular to one kind, behind one face.
+
+A fit, a zoo and a saved classifier ask the family; none of them names one. A family is registered
+by its name, and imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar, Protocol
+
+from torch import nn
+
+from ..parameters import ParameterError, Parameters
+from ..search.limits import Limits
+from ..search.method import SearchMethod
+from ..search.protocols import Architecture
+
+__all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """What a network of a family wants to see.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width in pixels.
+    channels : int
+    mean, std : tuple of float or None
+        Of each channel, by which images are standardised; None is that of the images themselves.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.channels, *self.size
+
+
+class Config(Protocol):
+    """What a module of a family is built from: frozen and hashable.
+
+    Attributes
+    ----------
+    n_classes : int
+    """
+
+    n_classes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+
+
+class Family(Parameters):
+    """One kind of supernet. Its parameters are the sizes of one that starts from random weights.
+
+    Attributes
+    ----------
+    name : str
+        That it is registered under.
+    architecture_name : str
+        What people call an architecture of the family.
+    head, stem : str
+        How the names of the tensors begin that depend on the classes, and the name of the tensor
+        that depends on the channels of an image.
+    searches : mapping of str to callable
+        What makes each search method, by name; the first is what "auto" stands for.
+    """
+
+    name: ClassVar[str]
+    architecture_name: ClassVar[str]
+    head: ClassVar[str]
+    stem: ClassVar[str]
+    searches: ClassVar[Mapping[str, Any]]
+
+    def method(self, search: str | SearchMethod) -> SearchMethod:
+        """Return the search method that a name stands for, or the given one.
+
+        Raises
+        ------
+        ParameterError
+            If the family has no such method.
+        """
+        makers = dict(self.searches)
+        if isinstance(search, SearchMethod):
+            if search.name not in makers:
+                raise ParameterError(
+                    f"search={search!r} does not search supernets of the family {self.name!r}; it "
+                    f"has {', '.join(map(repr, makers))}."
+                )
+            return search
+        if search == "auto":
+            return next(iter(makers.values()))()
+        if search not in makers:
+            raise ParameterError(
+                f"The 'search' parameter must be one of {', '.join(map(repr, ('auto', *makers)))} "
+                f"or an object such as {next(iter(makers.values()))()!r}. Got {search!r} instead."
+            )
+        return makers[search]()
+
+    def input(
+        self, typical_size: tuple[int, int], channels: int, image_size: Any, config: Any = None
+    ) -> NetworkInput:
+        """Say what the network is to see.
+
+        Parameters
+        ----------
+        typical_size : tuple of int
+            Height and width of the images at hand.
+        channels : int
+            Of the images at hand.
+        image_size : int, tuple of int or "auto"
+            What the user wants.
+        config : Config, optional
+            Of the supernet to start from; None for one from random weights.
+        """
+        raise NotImplementedError
+
+    def config(self, seen: NetworkInput, n_classes: int) -> Any:
+        """Return the configuration of a supernet that starts from random weights."""
+        raise NotImplementedError
+
+    def read_config(self, data: Mapping[str, Any]) -> Any:
+        """Rebuild a supernet's configuration from plain values; ValueError if it is none."""
+        raise NotImplementedError
+
+    def adapted(self, config: Any, seen: NetworkInput, n_classes: int) -> Any:
+        """Return a source's configuration with the input and the classes of a target."""
+        raise NotImplementedError
+
+    def supernet(self, config: Any) -> Any:
+        """Build a supernet, of random weights that torch's global state decides."""
+        raise NotImplementedError
+
+    def warm_up_head(self, supernet: Any) -> None:
+        """Prepare a new head for a supernet whose other weights were transferred."""
+
+    def budget(self, config: Any, seen: NetworkInput, n_classes: int, limits: Limits) -> Any:
+        """Return what a search method keeps the limits with; None without limits.
+
+        Raises
+        ------
+        ValueError
+            If no network of the supernet keeps them; names the smallest cost.
+        """
+        raise NotImplementedError
+
+    def read_architecture(self, data: Mapping[str, Any]) -> Architecture:
+        """Rebuild an architecture from plain values; ValueError if it is none."""
+        raise NotImplementedError
+
+    def network_config(self, architecture: Any, supernet: Any, dropout: float) -> Any:
+        """Return the configuration of the network of an architecture of a supernet."""
+        raise NotImplementedError
+
+    def read_network_config(self, data: Mapping[str, Any]) -> Any:
+        """Rebuild a network's configuration from plain values; ValueError if it is none."""
+        raise NotImplementedError
+
+    def architecture(self, network_config: Any) -> Architecture:
+        """Return the architecture of a network."""
+        raise NotImplementedError
+
+    def network(self, config: Any) -> nn.Module:
+        """Build a network, of random weights that torch's global state decides."""
+        raise NotImplementedError
+
+    def inherit(self, network: Any, supernet: Any) -> float:
+        """Copy a supernet's weights into a network; returns the share that was inherited."""
+        raise NotImplementedError
+
+    def least_bytes(self, config: Any) -> int:
+        """Return fewer bytes than the file of a module can have, without building it."""
+        raise NotImplementedError
+
+    def unused(self, config: Any) -> list[str]:
+        """Say which of the chosen sizes a source's supernet does not have, a sentence each."""
+        return []
+
+    def describe(self, config: Any) -> dict[str, str]:
+        """Describe a supernet for people: what there is to say of it, by name."""
+        raise NotImplementedError
+
+
+_MODULES = {"cells": ("supernetnas.families.cells.family", "Cells")}
+
+
+def available_families() -> list[str]:
+    """Names of the families, the one that "auto" starts from first."""
+    return list(_MODULES)
+
+
+def get_family(name: str | Family) -> Family:
+    """Return the family of a name, or the given one.
+
+    Raises
+    ------
+    ValueError
+        If there is none of the name.
+    """
+    if isinstance(name, Family):
+        return name
+    if not isinstance(name, str) or name not in _MODULES:
+        raise ValueError(f"Unknown family {name!r}; known are {available_families()}.")
+    module, kind = _MODULES[name]
+    return getattr(import_module(module), kind)()

@@ -1,0 +1,189 @@
+"""The cells as a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ...parameters import NOTHING, AnyOf, Constraint, OneOf, ParameterError, Whole
+from ...search.limits import Limits
+from ..base import Family, NetworkInput
+from .genotype import Genotype
+from .network import Network, NetworkConfig, inherit_weights
+from .search.budget import Budget, network_cost
+from .search.methods import SEARCHES
+from .space import available_spaces
+from .supernet import CellSupernet, SupernetConfig
+
+__all__ = ["Cells"]
+
+_SMALLEST, _LARGEST = 8, 32  # side of an image under "auto"
+_SIDE = 4  # which sides are multiples of
+_MOST_CELLS = 1000
+
+
+class Cells(Family):
+    """Supernets of cells, with every operation on every edge (DARTS, S1 to S4).
+
+    Parameters
+    ----------
+    space : {"darts", "darts_no_none", "s1", "s2", "s3", "s4"}, default="s1"
+        Search space of a supernet that starts from random weights; a source brings its own.
+    init_channels : even int >= 2, default=16
+        Channels of its first cells; a source brings its own.
+    n_cells : int >= 1, default=5
+        Its cells; a source brings its own.
+    network_channels : even int >= 2 or None, default=None
+        Initial channels of the final network; None for those of the supernet. Where shapes
+        differ, weights start anew.
+    network_cells : int >= 1 or None, default=None
+        Cells of the final network; None for those of the supernet. More repeat the supernet's.
+    """
+
+    name = "cells"
+    architecture_name = "genotype"
+    head = "classifier."
+    stem = "stem.0.weight"
+    searches = SEARCHES
+    constraints: ClassVar[Mapping[str, Constraint]] = {
+        "space": OneOf(*available_spaces()),
+        "init_channels": Whole(2, even=True),
+        "n_cells": Whole(1),
+        "network_channels": AnyOf(Whole(2, even=True), NOTHING),
+        "network_cells": AnyOf(Whole(1), NOTHING),
+    }
+
+    def __init__(
+        self,
+        space="s1",
+        init_channels=16,
+        n_cells=5,
+        *,
+        network_channels=None,
+        network_cells=None,
+    ):
+        self.space = space
+        self.init_channels = init_channels
+        self.n_cells = n_cells
+        self.network_channels = network_channels
+        self.network_cells = network_cells
+
+    def input(
+        self,
+        typical_size: tuple[int, int],
+        channels: int,
+        image_size: Any,
+        config: SupernetConfig | None = None,
+    ) -> NetworkInput:
+        """Say what the network is to see: the images' own size within 8 to 32 pixels a side."""
+        if image_size == "auto":
+            sides = [min(max(side, _SMALLEST), _LARGEST) for side in typical_size]
+            height, width = (-(-side // _SIDE) * _SIDE for side in sides)
+        else:
+            height, width = np.broadcast_to(image_size, 2).tolist()
+        return NetworkInput((height, width), channels)
+
+    def config(self, seen: NetworkInput, n_classes: int) -> SupernetConfig:
+        """Return the configuration of a supernet that starts from random weights."""
+        return SupernetConfig(
+            *(self.space, int(self.init_channels), int(self.n_cells)),
+            *(seen.size, seen.channels, n_classes),
+        )
+
+    def read_config(self, data: Mapping[str, Any]) -> SupernetConfig:
+        """Rebuild a supernet's configuration; ValueError if it is none."""
+        return _bounded(SupernetConfig.from_dict(dict(data)))
+
+    def adapted(
+        self, config: SupernetConfig, seen: NetworkInput, n_classes: int
+    ) -> SupernetConfig:
+        """Return a source's configuration with the input and the classes of a target."""
+        return replace(
+            config, image_size=seen.size, input_channels=seen.channels, n_classes=n_classes
+        )
+
+    def supernet(self, config: SupernetConfig) -> CellSupernet:
+        """Build a supernet, of random weights."""
+        return CellSupernet(config)
+
+    @torch.no_grad()
+    def warm_up_head(self, supernet: CellSupernet) -> None:
+        """Make a new head small: the first gradients are its own, not of what was transferred."""
+        supernet.classifier.weight.mul_(0.1)
+        supernet.classifier.bias.zero_()
+
+    def budget(
+        self, config: SupernetConfig, seen: NetworkInput, n_classes: int, limits: Limits
+    ) -> Budget | None:
+        """Return the budget of the network; ValueError if none keeps the limits."""
+        if not limits:
+            return None
+        channels, cells = self._sizes(config)
+        cost = network_cost(config.space, channels, cells, seen.shape, n_classes)
+        return Budget(cost, limits.max_macs, limits.max_parameters)
+
+    def read_architecture(self, data: Mapping[str, Any]) -> Genotype:
+        """Rebuild a genotype; ValueError if it is none."""
+        return Genotype.from_dict(dict(data))
+
+    def network_config(
+        self, architecture: Genotype, supernet: CellSupernet, dropout: float
+    ) -> NetworkConfig:
+        """Return the configuration of the network of a genotype."""
+        config = supernet.config
+        return NetworkConfig(
+            architecture, *self._sizes(config), config.input_channels, config.n_classes, dropout
+        )
+
+    def read_network_config(self, data: Mapping[str, Any]) -> NetworkConfig:
+        """Rebuild a network's configuration; ValueError if it is none."""
+        return _bounded(NetworkConfig.from_dict(dict(data)))
+
+    def architecture(self, network_config: NetworkConfig) -> Genotype:
+        """Return the genotype of a network."""
+        return network_config.genotype
+
+    def network(self, config: NetworkConfig) -> Network:
+        """Build a network, of random weights."""
+        return Network(config)
+
+    def inherit(self, network: Network, supernet: CellSupernet) -> float:
+        """Copy a supernet's weights into a network; returns the share that was inherited."""
+        return inherit_weights(network, supernet)
+
+    def least_bytes(self, config: SupernetConfig | NetworkConfig) -> int:
+        """Return fewer bytes than the file of a module can have: one for each cell."""
+        return config.n_cells
+
+    def unused(self, config: SupernetConfig) -> list[str]:
+        """Say which of the chosen sizes a source's supernet does not have."""
+        defaults, said = Cells(), []
+        for name in ("space", "init_channels", "n_cells"):
+            value, found = getattr(self, name), getattr(config, name)
+            if value not in (getattr(defaults, name), found):
+                said.append(f"{name}={value!r} is not used: its supernet has {found!r}.")
+        return said
+
+    def describe(self, config: SupernetConfig) -> dict[str, str]:
+        """Describe a supernet for people."""
+        height, width = config.image_size
+        return {
+            "search space": config.space,
+            "supernet": f"{config.init_channels} channels, {config.n_cells} cells",
+            "input": f"{height}x{width} pixels, {config.input_channels} channels",
+        }
+
+    def _sizes(self, config: SupernetConfig) -> tuple[int, int]:
+        """Initial channels and cells of the final network."""
+        channels = self.network_channels or config.init_channels
+        return int(channels), int(self.network_cells or config.n_cells)
+
+
+def _bounded(config: Any) -> Any:
+    if config.n_cells > _MOST_CELLS:
+        raise ParameterError(f"{config.n_cells} cells are more than {_MOST_CELLS}.")
+    return config

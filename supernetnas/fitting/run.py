@@ -1,0 +1,34 @@
+"""What the stages of a fit share: randomness, clock, display, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..training.batches import LabelledImages, Stopwatch, recalibrate_batch_norm
+from .checkpoints import FitCheckpoints
+from .progress import Progress
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Randomness, clock, display and checkpoints of a fit."""
+
+    generator: torch.Generator
+    watch: Stopwatch
+    progress: Progress
+    checkpoints: FitCheckpoints
+
+    def draw_seed(self) -> int:
+        """Draw the seed of something that has its own source of randomness."""
+        return int(torch.randint(2**31 - 1, (), generator=self.generator))
+
+    def recalibrate(self, module: nn.Module, train: LabelledImages, batch_size: int) -> None:
+        """Give a module the batch-norm statistics of the images."""
+        recalibrate_batch_norm(
+            module, train.images, batch_size=batch_size, generator=self.generator
+        )

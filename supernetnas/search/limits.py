@@ -1,0 +1,27 @@
+"""Limits on what the network of a fit may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a network may cost at most; None is no limit.
+
+    Attributes
+    ----------
+    max_macs : int or None
+        Multiply-accumulates for one image.
+    max_parameters : int or None
+        Trainable values.
+    """
+
+    max_macs: int | None = None
+    max_parameters: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether there is any limit."""
+        return self.max_macs is not None or self.max_parameters is not None

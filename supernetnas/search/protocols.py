@@ -1,0 +1,120 @@
+"""What searching takes for granted of architectures, supernets and searches of any family.
+
+A family keeps to these; nothing here or in its neighbours names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from ..training.batches import Stopwatch
+from ..training.execution import Execution
+from ..training.history import HistoryRow
+
+__all__ = ["Architecture", "Observed", "Search", "Supernet"]
+
+
+class Architecture(Hashable, Protocol):
+    """A discrete network of a space, as a value; its text is for people."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_dict` returned; ValueError if it is none."""
+
+
+class Supernet(Protocol):
+    """A module that holds every architecture of a space.
+
+    Attributes
+    ----------
+    config : object
+        What it was built from, with ``to_dict`` and ``from_dict``.
+    """
+
+    config: Any
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features of the whole, of shape (n, features), before the classifier."""
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """Parameters but those that decide between architectures."""
+
+    def place(self, device: torch.device, execution: Execution = ...) -> Self:
+        """Move to a device, and say how the module runs there; returns itself."""
+
+
+class Observed(Protocol):
+    """What a stopping rule sees of a search.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs that have been run.
+    history : list of HistoryRow
+        A row for each of them.
+    architectures : list of Architecture
+        What the search would have ended with before the first epoch and after each; empty if it
+        does not decide before its end.
+    supernet : torch.nn.Module
+    kept_epoch : int or None
+        Epoch whose state a rule has gone back to.
+    """
+
+    epoch: int
+    history: list[HistoryRow]
+    architectures: list[Hashable]
+    supernet: nn.Module
+    kept_epoch: int | None
+
+
+class Search(Protocol):
+    """What a fit does with a search.
+
+    Attributes
+    ----------
+    supernet : torch.nn.Module
+        Changed by the search.
+    generator : torch.Generator
+        The source of every random draw.
+    epoch : int
+    history : list of HistoryRow
+    out_of_time : bool
+        Whether the time limit ended it.
+    """
+
+    supernet: Any
+    generator: torch.Generator
+    epoch: int
+    history: list[HistoryRow]
+    out_of_time: bool
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Validation accuracy of what the search has left; minus infinity before it."""
+
+    def run(
+        self,
+        *,
+        stopwatch: Stopwatch | None = None,
+        on_epoch: Callable[[Any], bool | None] | None = None,
+    ) -> list[HistoryRow]:
+        """Search to the end, and return the history."""
+
+    def derive(self, stopwatch: Stopwatch | None = None) -> Architecture:
+        """Choose the architecture."""
+
+    def searched_supernet(self) -> Any:
+        """Return the supernet in the form that zoos keep."""
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return tensors and plain values that `load_state` goes on from."""
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, as if nothing had happened in between."""
