@@ -42,6 +42,7 @@ from .spaces.genotype import Genotype
 from .stored_pixels import decode
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
+from .surroundings import own_surroundings
 from .training import Stopwatch, class_weights, seeded_modules
 from .validation import TrainingData, check_parameters, read_new_images, read_training_data
 from .zoo import Source, Zoo
@@ -308,6 +309,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         tags.input_tags.three_d_array = True
         return tags
 
+    @own_surroundings()
     def fit(self, X, y):
         """Search, derive and train a network for the images X of the classes y.
 
@@ -403,6 +405,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
+    @own_surroundings()
     def predict_proba(self, X):
         """Predict the probability of each class.
 

@@ -26,6 +26,7 @@ import numpy as np
 import ot
 
 from .measures import Measure
+from .surroundings import own_surroundings
 
 if TYPE_CHECKING:
     import torch
@@ -188,6 +189,7 @@ def _cross_traces_of_rows(
     return traces
 
 
+@own_surroundings()
 def cross_traces_on_device(
     factors_a: Sequence[np.ndarray],
     factors_b: Sequence[np.ndarray],

@@ -47,6 +47,7 @@ from .preprocessing import Preprocessing
 from .signature import DatasetSignature
 from .spaces.genotype import Genotype
 from .supernets.cell import CellSupernet, SupernetConfig
+from .surroundings import own_surroundings
 
 if TYPE_CHECKING:
     from .hub_target import Pushed
@@ -196,6 +197,7 @@ class PersistenceMixin(BaseEstimator):
         return target.commit(contents, files - contents.keys(), message or "Save model", parent)
 
     @classmethod
+    @own_surroundings()
     def from_pretrained(
         cls,
         folder: str | os.PathLike,
@@ -310,6 +312,7 @@ class PersistenceMixin(BaseEstimator):
             }
         return state
 
+    @own_surroundings()
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if isinstance(packed := state.get("network_"), dict):

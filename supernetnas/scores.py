@@ -33,6 +33,7 @@ from .label_distances import label_distances
 from .measures import Measure, covariance_factor
 from .signature import DatasetSignature
 from .supernets.warm_start import warm_started_supernet
+from .surroundings import own_surroundings
 from .training import LabelledImages, recalibrate_batch_norm
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Ranking:
     cost: str
 
 
+@own_surroundings()
 def rank_by(method: str, target: ScoredTarget, sources: Iterable[Source]) -> dict[str, float]:
     """Score sources for a target.
 

@@ -25,6 +25,7 @@ from ..embedding import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..images import as_image_set
 from ..measures import grouped_by_class, stratified_sample
 from ..signature import Basis, DatasetSignature, fit_basis
+from ..surroundings import own_surroundings
 from .multi_dataset import MixedImages, MultiDatasetSearch
 from .pretraining_checks import (
     MULTI,
@@ -63,6 +64,7 @@ _BASIS_SIZE = 64
 _MAX_EMBEDDED = 10_000  # images of a dataset, drawn by class: 50 MB of features
 
 
+@own_surroundings()
 def pretrain_zoo(
     datasets: Iterable[SourceDataset],
     out: str | os.PathLike,

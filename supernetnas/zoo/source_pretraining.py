@@ -29,6 +29,7 @@ from ..search.bilevel import BilevelSearch, SearchSettings
 from ..stored_pixels import MEMORY, decode, image_tensors
 from ..supernets.cell import CellSupernet, SupernetConfig
 from ..supernets.warm_start import warm_started_supernet
+from ..surroundings import own_surroundings
 from ..training import (
     LabelledImages,
     load_checkpoint,
@@ -158,6 +159,7 @@ def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> 
     search.run(on_epoch=save)
 
 
+@own_surroundings()
 def pretrain_single(
     dataset: SourceDataset,
     pretraining: Pretraining,
@@ -205,6 +207,7 @@ def pretrain_single(
     return search
 
 
+@own_surroundings()
 def pretrain_multi(
     datasets: Sequence[SourceDataset],
     pretraining: Pretraining,
