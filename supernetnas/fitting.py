@@ -197,6 +197,7 @@ def search_best(
             class_weight=target.class_weight,
             budget=candidate.budget,
         )
+        search.rate_name = "search_learning_rate"
         checkpoint = run.checkpoints.stage(f"search-{position}")
         saved = checkpoint.load()
         if saved is None and not searching:

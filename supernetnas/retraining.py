@@ -195,7 +195,7 @@ def retrain(
         if not math.isfinite(row["train_loss"]):
             raise FloatingPointError(
                 f"The retraining diverged in epoch {epoch}: its loss is not finite. "
-                f"Lower the learning rate ({settings.learning_rate})."
+                f"Lower retrain_learning_rate ({settings.learning_rate:g})."
             )
         history.append(row)
         logger.info("retrain epoch %d: train accuracy %.3f", epoch, row["train_accuracy"])

@@ -6,7 +6,6 @@ errors are the ones that people know. Images go through `supernetnas.images.as_i
 
 from __future__ import annotations
 
-import math
 import numbers
 import os
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ _INTEGERS = {  # least value, and whether None is allowed
     "verbose": (0, False),
 }
 _POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
+_INFINITE = 2.0**128  # what torch computes with, float32, ends there
 _SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls it
     "validation_fraction": "neither",
     "label_smoothing": "left",
@@ -100,7 +100,7 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
         if name == "time_limit" and value is None:
             continue
         check_scalar(value, name, numbers.Real)
-        if not 0 < value < math.inf:
+        if not 0 < value < _INFINITE:
             raise ValueError(f"{name} must be a positive number; got {value!r}.")
     for name, ends in _SHARES.items():
         value = getattr(clf, name)
@@ -283,8 +283,12 @@ def _weights_by_position(
     if unknown:
         raise ValueError(f"class_weight names classes that y does not hold: {unknown}.")
     for label, weight in class_weight.items():
-        if not isinstance(weight, numbers.Real) or not 0 < float(weight) < math.inf:
-            raise ValueError(f"class_weight[{label!r}] must be a positive number; got {weight!r}.")
+        # Losses are sums of these in float32; what is out of its range is no learning rate's fault.
+        if not isinstance(weight, numbers.Real) or not 1e-30 < float(weight) < 1e30:
+            raise ValueError(
+                f"class_weight[{label!r}] must be a positive number, of at most 1e30; got "
+                f"{weight!r}."
+            )
     return {position[label]: float(weight) for label, weight in class_weight.items()}
 
 

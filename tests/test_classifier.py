@@ -423,6 +423,8 @@ def refuse(error, text, X=IMAGES, y=LABELS, zoo=None, strategy="scratch", **para
         ({"class_weight": "equal"}, "'class_weight' parameter .* a dict or None"),
         ({"class_weight": {9: 1}}, r"classes that y does not hold: \[9\]"),
         ({"class_weight": {0: -1}}, r"class_weight\[0\] must be a positive number"),
+        ({"alpha_learning_rate": 1e39}, "alpha_learning_rate must be a positive number"),
+        ({"class_weight": {0: 1e38}}, r"class_weight\[0\] must be .* at most 1e30; got 1e\+38"),
         ({"retrain_epochs": 0}, "retrain_epochs"),
         ({"search_epochs": -1}, "search_epochs"),
         ({"n_cells": 0}, "n_cells"),
@@ -675,3 +677,26 @@ def test_labels_of_several_kinds(strange, message):
     labels[3] = strange
     with pytest.raises(ValueError, match=message):
         tiny_classifier().fit(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "stage"),
+    [
+        ({"search_learning_rate": 1e30}, "search diverged in epoch 1"),
+        ({"alpha_learning_rate": 1e30}, "search diverged in epoch 1"),
+        ({"retrain_learning_rate": 1e30}, "retraining diverged in epoch 1"),
+        (
+            {"search_learning_rate": 1e30, "search_epochs": 0, "derivation": "perturbation"},
+            "tuning of the derivation diverged",
+        ),
+        (
+            {"alpha_learning_rate": 1e30, "search_epochs": 0, "derivation": "perturbation"},
+            "tuning of the derivation diverged",
+        ),
+    ],
+)
+def test_a_divergence_names_the_learning_rate_to_lower(parameters, stage):
+    name = next(iter(parameters))
+    message = rf"The {stage}: its loss is not finite\. Lower {name} \(1e\+30\)\."
+    with pytest.raises(FloatingPointError, match=message):
+        tiny_classifier(batch_size=8, **parameters).fit(*patterns())

@@ -59,6 +59,10 @@ __all__ = ["BilevelSearch", "SearchSettings"]
 
 logger = logging.getLogger(__name__)
 
+# Adam moves alphas by their learning rate at most, so whatever the weights do, no reasonable rate
+# brings them here; softmax, and the loss, are finite for a long way beyond.
+_LARGE_ALPHA = 1e6
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -148,9 +152,12 @@ class BilevelSearch:
         Whether the time limit ended the search.
     capturable : bool
         Whether all that differs between two steps of an epoch, and of others, is in tensors.
+    rate_name : str
+        What errors call the learning rate of the weights.
     """
 
     capturable = True
+    rate_name = "learning_rate"
 
     def __init__(
         self,
@@ -185,6 +192,7 @@ class BilevelSearch:
             **({"fused": True} if self._captures else {"foreach": True}),
         )
         self._captured: CapturedStep | None = None
+        self._largest_alpha = torch.zeros((), device=supernet.alphas_normal.device)
         self.epoch = 0
         self.history: list[dict] = []
         self.plateau = Plateau(settings.patience)
@@ -300,14 +308,19 @@ class BilevelSearch:
         row["alpha_entropy"] = self.supernet.alpha_entropy()
         row["seconds"] = watch.seconds
         if not all(map(torch.isfinite, map(torch.tensor, (row["train_loss"], loss)))):
-            raise FloatingPointError(
-                f"The search diverged in epoch {row['epoch']}: its loss is not finite. "
-                f"Lower the learning rate ({settings.learning_rate})."
-            )
+            raise self.divergence(f"The search diverged in epoch {row['epoch']}")
         self.epoch += 1
         self.history.append(row)
         logger.info("search epoch %(epoch)d: validation accuracy %(validation_accuracy).3f", row)
         return row
+
+    def divergence(self, what: str) -> FloatingPointError:
+        """Return the error of a loss that is not finite, which names the rate to lower."""
+        if self._largest_alpha > _LARGE_ALPHA:
+            rate, value = "alpha_learning_rate", self.settings.alpha_learning_rate
+        else:
+            rate, value = self.rate_name, self.settings.learning_rate
+        return FloatingPointError(f"{what}: its loss is not finite. Lower {rate} ({value:g}).")
 
     def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(
@@ -444,10 +457,16 @@ class BilevelSearch:
         return self._weight_step(index, radius)
 
     def _alpha_step(self, index: Tensor, train_index: Tensor) -> None:
-        gradients = self.processes.average(self.alpha_gradients(index, train_index))
-        set_gradients(self.supernet.alpha_parameters(), gradients)
+        self.move_alphas(self.processes.average(self.alpha_gradients(index, train_index)))
+
+    def move_alphas(self, gradients: Sequence[Tensor | None]) -> None:
+        """Step the alphas along gradients."""
+        alphas = self.supernet.alpha_parameters()
+        set_gradients(alphas, gradients)
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()
+        for alpha in alphas:  # fmax takes no NaN
+            torch.fmax(self._largest_alpha, alpha.detach().abs().max(), out=self._largest_alpha)
 
     def _weight_step(self, index: Tensor, radius: float | Tensor) -> tuple[Tensor, Tensor]:
         images = self.train.images.augmented(index, self._draws)
