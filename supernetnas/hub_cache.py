@@ -4,7 +4,7 @@ The library's own download makes paths of what a server answers: the ``ETag`` na
 cache, and the header of the commit a folder, so that a mirror could have any file of the user's
 overwritten. Here both are checked before anything is written. The cache is left as the library
 leaves it: ``blobs/<etag>``, links to it in ``snapshots/<commit>/``, and ``refs/<branch>`` with a
-commit.
+commit. Content comes by HTTP, not by Xet, whose answers would have to be checked as well.
 """
 
 from __future__ import annotations

@@ -97,7 +97,12 @@ class Target:
 
     def head(self) -> str:
         """Full hash of the newest commit."""
-        return self._call(lambda: self._api.repo_info(self.repo_id, revision=self.revision)).sha
+        sha = self._call(lambda: self._api.repo_info(self.repo_id, revision=self.revision)).sha
+        if not is_commit(sha):  # it names a folder of the cache
+            raise HubError(
+                f"The newest commit of {self.repo_id} is said to be {sha!r:.100}. Is this a Hub?"
+            )
+        return sha
 
     def url(self, commit: str) -> str:
         """Address of a commit for people."""

@@ -434,6 +434,13 @@ def test_a_commit_names_no_folder_outside_the_cache(pull, server, tmp_path, comm
     assert not list(tmp_path.rglob("*"))
 
 
+def test_a_push_trusts_no_commit_of_the_server(push, tiny_zoo, server, tmp_path):
+    push(tiny_zoo, "org/lying")
+    server.repositories["org/lying"].find("main").oid = "../../../victim"
+    with pytest.raises(HubError, match=r"newest commit of org/lying is said to be '\.\./"):
+        push(tiny_zoo, "org/lying")
+
+
 def test_missing_things_are_named(pull, server, publish):
     with pytest.raises(HubError, match="no repository 'org/nothing'"):
         pull("org/nothing")
