@@ -5,7 +5,8 @@
 is added: every file is of one commit, a file that is larger than expected is not read, what fails
 for a moment is tried again, and errors say what is missing and what to do.
 
-The library is optional; it is imported when a repository is asked for.
+Files are put into the cache by `supernetnas.hub_cache`. The library is optional; it is imported
+when a repository is asked for.
 """
 
 from __future__ import annotations
