@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -50,6 +49,7 @@ from .training.batches import Stopwatch
 from .training.devices import resolve_device
 from .training.execution import PRECISIONS, Execution
 from .training.memory import explained_memory_error
+from .training.surroundings import own_surroundings
 from .zoo import Source, Zoo
 
 __all__ = ["SupernetTransferClassifier"]
@@ -272,6 +272,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         tags.input_tags.three_d_array = True
         return tags
 
+    @own_surroundings()
     def fit(self, X, y):
         """Search, derive and train a network for the images X of the classes y.
 
@@ -365,6 +366,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             device=str(device),
         ).assign(self)
         return self
+
     def predict(self, X):
         """Predict the class of each image.
 
@@ -380,6 +382,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
+    @own_surroundings()
     def predict_proba(self, X):
         """Predict the probability of each class.
 
@@ -474,7 +477,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:
         """Warn of sizes that were chosen and that the source does not have."""
-        for said in [] if source is None else family.unused(source.config):
+        if source is None:
+            return
+        for said in family.unused(source.config):
             warnings.warn(
                 f"{said} The search starts from the source {source.name!r}, which brings its own "
                 "supernet; the sizes of one count with strategy='scratch'.",

@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_INFINITE = 2.0**128  # where float32, in which torch computes, ends
+
+
 class ParameterError(ValueError, TypeError):
     """A parameter is something that it may not be."""
 
@@ -83,9 +86,10 @@ class Real:
         """Whether a parameter may have the value."""
         if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
             return False
-        low = self.low <= value if self.closed in ("low", "both") else self.low < value
-        high = value <= self.high if self.closed == "both" else value < self.high
-        return low and high and math.isfinite(value)
+        number = float(value)
+        low = self.low <= number if self.closed in ("low", "both") else self.low < number
+        high = number <= self.high if self.closed == "both" else number < self.high
+        return low and high and abs(number) < _INFINITE
 
     def __str__(self) -> str:
         low = f"{'>=' if self.closed in ('low', 'both') else '>'} {self.low:g}"
@@ -198,6 +202,6 @@ class Parameters(BaseEstimator):
         """Whether the other is of the same class and has the same parameters."""
         if type(self) is not type(other):
             return NotImplemented
-        return self.get_params() == other.get_params()  # type: ignore[attr-defined]
+        return self.get_params() == other.get_params()
 
     __hash__ = None  # type: ignore[assignment]  # parameters can be set

@@ -57,6 +57,10 @@ class Fault:
         Declared in place of the true size.
     stream : int or None
         Bytes sent without a declared length, whatever the content.
+    headers : mapping
+        Of the answer, in place of its own.
+    silent : float
+        Seconds before the answer; it may be given up.
     before : callable or None
         Called before the request is answered, as if somebody else had been quicker.
     """
@@ -68,6 +72,8 @@ class Fault:
     corrupt: bool = False
     size: int | None = None
     stream: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    silent: float = 0.0
     before: Callable[[], object] | None = None
 
 
@@ -119,6 +125,7 @@ class HubServer:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
+        self.closing = threading.Event()  # ends the silences
         handler = type("Handler", (_Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
@@ -133,6 +140,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -258,6 +266,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self._fault(f"{self.command} {path}")
         if fault is not None and fault.before is not None:
             fault.before()
+        if fault is not None:
+            self.hub.closing.wait(fault.silent)
         if fault is not None and fault.status is not None:
             answer = _Answer.error(fault.status, "", "as ordered")
         elif self.token not in (None, TOKEN):
@@ -281,6 +291,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.size is not None:
             name = "X-Linked-Size" if "X-Linked-Size" in headers else "Content-Length"
             headers[name] = str(fault.size)
+        if fault is not None:
+            headers |= fault.headers
         wanted = self.headers.get("Range")
         status, total = answer.status, len(body)
         if status == 200 and (match := re.fullmatch(r"bytes=(\d+)-(\d*)", wanted or "")):

@@ -211,7 +211,9 @@ def test_a_generator_goes_on():
 def test_global_random_states_are_left_alone(tiny_zoo, random_state):
     torch_state = torch.random.get_rng_state()
     numpy_state = np.random.get_state()  # noqa: NPY002
-    quick(tiny_zoo, "ot", random_state=random_state, dropout=0.1).fit(IMAGES, LABELS).predict(NEW)
+    quick(tiny_zoo, "ot", random_state=random_state, retraining__dropout=0.1).fit(
+        IMAGES, LABELS
+    ).predict(NEW)
     assert torch.equal(torch.random.get_rng_state(), torch_state)
     numpy_state_after = np.random.get_state()  # noqa: NPY002
     for old, new in zip(numpy_state, numpy_state_after, strict=True):
@@ -219,7 +221,7 @@ def test_global_random_states_are_left_alone(tiny_zoo, random_state):
 
 
 def test_threads_do_not_mix(tiny_zoo):
-    clf = quick(tiny_zoo, "ot", dropout=0.2)
+    clf = quick(tiny_zoo, "ot", retraining__dropout=0.2)
     alone = cross_val_predict(clf, IMAGES, LABELS, cv=2, method="predict_proba")
     with joblib.parallel_config(backend="threading"):
         beside = cross_val_predict(clf, IMAGES, LABELS, cv=2, method="predict_proba", n_jobs=2)
@@ -418,21 +420,26 @@ def refuse(error, text, X=IMAGES, y=LABELS, zoo=None, strategy="scratch", **para
     [
         ({"search__perturbation": "rand"}, "'search__perturbation' parameter .* 'random'"),
         ({"search__perturbation": None}, "'search__perturbation' parameter"),
-        ({"space": "s9"}, "'space' parameter"),
+        ({"family__space": "s9"}, "'space' parameter"),
         ({"augmentation": "mixup"}, "'augmentation' parameter .* or an Augmentation"),
         ({"class_weight": "equal"}, "'class_weight' parameter .* a dict or None"),
         ({"class_weight": {9: 1}}, r"classes that y does not hold: \[9\]"),
         ({"class_weight": {0: -1}}, r"class_weight\[0\] must be a positive number"),
+        ({"search__alpha_learning_rate": 1e39}, "alpha_learning_rate must be a positive number"),
+        ({"class_weight": {0: 1e38}}, r"class_weight\[0\] must be .* at most 1e30; got 1e\+38"),
         ({"retraining__epochs": 0}, "retraining__epochs"),
         ({"search__epochs": -1}, "search__epochs"),
-        ({"n_cells": 0}, "n_cells"),
-        ({"init_channels": 3}, "init_channels must be even"),
+        ({"family__n_cells": 0}, "n_cells"),
+        ({"family__init_channels": 3}, "init_channels must be even"),
         ({"search__patience": 0}, "search__patience"),
-        ({"retraining__learning_rate": float("nan")}, "retraining__learning_rate must be a positive"),
+        (
+            {"retraining__learning_rate": float("nan")},
+            "retraining__learning_rate must be a positive",
+        ),
         ({"time_limit": 0}, "time_limit must be a positive number"),
         ({"search__validation_fraction": 1.0}, "validation_fraction"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
-        ({"dropout": -0.1}, "dropout"),
+        ({"retraining__label_smoothing": 1.0}, "label_smoothing"),
+        ({"retraining__dropout": -0.1}, "dropout"),
         ({"batch_size": 1}, "batch_size"),
         ({"image_size": 4}, "image_size must be 'auto', or"),
         ({"image_size": (8, 8, 3)}, "image_size must be 'auto', or"),
@@ -647,8 +654,10 @@ def test_floats_on_another_scale_are_refused():
 
 
 def test_a_space_that_the_source_does_not_have_warns(tiny_zoo):
-    clf = tiny_classifier(tiny_zoo, "multi", space="s2", init_channels=16)
-    with pytest.warns(UserWarning, match=r"space='s2' is not used: .* 'both' has 's1'"):
+    clf = tiny_classifier(tiny_zoo, "multi", family__space="s2", family__init_channels=16)
+    with pytest.warns(
+        UserWarning, match=r"space='s2' is not used: its supernet has 's1'\. .* 'both'"
+    ):
         clf.fit(IMAGES, LABELS)
 
 
@@ -675,3 +684,34 @@ def test_labels_of_several_kinds(strange, message):
     labels[3] = strange
     with pytest.raises(ValueError, match=message):
         tiny_classifier().fit(images, labels)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "stage"),
+    [
+        ({"search__learning_rate": 1e30}, "search diverged in epoch 1"),
+        ({"search__alpha_learning_rate": 1e30}, "search diverged in epoch 1"),
+        ({"retraining__learning_rate": 1e30}, "retraining diverged in epoch 1"),
+        (
+            {
+                "search__learning_rate": 1e30,
+                "search__epochs": 0,
+                "search__derivation": "perturbation",
+            },
+            "tuning of the derivation diverged",
+        ),
+        (
+            {
+                "search__alpha_learning_rate": 1e30,
+                "search__epochs": 0,
+                "search__derivation": "perturbation",
+            },
+            "tuning of the derivation diverged",
+        ),
+    ],
+)
+def test_a_divergence_names_the_learning_rate_to_lower(parameters, stage):
+    name = next(iter(parameters))
+    message = rf"The {stage}: its loss is not finite\. Lower {name} \(1e\+30\)\."
+    with pytest.raises(FloatingPointError, match=message):
+        tiny_classifier(batch_size=8, **parameters).fit(*patterns())

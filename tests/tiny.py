@@ -13,8 +13,8 @@ CONFIG = SupernetConfig("s1", 2, 3, (8, 8), 3, 4)
 # Enough for the training accuracy that scikit-learn's checks want.
 SETTINGS = {
     "image_size": 8,
-    "init_channels": 2,
-    "n_cells": 3,
+    "family__init_channels": 2,
+    "family__n_cells": 3,
     "search__epochs": 1,
     "search__perturbation": "none",
     "retraining__epochs": 8,
@@ -74,8 +74,26 @@ def make_zoo(folder):
 
 
 def tiny_classifier(zoo=None, strategy="scratch", **parameters):
-    """Return an unfitted classifier with `SETTINGS`; "ot" gets the zoo's embedder."""
+    """Return an unfitted classifier with `SETTINGS`; "ot" gets the zoo's embedder.
+
+    Of the settings of a search, it gets those that its method has.
+    """
     defaults = {**SETTINGS, "zoo": "no zoo" if zoo is None else str(zoo.folder)}
     if strategy == "ot":
         defaults["embedder"] = EMBEDDER
-    return SupernetTransferClassifier(strategy, **{**defaults, **parameters})
+    clf = SupernetTransferClassifier(strategy)
+    for name in ("search", "retraining", "family"):
+        if name in parameters:
+            clf.set_params(**{name: parameters.pop(name)})
+            if not isinstance(getattr(clf, name), str):  # it has its own settings
+                defaults = {k: v for k, v in defaults.items() if not k.startswith(f"{name}__")}
+    if isinstance(clf.search, str) and clf.search in ("auto", *clf._family().searches):
+        has = clf._method().get_params()
+        defaults = {
+            key: value
+            for key, value in defaults.items()
+            if not key.startswith("search__") or key.removeprefix("search__") in has
+        }
+    else:
+        defaults = {k: v for k, v in defaults.items() if not k.startswith("search__")}
+    return clf.set_params(**{**defaults, **parameters})

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import ot
 
+from ..training.surroundings import own_surroundings
 from .measures import Measure
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def _cross_traces_of_rows(
     return traces
 
 
+@own_surroundings()
 def cross_traces_on_device(
     factors_a: Sequence[np.ndarray],
     factors_b: Sequence[np.ndarray],

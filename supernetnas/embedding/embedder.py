@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..training.surroundings import own_surroundings
 from .efficientnet_lite import EfficientNetLite0
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Embedder:
         return f"<Embedder {self.identity}>"
 
     @property
+    @own_surroundings()
     def dimension(self) -> int:
         if self._dimension is None:
             device = self._move_to("cpu")
@@ -118,6 +120,7 @@ class Embedder:
             self._dimension = self._features(blank, device).shape[1]
         return self._dimension
 
+    @own_surroundings()
     def embed(
         self,
         images: ImageSet,
@@ -207,6 +210,7 @@ class Embedder:
         return features.float()
 
 
+@own_surroundings()
 def get_embedder(
     embedder: str | Callable[[torch.Tensor], torch.Tensor] | Embedder = DEFAULT_EMBEDDER,
     *,

@@ -10,13 +10,18 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..families.base import Family, available_families, get_family
 from ..images.augmentation import Augmentation
+from ..search.method import SearchMethod
 from ..storage.files import plain
 from ..storage.hub import HubError
+from ..training.execution import Execution
 from ..zoo import Zoo, ZooError
+from .retraining import Retraining
 
 __all__ = ["decode_parameters", "encode_parameter", "encode_parameters"]
 
@@ -61,6 +66,13 @@ def encode_parameter(value: Any) -> Any:
     if isinstance(value, Zoo):
         names = value._names
         return {"zoo": [value._where, None if names is None else list(names)]}
+    if isinstance(value, Family | SearchMethod):
+        kind = "family" if isinstance(value, Family) else "search"
+        return {kind: [value.name, encode_parameters(value.get_params(deep=False))]}
+    if isinstance(value, Retraining):
+        return {"retraining": encode_parameters(value.get_params(deep=False))}
+    if isinstance(value, Execution):
+        return {"execution": asdict(value)}
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
     if isinstance(value, tuple):
@@ -96,11 +108,28 @@ def _decode_zoo(content: list) -> Zoo | str:
         return folder
 
 
+def _decode_family(content: list) -> Family:
+    name, parameters = content
+    return type(get_family(name))(**decode_parameters(parameters))
+
+
+def _decode_search(content: list) -> SearchMethod:
+    name, parameters = content
+    for family in map(get_family, available_families()):
+        if name in family.searches:
+            return type(family.method(name))(**decode_parameters(parameters))
+    raise ValueError(f"no family has the search {name!r}")
+
+
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "augmentation": Augmentation.from_dict,
     "dict": lambda items: {_decode(key): _decode(item) for key, item in items},
+    "execution": lambda content: Execution(**content),
+    "family": _decode_family,
     "float": float,
     "path": Path,
+    "retraining": lambda content: Retraining(**decode_parameters(content)),
+    "search": _decode_search,
     "tuple": lambda items: tuple(_decode(item) for item in items),
     "zoo": _decode_zoo,
 }

@@ -26,8 +26,7 @@ from ..training.batches import (
 from ..training.captured import CapturedStep, Recorder
 from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow
-from ..training.protocols import OwnDraws, RandomModule, set_execution
-from .checkpoints import StageCheckpoint
+from ..training.protocols import Checkpoint, OwnDraws, RandomModule, set_execution
 
 __all__ = ["RetrainSettings", "Retraining", "retrain"]
 
@@ -110,7 +109,7 @@ def retrain(
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
     on_epoch: Callable[[HistoryRow], bool | None] | None = None,
-    checkpoint: StageCheckpoint | None = None,
+    checkpoint: Checkpoint | None = None,
     recorder: Callable[[torch.device, list[torch.Generator]], Recorder] = Recorder,
 ) -> list[HistoryRow]:
     """Train a network on all of the target's images.
@@ -133,7 +132,7 @@ def retrain(
         learning rate still falls to zero if more than one fits; at least one epoch runs.
     on_epoch : callable, optional
         Called with the row of each epoch; True ends the training.
-    checkpoint : StageCheckpoint, optional
+    checkpoint : Checkpoint, optional
         Written after each epoch; if it exists, the training goes on from there.
     recorder : callable
         Makes what records steps as graphs, where the settings ask for it.
@@ -233,7 +232,7 @@ def retrain(
         if not math.isfinite(row["train_loss"]):
             raise FloatingPointError(
                 f"The retraining diverged in epoch {epoch}: its loss is not finite. "
-                f"Lower the learning rate ({settings.learning_rate})."
+                f"Lower the retraining's learning_rate ({settings.learning_rate:g})."
             )
         history.append(row)
         logger.info("retrain epoch %d: train accuracy %.3f", epoch, row["train_accuracy"])

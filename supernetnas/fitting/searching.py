@@ -81,9 +81,10 @@ def candidates_of(
     execution : Execution
     run : Run
     """
-    starts = [(s.name, (s.config, s.state_dict())) for s in sources] or [("scratch", None)]
+    starts: list[tuple[str, tuple[Any, Mapping[str, Tensor]] | None]]
+    starts = [(source.name, (source.config, source.state_dict())) for source in sources]
     candidates = []
-    for name, source in starts:
+    for name, source in starts or [("scratch", None)]:
         supernet = starting_supernet(family, seen, target.n_classes, run.draw_seed(), source)
         budget = family.budget(supernet.config, seen, target.n_classes, limits)
         supernet.place(target.device, execution)
@@ -180,9 +181,7 @@ def derive(
     architecture = method.derive(search, found.task, watch)
     tensors = {f"supernet.{key}": value for key, value in search.supernet.state_dict().items()}
     tensors["generator"] = search.generator.get_state()
-    checkpoint.save(
-        tensors, {"architecture": architecture.to_dict(), "history": search.history}
-    )
+    checkpoint.save(tensors, {"architecture": architecture.to_dict(), "history": search.history})
     return architecture
 
 

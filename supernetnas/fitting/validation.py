@@ -6,7 +6,6 @@ errors are the ones that people know. Images go through `supernetnas.images.read
 
 from __future__ import annotations
 
-import math
 import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -185,8 +184,12 @@ def _weights_by_position(
     if unknown:
         raise ValueError(f"class_weight names classes that y does not hold: {unknown}.")
     for label, weight in class_weight.items():
-        if not isinstance(weight, numbers.Real) or not 0 < float(weight) < math.inf:
-            raise ValueError(f"class_weight[{label!r}] must be a positive number; got {weight!r}.")
+        # Losses are sums of these in float32; what is out of its range is no learning rate's fault.
+        if not isinstance(weight, numbers.Real) or not 1e-30 < float(weight) < 1e30:
+            raise ValueError(
+                f"class_weight[{label!r}] must be a positive number, of at most 1e30; got "
+                f"{weight!r}."
+            )
     return {position[label]: float(weight) for label, weight in class_weight.items()}
 
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -69,6 +70,10 @@ class ImageSet(ABC):
     @abstractmethod
     def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
         """The pixels of a contiguous part, as `tensor` gives them."""
+
+    @abstractmethod
+    def contents(self) -> Iterator[bytes]:
+        """Bytes that all pixels follow from, of one image or of several at a time."""
 
     def check(self) -> None:  # noqa: B027 (an array has nothing left to check)
         """Open every file, without decoding it; raise OSError if any is not an image."""
@@ -175,6 +180,11 @@ class ArrayImages(ImageSet):
     def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
         return ArrayImages(self._pixels[index], self.value_range)
 
+    def contents(self) -> Iterator[bytes]:
+        yield repr((self._pixels.dtype.str, self._pixels.shape, self.value_range)).encode()
+        for block in _blocks(len(self), math.prod(self.native_shape)):
+            yield self._pixels[block].tobytes()
+
     def rows(self) -> np.ndarray:
         return self._pixels.reshape(len(self), -1)
 
@@ -216,6 +226,10 @@ class UnequalImages(ImageSet):
         subset = UnequalImages([self._images[i] for i in positions], self.value_range)
         subset.channels = self.channels
         return subset
+
+    def contents(self) -> Iterator[bytes]:
+        for image in self._images:
+            yield from image.contents()
 
     def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
         return torch.cat([image.tensor(height, width, channels) for image in self._images[part]])
@@ -264,6 +278,13 @@ class PictureImages(ImageSet):
 
     def check(self) -> None:
         _ = self._headers
+
+    def contents(self) -> Iterator[bytes]:
+        for picture in self._pictures:
+            if isinstance(picture, Image.Image):
+                yield repr((picture.mode, picture.size)).encode() + picture.tobytes()
+            else:
+                yield Path(picture).read_bytes()
 
     def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
         positions = np.arange(len(self))[index]

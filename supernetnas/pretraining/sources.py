@@ -22,8 +22,10 @@ from torch import nn
 
 from ..families.cells.search.bilevel import BilevelSearch
 from ..families.cells.search.weight_training import SearchSettings
-from ..families.cells.supernet import CellSupernet, SupernetConfig
-from ..families.warm_start import warm_started_supernet
+from ..families.cells.supernet import CellSupernet
+from ..families.base import NetworkInput
+from ..families.cells.family import Cells
+from ..families.warm_start import starting_supernet
 from ..images.augmentation import Augmentation, channel_statistics
 from ..images.reading import as_image_set
 from ..images.stored_pixels import MEMORY, decode, image_tensors
@@ -32,11 +34,11 @@ from ..training.batches import (
     LabelledImages,
     load_checkpoint,
     save_checkpoint,
-    seeded_modules,
     stratified_split,
 )
 from ..training.devices import resolve_device
 from ..training.distributed import Processes, process_group
+from ..training.surroundings import own_surroundings
 from ..zoo.source import Source
 from .multi_dataset import MixedImages, MultiDatasetSearch
 
@@ -159,6 +161,7 @@ def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> 
     search.run(on_epoch=save)
 
 
+@own_surroundings()
 def pretrain_single(
     dataset: SourceDataset,
     pretraining: Pretraining,
@@ -206,6 +209,7 @@ def pretrain_single(
     return search
 
 
+@own_surroundings()
 def pretrain_multi(
     datasets: Sequence[SourceDataset],
     pretraining: Pretraining,
@@ -276,27 +280,14 @@ def _new_supernet(
     device: torch.device,
     warm_start: Source | None,
 ) -> CellSupernet:
-    config = SupernetConfig(
-        pretraining.space,
-        pretraining.init_channels,
-        pretraining.n_cells,
-        (pretraining.image_side, pretraining.image_side),
-        3,
-        n_classes,
-    )
-    if warm_start is None:
-        with seeded_modules(seed):
-            supernet = CellSupernet(config)
-    else:
+    side = pretraining.image_side
+    seen = NetworkInput((side, side), 3)
+    family = Cells(pretraining.space, pretraining.init_channels, pretraining.n_cells)
+    source = None
+    if warm_start is not None:
         check_same_supernet(warm_start, pretraining)
-        supernet = warm_started_supernet(
-            warm_start.config,
-            warm_start.state_dict(),
-            image_size=config.image_size,
-            input_channels=config.input_channels,
-            n_classes=n_classes,
-            seed=seed,
-        )
+        source = warm_start.config, warm_start.state_dict()
+    supernet = starting_supernet(family, seen, n_classes, seed, source)
     return supernet.place(device)
 
 

@@ -25,6 +25,7 @@ from ..embedding.embedder import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..images.reading import as_image_set
 from ..training.devices import resolve_device
 from ..training.distributed import is_first, process_group
+from ..training.surroundings import own_surroundings
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
 from .checks import (
@@ -57,6 +58,7 @@ _BASIS_SIZE = 64
 _MAX_EMBEDDED = 10_000  # images of a dataset, drawn by class: 50 MB of features
 
 
+@own_surroundings()
 def pretrain_zoo(
     datasets: Iterable[SourceDataset],
     out: str | os.PathLike,

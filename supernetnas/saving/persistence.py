@@ -45,6 +45,7 @@ from ..storage.files import (
 )
 from ..storage.hub import HubRepository, check_address, hub_address
 from ..training.devices import available_device, placed, resolve_device
+from ..training.surroundings import own_surroundings
 from ..version import __version__
 from .model_card import model_card
 
@@ -196,6 +197,7 @@ class PersistenceMixin(BaseEstimator):
         return target.commit(contents, files - contents.keys(), message or "Save model", parent)
 
     @classmethod
+    @own_surroundings()
     def from_pretrained(
         cls,
         folder: str | os.PathLike,
@@ -310,6 +312,7 @@ class PersistenceMixin(BaseEstimator):
             }
         return state
 
+    @own_surroundings()
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         if isinstance(packed := state.get("network_"), dict):

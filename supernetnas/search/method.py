@@ -80,6 +80,8 @@ class SearchMethod(Parameters):
         """Begin a search of a supernet, which will be changed in place."""
         raise NotImplementedError
 
-    def derive(self, search: Any, task: SearchTask, stopwatch: Stopwatch | None) -> Architecture:
+    def derive(
+        self, search: Any, task: SearchTask, stopwatch: Stopwatch | None = None
+    ) -> Architecture:
         """Choose the architecture after the search; the stopwatch cuts it short."""
         raise NotImplementedError

@@ -24,10 +24,6 @@ class Architecture(Hashable, Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` returned; ValueError if it is none."""
-
 
 class Supernet(Protocol):
     """A module that holds every architecture of a space.

@@ -22,7 +22,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,12 +31,13 @@ from torch import Tensor, nn
 from ..distance.label_distances import label_distances
 from ..distance.measures import Measure, covariance_factor
 from ..distance.signature import DatasetSignature
-from ..families.warm_start import warm_started_supernet
+from ..families.base import NetworkInput, get_family
+from ..families.warm_start import starting_supernet
 from ..training.batches import LabelledImages, recalibrate_batch_norm
 from ..training.devices import placed
+from ..training.surroundings import own_surroundings
 
 if TYPE_CHECKING:
-    from ..families.cells.supernet import CellSupernet
     from ..zoo import Source
 
 __all__ = [
@@ -97,6 +98,7 @@ class Ranking:
     cost: str
 
 
+@own_surroundings()
 def rank_by(method: str, target: ScoredTarget, sources: Iterable[Source]) -> dict[str, float]:
     """Score sources for a target.
 
@@ -211,7 +213,7 @@ def linear_probe(features: np.ndarray, labels: np.ndarray, *, random_state: int 
 
 
 @torch.no_grad()
-def supernet_features(supernet: CellSupernet, data: LabelledImages) -> np.ndarray:
+def supernet_features(supernet: Any, data: LabelledImages) -> np.ndarray:
     """Pooled features (n, d) of images, by a supernet in evaluation mode."""
     supernet.eval()
     batches = torch.arange(len(data)).split(_BATCH)
@@ -221,7 +223,7 @@ def supernet_features(supernet: CellSupernet, data: LabelledImages) -> np.ndarra
 
 
 @torch.no_grad()
-def batch_norm_distance(supernet: CellSupernet, data: LabelledImages) -> float:
+def batch_norm_distance(supernet: Any, data: LabelledImages) -> float:
     """How far activations are from the running statistics of a supernet's batch norms.
 
     The mean over all channels of a layer of
@@ -278,17 +280,16 @@ def _pooled(signature: DatasetSignature) -> Measure:
     )
 
 
-def _supernet(target: ScoredTarget, source: Source, recalibrated: bool) -> CellSupernet:
+def _supernet(target: ScoredTarget, source: Source, recalibrated: bool) -> Any:
     """The supernet that a search from a source starts with."""
     images = target.data.images
     _, channels, height, width = images.clean(torch.arange(1)).shape
-    supernet = warm_started_supernet(
-        source.config,
-        source.state_dict(),
-        image_size=(height, width),
-        input_channels=channels,
-        n_classes=int(target.data.labels.max()) + 1,
-        seed=target.random_state,
+    supernet = starting_supernet(
+        get_family(source.family),
+        NetworkInput((height, width), channels),
+        int(target.data.labels.max()) + 1,
+        target.random_state,
+        (source.config, source.state_dict()),
     )
     placed(supernet, target.data.labels.device)
     if recalibrated:

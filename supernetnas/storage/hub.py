@@ -5,11 +5,13 @@
 is added: every file is of one commit, a file that is larger than expected is not read, what fails
 for a moment is tried again, and errors say what is missing and what to do.
 
-The library is optional; it is imported when a repository is asked for.
+Files are put into the cache by `supernetnas.storage.hub_cache`. The library is optional; it is
+imported when a repository is asked for.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import time
@@ -18,12 +20,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from tqdm.auto import tqdm
 
 from ..version import __version__
 from .files import FileError
+from .hub_cache import CacheFolder, RemoteFile, TooLarge, UntrustworthyError, is_commit
 
 __all__ = ["HubAddress", "HubError", "HubRepository", "check_address", "hub_address"]
 
@@ -31,10 +34,15 @@ SCHEME = "hf://"
 
 _REPO_ID = re.compile(r"(?![-.])[\w.-]{1,96}(?<![-.])/(?![-.])[\w.-]{1,96}(?<![-.])", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)[\w][\w./-]{0,254}", re.ASCII)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _ATTEMPTS, _PAUSE = 3, 1.0  # seconds before the second attempt; twice as many before the third
 _THREADS = 8
+
+_HUB_TROUBLE = "Try again later."
+_REMEDIES = {
+    404: "Check the name; a mirror may lack it.",
+    429: "It is asked too often from here: wait some minutes, or log in (hf auth login).",
+}
 
 T = TypeVar("T")
 
@@ -60,11 +68,6 @@ class HubAddress(NamedTuple):
 def is_repo_id(text: Any) -> bool:
     """Whether text is "organisation/name" as the Hub allows it."""
     return isinstance(text, str) and bool(_REPO_ID.fullmatch(text)) and ".." not in text
-
-
-def is_commit(text: Any) -> bool:
-    """Whether text is the full hash of a commit."""
-    return isinstance(text, str) and bool(_COMMIT.fullmatch(text))
 
 
 def hub_address(name: Any) -> HubAddress | None:
@@ -176,7 +179,10 @@ class HubRepository:
         FileError
             If it is too large.
         """
-        import_hub()
+        try:
+            import_hub()
+        except ImportError as error:
+            raise ImportError(f"{error}.{_no_folder(address.repo_id)}") from error
         revision = address.revision or "main"
         repository = cls(address.repo_id, revision, **options)
         path = repository.fetch({first: limit})[first]
@@ -271,52 +277,67 @@ class HubRepository:
         )
 
     def _fetch(self, path: str, limit: int, force: bool, advance: Callable[[int], Any]) -> Path:
-        name = f"{path} of {self.address}"
-        hub = import_hub()
+        name, hub = f"{path} of {self.address}", import_hub()
+        cache = CacheFolder.of(hub, self.cache_dir, self.repo_id)
+        headers = hub.utils.build_hf_headers(
+            token=self.token, library_name="supernetnas", library_version=__version__
+        )
 
-        def download() -> str:
-            return hub.hf_hub_download(
-                self.repo_id,
-                path,
-                revision=self.commit,
-                cache_dir=self.cache_dir,
-                token=self.token,
-                local_files_only=self.local_files_only,
-                endpoint=self.endpoint,
-                force_download=force,
-                library_name="supernetnas",
-                library_version=__version__,
-                tqdm_class=_bounded(limit, name, advance),
-            )
+        def explain(error: Exception) -> str:
+            return self._explain(error, path)
 
-        where = Path(persistently(download, lambda error: self._explain(error, path, limit)))
+        def look_up() -> RemoteFile:
+            return RemoteFile.look_up(hub, self.repo_id, path, self.commit, self.endpoint, headers)
+
+        def download(file: BinaryIO) -> None:
+            persistently(lambda: remote.read_into(hub, file, limit, advance), explain)
+
+        try:
+            if self.offline:
+                raise HubError(self._lacks({path: limit}))
+            remote = persistently(look_up, explain, patient=False)
+            if (remote.size or 0) > limit:
+                raise TooLarge(f"is said to have {remote.size} bytes; at most {limit} are read.")
+            where = cache.add(path, remote, download, force=force)
+            if remote.commit != self.commit:
+                cache.refer(self.commit, remote.commit)
+        except TooLarge as error:
+            raise FileError(f"{name} {error}") from None
+        except UntrustworthyError as error:
+            raise HubError(f"{name} could not be fetched: {error}. Is this a Hub?") from None
+        except HubError as error:
+            known = None if force or _is_missing(error.__cause__) else self.cached(path)
+            if known is None:
+                raise
+            where = known  # of the commit that the branch meant when it was asked last
         if (size := where.stat().st_size) > limit:  # fetched earlier, by somebody who allowed more
             raise FileError(f"{name} has {size} bytes; at most {limit} are read.")
         return where
 
-    def _explain(self, error: Exception, path: str, limit: int) -> str:
+    def _explain(self, error: Exception, path: str) -> str:
         """Say what an error of the library means for who asked for a file."""
         from huggingface_hub import errors
 
-        text, where = str(error).strip().split("\n")[0], self.address
-        if self.offline:
-            return self._lacks({path: limit})
+        where = self.address
+        # A path that was mistyped is taken for a repository; its first file is not of a commit.
+        no_folder = "" if is_commit(self.commit) else _no_folder(self.repo_id)
         if isinstance(error, errors.GatedRepoError):
-            return f"{where} is gated: ask for access on its page, and log in. ({text})"
+            return f"{where} is gated: ask for access on its page, and log in. ({_said(error)})"
         if isinstance(error, errors.RepositoryNotFoundError):
             return (
-                f"There is neither a folder {self.repo_id!r} nor a repository {self.repo_id!r} on "
-                "the Hub, or it is private and needs a token (hf auth login, or token=...)."
+                f"There is no repository {self.repo_id!r} on the Hub, or it is private and needs a "
+                f"token (hf auth login, or token=...).{no_folder}"
             )
         if isinstance(error, errors.RevisionNotFoundError):
             return f"{self.repo_id} has no branch, tag or commit {self.commit!r}."
         if isinstance(error, errors.RemoteEntryNotFoundError):
             return f"{where} has no file {path!r}."
-        response = getattr(error, "response", None)
-        if getattr(response, "status_code", None) in (401, 403):
-            return f"The Hub refuses access to {where}: {text}. Check your token."
-        cause = error.__cause__ or error
-        return f"{path} of {where} could not be fetched: {text} ({type(cause).__name__})"
+        if (status := status_of(error)) in (401, 403):
+            return (
+                f"The Hub refuses access to {where} (status {status}: {_said(error)}). Check your "
+                f"token.{no_folder}"
+            )
+        return f"{path} of {where} could not be fetched: {reason(error, self.endpoint)}{no_folder}"
 
     def _lacks(self, limits: Mapping[str, int]) -> str:
         listed = [f"{path} ({_mebibytes(limits[path])})" for path in sorted(limits)]
@@ -329,63 +350,84 @@ class HubRepository:
         )
 
 
+def _no_folder(path: str) -> str:
+    """Say that there is no folder of a name, if so, and which is meant."""
+    if os.path.exists(path):
+        return ""
+    parent, name = os.path.split(path)
+    try:
+        near = difflib.get_close_matches(name, os.listdir(parent), n=1)
+    except OSError:
+        near = []
+    hint = f", but {os.path.join(parent, near[0])!r}" if near else ""
+    return f" There is no folder {path!r} here{hint}."
+
+
 def _rebuild(
     repo_id: str, commit: str, cache_dir: str | None, options: dict[str, Any]
 ) -> HubRepository:
     return HubRepository(repo_id, commit, cache_dir, **options)
 
 
-class _TooLarge(Exception):
-    """Raised inside of a download; of no type that the library could take for its own."""
+def persistently(
+    call: Callable[[], T], explain: Callable[[Exception], str], *, patient: bool = True
+) -> T:
+    """Call, again if what failed may pass by; any other failure is explained.
 
-
-def _bounded(limit: int, name: str, advance: Callable[[int], Any]) -> type[tqdm]:
-    """Return the progress bar of one download, which ends it before a byte too many is written.
-
-    The library tells its progress bars the size of a file before it reads it, and every piece
-    before it writes it.
+    A server that was silent for as long as is waited for is not asked again unless ``patient``.
     """
-
-    class Bounded(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            total = kwargs.get("total")
-            if total is not None and total > limit:
-                raise _TooLarge(f"{name} is said to have {total} bytes; at most {limit} are read.")
-            self.n_read = kwargs.get("initial") or 0
-            super().__init__(disable=True)  # versions differ in what else they pass
-
-        def update(self, n: float | None = 1) -> bool | None:
-            self.n_read += int(n or 0)
-            if self.n_read > limit:
-                raise _TooLarge(f"{name} has more than the {limit} bytes that are read.")
-            advance(int(n or 0))
-            return None
-
-        def update_transfer(self, n: float) -> None:
-            """Compressed bytes on their way; what they become is counted by `update`."""
-
-        def set_transfer_postfix_str(self, *args: Any, **kwargs: Any) -> None:
-            """Not shown."""
-
-    return Bounded
-
-
-def persistently(call: Callable[[], T], explain: Callable[[Exception], str]) -> T:
-    """Call, again if what failed may pass by; any other failure is explained."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return call()
-        except _TooLarge as error:
-            raise FileError(str(error)) from None
         except Exception as error:
-            if isinstance(error, ValueError) and "too large" in str(error):
-                raise FileError(str(error)) from error  # of more than 50 GB
             if not _is_network(error):
                 raise
-            if attempt == _ATTEMPTS or not _may_pass(error):
+            silent = not patient and is_timeout(error)
+            if attempt == _ATTEMPTS or silent or not _may_pass(error):
                 raise HubError(explain(error)) from error
             time.sleep(_PAUSE * attempt)
     raise AssertionError("unreachable")
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """HTTP status of the answer that an error is about."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a server was silent for too long."""
+    names = {cls.__name__ for cls in type(error).__mro__}  # of httpx or httpx2
+    return isinstance(error, TimeoutError) or "TimeoutException" in names
+
+
+def reason(error: Exception, endpoint: str | None) -> str:
+    """What went wrong on the way to the Hub, and what to do."""
+    constants = import_hub().constants
+    hub = f"the Hub ({endpoint or constants.ENDPOINT})"
+    if (status := status_of(error)) is not None:
+        remedy = _REMEDIES.get(status, _HUB_TROUBLE if status >= 500 else "Is this a Hub?")
+        return f"{hub} answered with status {status} ({_said(error)}). {remedy}"
+    if is_timeout(error):
+        return (
+            f"{hub} did not answer for {constants.HF_HUB_ETAG_TIMEOUT} s. Try again later, or set "
+            "HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT to more seconds."
+        )
+    cause = error.__cause__ or error
+    return (
+        f"{hub} could not be reached, or the connection broke ({type(cause).__name__}: "
+        f"{_said(error)}). Check your connection and HF_ENDPOINT."
+    )
+
+
+def _said(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300].rstrip(".")
+
+
+def _is_missing(error: BaseException | None) -> bool:
+    """Whether the Hub knows the repository, and that it lacks what was asked for."""
+    from huggingface_hub import errors
+
+    return isinstance(error, errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError)
 
 
 def _is_network(error: Exception) -> bool:
@@ -400,14 +442,10 @@ def _is_network(error: Exception) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return False  # the library has tried several times
     if type(error) is RuntimeError:  # an upload in a thread
         cause = error.__cause__
         return isinstance(cause, Exception) and _is_network(cause) and _may_pass(cause)
-    status = getattr(getattr(error, "response", None), "status_code", None)
+    status = status_of(error)
     return status is None or status >= 500 or status in (408, 429)
 
 

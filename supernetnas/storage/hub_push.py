@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from ..version import __version__
-from .hub import HubError, HubRepository, check_address, import_hub, is_commit, persistently
+from .hub import (
+    HubError,
+    HubRepository,
+    check_address,
+    import_hub,
+    persistently,
+    reason,
+    status_of,
+)
+from .hub_cache import is_commit
 
 __all__ = ["Conflict", "Pushed", "Target"]
 
@@ -78,6 +87,9 @@ class Target:
             library_name="supernetnas",
             library_version=__version__,
         )
+        # The library itself would wait for a silent server for ever.
+        session, seconds = hub.utils.get_session(), hub.constants.HF_HUB_ETAG_TIMEOUT
+        self._call(lambda: session.head(self._api.endpoint, timeout=seconds), patient=False)
         if not create_pr:
             self._call(lambda: self._api.create_repo(repo_id, private=private, exist_ok=True))
             if self.revision != "main" and not self.revision.startswith("refs/"):
@@ -85,7 +97,12 @@ class Target:
 
     def head(self) -> str:
         """Full hash of the newest commit."""
-        return self._call(lambda: self._api.repo_info(self.repo_id, revision=self.revision)).sha
+        sha = self._call(lambda: self._api.repo_info(self.repo_id, revision=self.revision)).sha
+        if not is_commit(sha):  # it names a folder of the cache
+            raise HubError(
+                f"The newest commit of {self.repo_id} is said to be {sha!r:.100}. Is this a Hub?"
+            )
+        return sha
 
     def url(self, commit: str) -> str:
         """Address of a commit for people."""
@@ -150,13 +167,14 @@ class Target:
         """Return the repository at a commit, to read from."""
         return HubRepository(self.repo_id, commit, token=self._token, endpoint=self._endpoint)
 
-    def _call(self, call: Callable[[], T]) -> T:
+    def _call(self, call: Callable[[], T], *, patient: bool = True) -> T:
         def explain(error: Exception) -> str:
             from huggingface_hub import errors
 
             text = " ".join(str(error.__cause__ or error).split())
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            if status in (401, 403) and not isinstance(error, errors.RevisionNotFoundError):
+            if status_of(error) in (401, 403) and not isinstance(
+                error, errors.RevisionNotFoundError
+            ):
                 return (
                     f"The Hub does not let you write to {self.repo_id}: log in with a token that "
                     f"may write (hf auth login, or token=...). It says: {text:.300}"
@@ -164,14 +182,13 @@ class Target:
             if isinstance(error, errors.RepositoryNotFoundError):
                 return f"There is no repository {self.repo_id!r} on the Hub, or it is private."
             return (
-                f"The push to {self.repo_id} failed: {text:.500}. Nothing was changed. Push again "
-                "to go on: what has arrived is not sent again."
+                f"The push to {self.repo_id} failed: {reason(error, self._endpoint)} Nothing was "
+                "changed. Push again to go on: what has arrived is not sent again."
             )
 
         try:
-            return persistently(call, explain)
+            return persistently(call, explain, patient=patient)
         except HubError as error:
-            response = getattr(error.__cause__, "response", None)
-            if getattr(response, "status_code", None) in (409, 412):
+            if status_of(error.__cause__) in (409, 412):
                 raise Conflict(str(error)) from error
             raise

@@ -5,6 +5,7 @@ A network that states nothing is trained as it is, and settings that it would ig
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .execution import Execution
 
-__all__ = ["Executable", "OwnDraws", "RandomModule", "set_execution"]
+__all__ = ["Checkpoint", "Executable", "OwnDraws", "RandomModule", "set_execution"]
+
+
+class Checkpoint(Protocol):
+    """Where a training keeps its state after each epoch."""
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Return the tensors and plain values that were saved last, or None."""
+
+    def save(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Replace what was saved."""
 
 
 @runtime_checkable

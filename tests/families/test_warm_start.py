@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from supernetnas.families.base import NetworkInput
+from supernetnas.families.cells.family import Cells
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
-from supernetnas.families.warm_start import warm_started_supernet
+from supernetnas.families.warm_start import starting_supernet
 from supernetnas.training.batches import seeded_modules
 
 
@@ -22,14 +24,8 @@ def headless(supernet):
 
 
 def start(source, inputs, seed=0, n_classes=7):
-    return warm_started_supernet(
-        source.config,
-        headless(source),
-        image_size=(16, 12),
-        input_channels=inputs,
-        n_classes=n_classes,
-        seed=seed,
-    )
+    seen = NetworkInput((16, 12), inputs)
+    return starting_supernet(Cells(), seen, n_classes, seed, (source.config, headless(source)))
 
 
 def test_weights_alphas_and_statistics_are_the_sources():
@@ -97,14 +93,8 @@ def test_the_head_is_new_small_and_seeded():
 
 def test_the_sources_head_is_not_taken_even_if_it_is_there():
     source = source_supernet()
-    target = warm_started_supernet(
-        source.config,
-        source.state_dict(),
-        image_size=(8, 8),
-        input_channels=3,
-        n_classes=5,
-        seed=0,
-    )
+    whole = source.config, source.state_dict()
+    target = starting_supernet(Cells(), NetworkInput((8, 8), 3), 5, 0, whole)
     assert not torch.equal(target.classifier.weight, source.classifier.weight)
 
 
@@ -120,6 +110,13 @@ def test_a_state_that_does_not_fit():
     state = headless(source)
     del state["alphas_normal"]
     with pytest.raises(RuntimeError, match="alphas_normal"):
-        warm_started_supernet(
-            source.config, state, image_size=(8, 8), input_channels=3, n_classes=5, seed=0
-        )
+        starting_supernet(Cells(), NetworkInput((8, 8), 3), 5, 0, (source.config, state))
+
+
+def test_without_a_source_all_weights_are_seeded():
+    family, seen = Cells("s2", 4, 3), NetworkInput((12, 8), 1)
+    first, again, other = (starting_supernet(family, seen, 5, seed) for seed in (0, 0, 1))
+    assert first.config == SupernetConfig("s2", 4, 3, (12, 8), 1, 5)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    assert not torch.equal(first.alphas_normal, other.alphas_normal)

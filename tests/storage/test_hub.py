@@ -132,7 +132,7 @@ def test_a_folder_comes_first_and_a_scheme_before_it(tmp_path, monkeypatch, tiny
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"no folder 'org/zoo'.*pip install 'supernetnas\[hub\]'"):
+    with pytest.raises(ImportError, match=r"pip install 'supernetnas\[hub\]'.*no folder 'org/zoo'"):
         Zoo.open("org/zoo")
 
 
@@ -255,7 +255,7 @@ def test_a_zoo_travels_as_repository_and_commit_without_the_token(pull, server):
     server.put("org/private", {"a": b""}, private=True)
     for path in server.paths("org/zoo"):
         server.put("org/private", {path: server.get("org/zoo", path)})
-    with pytest.raises(HubError, match=r"neither a folder .* nor a repository .* token"):
+    with pytest.raises(HubError, match=r"no repository .* token.*no folder"):
         pull("org/private")
     zoo = pull("org/private", token=TOKEN)
     assert TOKEN not in repr(zoo._place) and TOKEN.encode() not in pickle.dumps(zoo)
@@ -296,8 +296,154 @@ def test_a_server_that_stays_unavailable(pull, server):
         weights(zoo)
 
 
+@pytest.mark.parametrize(
+    ("status", "remedy", "requests"),
+    [
+        (401, "Check your token", 1),
+        (403, "Check your token", 1),
+        (404, "Check the name", 1),
+        (418, "Is this a Hub", 1),
+        (429, "log in", 3),
+        (500, "Try again later", 3),
+        (503, "Try again later", 3),
+    ],
+)
+@pytest.mark.parametrize("request_", ["HEAD .*index.json", "GET .*index.json"])
+def test_an_answer_is_named_by_its_status(pull, server, status, remedy, requests, request_):
+    server.fail(request_, status=status, times=99)
+    with pytest.raises(HubError, match=f"status {status}.*{remedy}"):
+        pull()
+    method = request_.split()[0]
+    assert [r.status for r in server.requests if r.method == method] == [status] * requests
+
+
+def test_a_push_is_refused_by_its_status(push, tiny_zoo, server):
+    server.fail("POST .*commit", status=418)
+    with pytest.raises(HubError, match=r"push to org/new failed: .* status 418.*Nothing was"):
+        push(tiny_zoo, "org/new")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait for a server for 0.2 s."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        monkeypatch.setattr(constants, name, 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("request_", "times"), [("HEAD .*index.json", 1), ("GET .*index.json", 3)])
+def test_a_silent_server_is_given_up(pull, server, request_, times):
+    fault = server.fail(request_, silent=5.0, times=99)
+    start = time.monotonic()
+    with pytest.raises(HubError, match=r"did not answer for 0.2 s.*HF_HUB_ETAG_TIMEOUT"):
+        pull()
+    assert time.monotonic() - start < 4
+    assert fault.times == 99 - times
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_silent_server_ends_a_push(push, tiny_zoo, server):
+    server.fail("HEAD /", silent=5.0, times=99)
+    start = time.monotonic()
+    with pytest.raises(HubError, match=r"push to org/new failed: .* did not answer for 0.2 s"):
+        push(tiny_zoo, "org/new")
+    assert time.monotonic() - start < 4
+
+
+def test_a_mistyped_path_is_said_to_be_no_folder(fitted_model, tmp_path, monkeypatch):
+    """Nothing listens where the environment of the tests puts the Hub."""
+    monkeypatch.chdir(tmp_path)
+    fitted_model.save_pretrained("models/flowers")
+    message = "could not be reached.*no folder 'models/flower' here, but 'models/flowers'"
+    for load in (SupernetTransferClassifier.from_pretrained, Zoo.open):
+        with pytest.raises(HubError, match=message):
+            load("models/flower")
+    with pytest.raises(HubError) as error:
+        Zoo.open("hf://models/flowers")
+    assert "folder" not in str(error.value)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"\[hub\].*no folder 'models/flower' here, but"):
+        SupernetTransferClassifier.from_pretrained("models/flower")
+
+
+@pytest.fixture
+def fitted_model():
+    X, y = patterns()
+    return tiny_classifier(search__epochs=0, retraining__epochs=1).fit(X, y)
+
+
+def test_the_cache_serves_a_branch_when_the_hub_is_down(pull, server):
+    expected = pull().where
+    for status in (401, 500):
+        server.fail("HEAD .*index.json", status=status, times=9)
+        assert pull().where == expected
+        server.reset()
+
+
+def test_the_cache_is_as_the_library_leaves_it(pull, server, tmp_path):
+    import huggingface_hub
+
+    zoo = pull()
+    weights(zoo)
+    index = huggingface_hub.hf_hub_download(
+        "org/zoo", "index.json", cache_dir=tmp_path / "cache", local_files_only=True
+    )
+    assert Path(index).parent == zoo.folder
+    report = huggingface_hub.scan_cache_dir(tmp_path / "cache")
+    (repository,) = report.repos
+    assert not report.warnings and repository.repo_id == "org/zoo"
+    assert [*repository.refs] == ["main"]
+    sizes = {file.file_name: file.size_on_disk for file in next(iter(repository.revisions)).files}
+    assert sizes["supernet.safetensors"] == len(server.get("org/zoo", "bars/supernet.safetensors"))
+    huggingface_hub.hf_hub_download(  # and the other way round
+        "org/zoo", "spots/supernet.safetensors", endpoint=server.url, cache_dir=tmp_path / "cache"
+    )
+    server.reset()
+    assert weights(zoo, "spots") and not server.requests
+
+
+# A mirror that is hostile
+
+
+@pytest.mark.parametrize("header", ["ETag", "X-Linked-ETag"])
+@pytest.mark.parametrize("form", ["{}", "W/{}", "../../../{}", "a/../../../../{}", ".{}", "..", ""])
+def test_an_etag_names_no_file_outside_the_cache(pull, server, tmp_path, header, form):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    etag = form.format(victim if form.startswith(("{", "W")) else "victim")
+    zoo = pull()
+    before = sorted(tmp_path.rglob("*"))
+    server.fail("HEAD .*bars/supernet", headers={"X-Linked-ETag": "", header: f'"{etag}"'}, times=9)
+    with pytest.raises(HubError, match=r"answered with the ETag .*Is this a Hub"):
+        weights(zoo)
+    with pytest.raises(HubError, match="ETag"):
+        zoo._place.repository.fetch({"bars/supernet.safetensors": 10**6}, force=True)
+    assert victim.read_text() == "mine" and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("status", [None, 404])
+@pytest.mark.parametrize("commit", ["{}", "../../../{}", "main", "", "0" * 39])
+def test_a_commit_names_no_folder_outside_the_cache(pull, server, tmp_path, commit, status):
+    commit = commit.format(tmp_path / "victim" if commit == "{}" else "victim")
+    headers = {"X-Repo-Commit": commit}
+    if status:
+        headers |= {"X-Error-Code": "EntryNotFound"}
+    server.fail("HEAD .*index.json", status=status, headers=headers, times=9)
+    with pytest.raises(HubError, match="no file 'index.json'" if status else "with the commit"):
+        pull()
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_push_trusts_no_commit_of_the_server(push, tiny_zoo, server, tmp_path):
+    push(tiny_zoo, "org/lying")
+    server.repositories["org/lying"].find("main").oid = "../../../victim"
+    with pytest.raises(HubError, match=r"newest commit of org/lying is said to be '\.\./"):
+        push(tiny_zoo, "org/lying")
+
+
 def test_missing_things_are_named(pull, server, publish):
-    with pytest.raises(HubError, match="nor a repository 'org/nothing'"):
+    with pytest.raises(HubError, match="no repository 'org/nothing'"):
         pull("org/nothing")
     repo_id = publish({"bars/supernet.safetensors": b""})
     server.put(repo_id, {"bars/supernet.safetensors": None})

@@ -94,7 +94,7 @@ def test_checkpointing_of_a_network():
 def test_a_fit_with_checkpointing():
     settings = {"search__epochs": 2, "retraining__epochs": 2, "search__perturbation": "adversarial"}
     one, other = (
-        tiny_classifier(gradient_checkpointing=value, **settings).fit(IMAGES, LABELS)
+        tiny_classifier(precision=Execution(checkpointing=value), **settings).fit(IMAGES, LABELS)
         for value in (True, False)
     )
     assert one.genotype_ == other.genotype_

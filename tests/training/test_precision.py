@@ -222,7 +222,9 @@ class TestGpu:
         assert clf.score(IMAGES, LABELS) > 0.5
 
     def test_retraining_after_a_checkpoint(self, tmp_path):
-        tiny_classifier(device="cuda", dropout=0.2, checkpoint_dir=tmp_path).fit(IMAGES, LABELS)
+        tiny_classifier(device="cuda", retraining__dropout=0.2, checkpoint_dir=tmp_path).fit(
+            IMAGES, LABELS
+        )
 
 
 def test_retraining_in_float32_needs_no_value_either():

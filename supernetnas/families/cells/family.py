@@ -98,9 +98,7 @@ class Cells(Family):
         """Rebuild a supernet's configuration; ValueError if it is none."""
         return _bounded(SupernetConfig.from_dict(dict(data)))
 
-    def adapted(
-        self, config: SupernetConfig, seen: NetworkInput, n_classes: int
-    ) -> SupernetConfig:
+    def adapted(self, config: SupernetConfig, seen: NetworkInput, n_classes: int) -> SupernetConfig:
         """Return a source's configuration with the input and the classes of a target."""
         return replace(
             config, image_size=seen.size, input_channels=seen.channels, n_classes=n_classes

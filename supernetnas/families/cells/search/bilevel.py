@@ -47,6 +47,10 @@ from .weight_training import SearchSettings, WeightTraining
 
 __all__ = ["BilevelSearch"]
 
+# Adam moves alphas by their learning rate at most, so whatever the weights do, no reasonable rate
+# brings them here; softmax, and the loss, are finite for a long way beyond.
+_LARGE_ALPHA = 1e6
+
 
 class BilevelSearch(WeightTraining):
     """A search of alphas and weights in turn.
@@ -80,6 +84,7 @@ class BilevelSearch(WeightTraining):
             *(supernet, train, validation, settings, generator, class_weight, stopping, processes)
         )
         self.budget = budget
+        self._largest_alpha = torch.zeros((), device=self.device)
         self.alpha_optimizer = torch.optim.Adam(
             supernet.alpha_parameters(),
             lr=settings.alpha_learning_rate,
@@ -113,6 +118,15 @@ class BilevelSearch(WeightTraining):
     def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
         """Architecture that the alphas have decided for."""
         return self.supernet.genotype()
+
+    def divergence(self, what: str) -> FloatingPointError:
+        """Return the error of a loss that is not finite, which names the rate to lower."""
+        if self._largest_alpha <= _LARGE_ALPHA:
+            return super().divergence(what)
+        rate = self.settings.alpha_learning_rate
+        return FloatingPointError(
+            f"{what}: its loss is not finite. Lower the search's alpha_learning_rate ({rate:g})."
+        )
 
     # What the methods of the family change
 
@@ -161,10 +175,16 @@ class BilevelSearch(WeightTraining):
         return self._weight_step(index, radius)
 
     def _alpha_step(self, index: Tensor, train_index: Tensor) -> None:
-        gradients = self.processes.average(self.alpha_gradients(index, train_index))
-        set_gradients(self.supernet.alpha_parameters(), gradients)
+        self.move_alphas(self.processes.average(self.alpha_gradients(index, train_index)))
+
+    def move_alphas(self, gradients: Sequence[Tensor | None]) -> None:
+        """Step the alphas along gradients."""
+        alphas = self.supernet.alpha_parameters()
+        set_gradients(alphas, gradients)
         self.alpha_optimizer.step()
         self.alpha_optimizer.zero_grad()
+        for alpha in alphas:  # fmax takes no NaN
+            torch.fmax(self._largest_alpha, alpha.detach().abs().max(), out=self._largest_alpha)
 
     def _operation_weights(
         self, images: Tensor, labels: Tensor, radius: float | Tensor

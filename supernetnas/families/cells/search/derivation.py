@@ -211,15 +211,12 @@ class PerturbationDerivation:
                 weights = self.operation_weights()
             loss = search._loss(search.scores(images, weights), search.train.labels_at(index))
             parameters = search.supernet.weight_parameters()
-            self._set_gradients(loss, parameters)
+            set_gradients(parameters, self._gradients(loss, parameters))
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=True)
             search.weight_optimizer.step()
             search.weight_optimizer.zero_grad()
         if not math.isfinite(float(loss.detach())):
-            raise FloatingPointError(
-                "The tuning of the derivation diverged: its loss is not finite. Lower the learning "
-                f"rate of the search ({settings.learning_rate})."
-            )
+            raise search.divergence("The tuning of the derivation diverged")
 
     def _alpha_step(self, index: Tensor) -> None:
         search = self.search
@@ -229,14 +226,11 @@ class PerturbationDerivation:
         with held_constant(search.supernet.weight_parameters()):
             scores = search.scores(images, self.operation_weights())
             loss = search._loss(scores, search.validation.labels_at(index))
-            self._set_gradients(loss, search.supernet.alpha_parameters())
-        search.alpha_optimizer.step()
-        search.alpha_optimizer.zero_grad()
+            search.move_alphas(self._gradients(loss, search.supernet.alpha_parameters()))
 
     @staticmethod
-    def _set_gradients(loss: Tensor, parameters: Sequence[Tensor]) -> None:
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        set_gradients(parameters, gradients)
+    def _gradients(loss: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
 
     def _order(self, n: int) -> list[int]:
         return torch.randperm(n, generator=self.search.generator).tolist()

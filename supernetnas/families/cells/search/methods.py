@@ -44,7 +44,7 @@ __all__ = [
     "make_search",
 ]
 
-_EPOCHS = {
+_EPOCHS: dict[str, Constraint] = {
     "epochs": Whole(0),
     "learning_rate": Real(),
     "validation_fraction": Real(0, 1),

@@ -206,14 +206,18 @@ class WeightTraining(SearchLoop):
         self.describe_epoch(row)
         row["seconds"] = watch.seconds
         if not all(map(torch.isfinite, map(torch.tensor, (row["train_loss"], loss)))):
-            raise FloatingPointError(
-                f"The search diverged in epoch {row['epoch']}: its loss is not finite. "
-                f"Lower the learning rate ({settings.learning_rate})."
-            )
+            raise self.divergence(f"The search diverged in epoch {row['epoch']}")
         self.epoch += 1
         self.history.append(row)
         logger.info("search epoch %(epoch)d: validation accuracy %(validation_accuracy).3f", row)
         return row
+
+    def divergence(self, what: str) -> FloatingPointError:
+        """Return the error of a loss that is not finite, which names the rate to lower."""
+        rate = self.settings.learning_rate
+        return FloatingPointError(
+            f"{what}: its loss is not finite. Lower the search's learning_rate ({rate:g})."
+        )
 
     def scores(self, images: Tensor, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Class scores of the supernet, in the precision of the search."""

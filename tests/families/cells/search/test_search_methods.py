@@ -87,13 +87,15 @@ def test_grid_search_over_methods_and_derivations():
 
 
 def test_derivation_by_perturbation():
-    clf = quick(derivation="perturbation", search__derivation_epochs=1, search__epochs=1).fit(IMAGES, LABELS)
+    clf = quick(
+        search__derivation="perturbation", search__derivation_epochs=1, search__epochs=1
+    ).fit(IMAGES, LABELS)
     stages = [row["stage"] for row in clf.history_]
     assert stages == ["search"] + ["derive"] * 17 + ["retrain"]
 
 
 def test_a_time_limit_cuts_the_derivation_short():
-    clf = quick(derivation="perturbation", time_limit=1e-3).fit(IMAGES, LABELS)
+    clf = quick(search__derivation="perturbation", time_limit=1e-3).fit(IMAGES, LABELS)
     assert len(clf.history_) == 1 + 17 + 1
     assert sum(row["seconds"] for row in clf.history_ if row["stage"] == "derive") < 10
 
