@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from supernetnas.efficientnet_lite import EfficientNetLite0
+from supernetnas.files import sha256
 
 if TYPE_CHECKING:
     from supernetnas.images import ImageSet
@@ -419,7 +420,7 @@ def _timm(name: str, size: tuple[int, int] | None) -> Embedder:
 def _load_checked(path: Path, expected: str, remedy: str) -> tuple[dict[str, torch.Tensor], str]:
     """The state dict at `path` and the file's SHA-256, which has to begin with `expected`."""
     try:
-        found = _sha256(path)
+        found = sha256(path)
     except OSError as error:
         raise EmbedderError(f"Cannot read {path}: {error}. Remedy: {remedy}") from error
     if not found.startswith(expected):
@@ -431,11 +432,6 @@ def _load_checked(path: Path, expected: str, remedy: str) -> tuple[dict[str, tor
         return torch.load(path, map_location="cpu", weights_only=True), found
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise EmbedderError(f"{path} holds no readable weights: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state_hash(network: nn.Module) -> str:

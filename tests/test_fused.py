@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from kept import saved_bytes
 from torch import nn
 
 from supernetnas.augmentation import Augmentation, ImageTensors
-from supernetnas.memory import saved_bytes
 from supernetnas.search import BilevelSearch, SearchSettings
 from supernetnas.spaces import make_operation
 from supernetnas.spaces.operations import Pool

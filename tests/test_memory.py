@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from kept import saved_bytes
 from tiny import patterns, tiny_classifier
 from torch import nn
 
-from supernetnas.memory import explained_memory_error, saved_bytes
+from supernetnas.memory import explained_memory_error
 from supernetnas.network import Network, NetworkConfig
 from supernetnas.supernets import CellSupernet, SupernetConfig
 from supernetnas.supernets.partial import PartialSupernet
