@@ -28,6 +28,7 @@ from .fitting import (
 )
 from .history import HistoryRow
 from .images import ImageSet
+from .inference import for_predictions
 from .memory import explained_memory_error
 from .network import Network, NetworkConfig, inherit_weights
 from .persistence import PersistenceMixin
@@ -428,9 +429,10 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         """
         check_is_fitted(self)
         images = read_new_images(self, X)
+        network = for_predictions(self.network_)
         with torch.inference_mode():
             scores = [
-                self.network_(batch).float().softmax(dim=1).cpu()
+                network(batch).float().softmax(dim=1).cpu()
                 for batch in self.preprocessing_.batches(images, self.device_)
             ]
         return torch.cat(scores).numpy()
