@@ -22,26 +22,29 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import json
 import statistics
+import sys
 import time
 import weakref
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import random_genotype
+from common import add_output, random_genotype, write_results
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from kept import saved_bytes
 
 from supernetnas.augmentation import Augmentation, ImageTensors
 from supernetnas.cost import count_macs
 from supernetnas.devices import resolve_device
 from supernetnas.inference import folded
-from supernetnas.memory import saved_bytes
 from supernetnas.network import Network, NetworkConfig
 from supernetnas.search import BilevelSearch, SearchSettings, adversarial_perturbation
 from supernetnas.spaces.operations import DilatedConv
@@ -473,7 +476,7 @@ def main() -> None:
         help="bfloat16 adds a row",
     )
     parser.add_argument("--compile", action="store_true", help="compile a derived network, too")
-    parser.add_argument("--out", default="search_speed.json")
+    add_output(parser, __file__)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -485,17 +488,14 @@ def main() -> None:
     )
     steps = measure_steps(arguments, device)
     epochs(steps, arguments, device)
-    results = {
-        "torch": torch.__version__,
-        "device": where,
-        "threads": torch.get_num_threads(),
-        "batch_size": arguments.batch_size,
-        "steps": steps,
-        "augmentation": measure_augmentation(device, arguments.repeats),
-        "inference": measure_inference(arguments, device),
-    }
-    with open(arguments.out, "w") as file:
-        json.dump(results, file, indent=1)
+    write_results(
+        arguments.out,
+        device=where,
+        batch_size=arguments.batch_size,
+        steps=steps,
+        augmentation=measure_augmentation(device, arguments.repeats),
+        inference=measure_inference(arguments, device),
+    )
 
 
 if __name__ == "__main__":
