@@ -33,7 +33,7 @@ from supernetnas.files import sha256
 if TYPE_CHECKING:
     from supernetnas.images import ImageSet
 
-__all__ = ["DEFAULT_EMBEDDER", "Embedder", "EmbedderError", "get_embedder"]
+__all__ = ["DEFAULT_EMBEDDER", "Embedder", "EmbedderError", "get_embedder", "lite0_state_dict"]
 
 DEFAULT_EMBEDDER = "efficientnet_lite0"
 

@@ -44,7 +44,10 @@ __all__ = [
     "read_json",
     "safe_join",
     "sha256",
+    "sync_folder",
+    "temporary_beside",
     "write_atomic",
+    "write_new",
 ]
 
 MAX_HEADER = 8 * 2**20

@@ -25,7 +25,17 @@ from tqdm.auto import tqdm
 from . import __version__
 from .files import FileError
 
-__all__ = ["HubAddress", "HubError", "HubRepository", "check_address", "hub_address"]
+__all__ = [
+    "HubAddress",
+    "HubError",
+    "HubRepository",
+    "check_address",
+    "hub_address",
+    "import_hub",
+    "is_commit",
+    "is_repo_id",
+    "persistently",
+]
 
 SCHEME = "hf://"
 

@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Measure", "checked", "is_complete", "measure"]
+__all__ = [
+    "Measure",
+    "checked",
+    "covariance_factor",
+    "grouped_by_class",
+    "is_complete",
+    "measure",
+    "row_weights",
+    "stratified_sample",
+]
 
 NORMALIZATIONS = ("l2", "none")
 

@@ -27,7 +27,7 @@ from .supernets.fused import (
     fused_network_cell,
 )
 
-__all__ = ["Network", "NetworkConfig", "inherit_weights"]
+__all__ = ["Dropout", "Network", "NetworkCell", "NetworkConfig", "inherit_weights"]
 
 
 @dataclass(frozen=True)

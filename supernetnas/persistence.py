@@ -51,7 +51,7 @@ from .supernets.cell import CellSupernet, SupernetConfig
 if TYPE_CHECKING:
     from .hub_target import Pushed
 
-__all__ = ["PersistenceMixin"]
+__all__ = ["PersistenceMixin", "check_destination"]
 
 FORMAT_VERSION = 1
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"

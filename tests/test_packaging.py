@@ -46,6 +46,30 @@ def test_public_name_is_found(name):
     assert getattr(supernetnas, name) is not None
 
 
+def modules():
+    """Every module of the package by its name, with its file."""
+    for path in sorted((ROOT / "supernetnas").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
+def test_all_is_the_truth(name, path):
+    """Each name is there, once, and each public function and class of the file is among them."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    defined = {node.name for node in body if isinstance(node, kinds)}
+    public = {defined_name for defined_name in defined if not defined_name.startswith("_")}
+    if name == "supernetnas.__main__":  # importing it runs the command
+        assert not public
+        return
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", [])
+    assert len(names) == len(set(names))
+    assert all(hasattr(module, public_name) for public_name in names)
+    assert public <= set(names)
+
+
 def test_type_checkers_see_the_names_that_are_imported_lazily():
     tree = ast.parse((ROOT / "supernetnas" / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))

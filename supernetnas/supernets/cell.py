@@ -28,7 +28,7 @@ from .fixed_images import FixedImages
 from .fused import State, checkpointed, compiled_cell, count_batch, fused_cell
 from .merged import Statistics, can_merge, merged_cell
 
-__all__ = ["CellSupernet", "SupernetConfig", "cell_layout"]
+__all__ = ["CellSupernet", "SupernetCell", "SupernetConfig", "cell_inputs", "cell_layout"]
 
 
 @dataclass(frozen=True)

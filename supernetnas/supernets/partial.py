@@ -35,7 +35,7 @@ from ..training import seeded_modules
 from .cell import CellSupernet, SupernetCell
 from .fused import recomputed
 
-__all__ = ["PartialSupernet", "active_channels", "channel_shuffle"]
+__all__ = ["PartialCell", "PartialSupernet", "active_channels", "channel_shuffle"]
 
 PRUNED = -1e4
 """Alpha of an operation that was pruned, in the supernet that `PartialSupernet.full` returns."""
