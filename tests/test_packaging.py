@@ -46,20 +46,18 @@ def test_public_name_is_found(name):
     assert getattr(supernetnas, name) is not None
 
 
-def modules():
-    """Every module of the package by its name, with its file."""
-    for path in sorted((ROOT / "supernetnas").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+FILES = sorted((ROOT / "supernetnas").rglob("*.py"))
 
 
-@pytest.mark.parametrize(("name", "path"), modules(), ids=[name for name, _ in modules()])
-def test_all_is_the_truth(name, path):
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_is_the_truth(path):
     """Each name is there, once, and each public function and class of the file is among them."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     body = ast.parse(path.read_text(encoding="utf-8")).body
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     defined = {node.name for node in body if isinstance(node, kinds)}
-    public = {defined_name for defined_name in defined if not defined_name.startswith("_")}
+    public = {own for own in defined if not own.startswith("_")}
     if name == "supernetnas.__main__":  # importing it runs the command
         assert not public
         return
