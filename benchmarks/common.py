@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import argparse
+import platform
+import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +18,10 @@ from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.space import get_space
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors, channel_statistics
+from supernetnas.storage.files import dump_json, write_atomic
 from supernetnas.training.batches import LabelledImages, evaluate, recalibrate_batch_norm
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def random_genotype(space_name: str, rng: np.random.RandomState) -> Genotype:
@@ -78,8 +86,56 @@ def mean_and_std(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
 
 
-def write_results(path: str, rows: list[dict]) -> None:
-    """Write rows and the versions that made them."""
-    result = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}
-    with open(path, "w") as file:
-        json.dump(result, file, indent=1)
+def add_output(parser: argparse.ArgumentParser, script: str, note: str = "") -> None:
+    """Add the option that says where a script writes its results."""
+    default = RESULTS / f"{Path(script).stem}.json"
+    parser.add_argument("--out", type=Path, default=default, help=note or None)
+
+
+def write_results(path: Path, **measured: Any) -> None:
+    """Write what was measured, and what it was measured with.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Replaced; its folder is made if need be.
+    **measured
+        Plain values. They stand after the commit of the working tree, "+" where it has changes,
+        the versions of torch and Python, processor, threads and date (UTC).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    conditions = {
+        "commit": commit(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    write_atomic(path, dump_json({**conditions, **measured}))
+
+
+def commit() -> str | None:
+    """Commit that the benchmarks' folder is at; None outside of a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"],
+            cwd=RESULTS.parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def processor() -> str:
+    """Name of the processor, and of the GPU where there is one."""
+    name = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        lines = information.read_text().splitlines()
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name = models[0] if models else name
+    return f"{name}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name

@@ -14,7 +14,14 @@ import time
 
 import numpy as np
 import torch
-from common import mean_and_std, plain_cnn, random_genotype, train_network, write_results
+from common import (
+    add_output,
+    mean_and_std,
+    plain_cnn,
+    random_genotype,
+    train_network,
+    write_results,
+)
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -31,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--strategies", default="multi,ot,scratch")
-    parser.add_argument("--out", default="digits.json")
+    add_output(parser, __file__)
     arguments = parser.parse_args()
 
     X, y = load_digits(return_X_y=True)
@@ -51,7 +58,7 @@ def main() -> None:
         accuracy = mean_and_std([row["accuracy"] for row in chosen])
         seconds = np.mean([row["seconds"] for row in chosen])
         print(f"| {name} | {accuracy} | {seconds:.1f} |")
-    write_results(arguments.out, rows)
+    write_results(arguments.out, rows=rows)
 
 
 def methods(strategies: list[str], seed: int) -> dict:

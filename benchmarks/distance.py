@@ -24,7 +24,7 @@ from collections.abc import Callable
 import numpy as np
 import ot
 import torch
-from common import write_results
+from common import add_output, write_results
 from scipy.stats import kendalltau
 from sklearn.neighbors import NearestNeighbors
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="d:classes,... (default: the five above)")
     parser.add_argument("--parts", default="pairs,zoo,query", help="what to measure")
     parser.add_argument("--real", help=".npz file of features of real datasets")
-    parser.add_argument("--out", default="distance.json")
+    add_output(parser, __file__)
     arguments = parser.parse_args()
     cases = [tuple(map(int, case.split(":"))) for case in arguments.cases.split(",") if case]
     rows = []
@@ -63,7 +63,7 @@ def main() -> None:
         for row in real(arguments.real):
             rows.append(row)
             print(row, flush=True)
-    write_results(arguments.out, rows)
+    write_results(arguments.out, rows=rows)
     print(markdown(rows))
 
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tempfile.mkdtemp()}
 
+from common import add_output, write_results
 from hub_server import HubServer
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo
@@ -97,7 +98,7 @@ class Meter:
         self.restart()
 
 
-def measure(server: HubServer, n_sources: int, target: DatasetSignature) -> None:
+def measure(server: HubServer, n_sources: int, target: DatasetSignature) -> list[dict]:
     repo_id = f"org/zoo-{n_sources}"
     index = publish(server, repo_id, n_sources)
     with tempfile.TemporaryDirectory() as cache:
@@ -127,17 +128,19 @@ def measure(server: HubServer, n_sources: int, target: DatasetSignature) -> None
         meter.note("all of it again, pinned, from the cache")
         Zoo.from_pretrained(repo_id, endpoint=server.url, cache_dir=cache)
         meter.note("open again, not pinned")
+    return meter.rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", type=int, nargs="+", default=[20, 1000])
+    add_output(parser, __file__)
     args = parser.parse_args()
     SupernetTransferClassifier()  # what is imported late is no part of the times
     target = Zoo.open("builtin")["cifar10"].signature()
     with HubServer() as server:
-        for n_sources in args.sources:
-            measure(server, n_sources, target)
+        rows = [row for n in args.sources for row in measure(server, n, target)]
+    write_results(args.out, rows=rows)
 
 
 if __name__ == "__main__":

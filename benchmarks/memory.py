@@ -3,7 +3,7 @@
 Each measurement is a process of its own: its peak resident memory, next to that of a process that
 only imports. The files are small pictures; of the larger sets most are links to the same thousand.
 
-    python benchmarks/memory.py --images 1000 10000 100000 --out memory.json
+    python benchmarks/memory.py --images 1000 10000 100000
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import write_results
+from common import add_output, write_results
 from PIL import Image
 
 N_CLASSES, SIDE, DISTINCT = 10, 32, 1000
@@ -107,7 +107,7 @@ def measure(task: str, folder: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--out", default="memory.json")
+    add_output(parser, __file__)
     parser.add_argument("--run", nargs=2, metavar=("TASK", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run:
@@ -131,7 +131,7 @@ def main() -> None:
         )
         peaks = " | ".join(f"{mib:.0f}" for mib, _ in found.values())
         print(f"| {n:,} | {peaks} |", flush=True)
-    write_results(args.out, rows)
+    write_results(args.out, rows=rows)
 
 
 if __name__ == "__main__":

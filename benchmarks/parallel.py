@@ -1,6 +1,6 @@
 """How much faster do several workers pretrain a zoo than one? One thread each.
 
-OMP_NUM_THREADS=1 python benchmarks/parallel.py --jobs 1 2 --out parallel.json
+OMP_NUM_THREADS=1 python benchmarks/parallel.py --jobs 1 2
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import write_results
+from common import add_output, write_results
 
 from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--datasets", type=int, default=4)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--out", default="parallel.json")
+    add_output(parser, __file__)
     args = parser.parse_args()
     random = np.random.default_rng(0)
     datasets = [
@@ -56,7 +56,7 @@ def main() -> None:
             rows.append({"jobs": n_jobs, "seconds": time.perf_counter() - start})
         speedup = rows[0]["seconds"] / rows[-1]["seconds"]
         print(f"| {n_jobs} | {rows[-1]['seconds']:.1f} | {speedup:.2f}x |", flush=True)
-    write_results(args.out, rows)
+    write_results(args.out, rows=rows)
 
 
 if __name__ == "__main__":

@@ -22,33 +22,36 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import json
 import statistics
+import sys
 import time
 import weakref
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import random_genotype
+from common import add_output, random_genotype, write_results
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from kept import saved_bytes
+from supernetnas.training.batches.execution import Execution
+
+from supernetnas.families.cells.folding import folded
 from supernetnas.families.cells.network import Network, NetworkConfig
 from supernetnas.families.cells.operations import DilatedConv
 from supernetnas.families.cells.search.bilevel import BilevelSearch, adversarial_perturbation
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.saving.folding import folded
 from supernetnas.search.costs import count_macs
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
 from supernetnas.training.devices import resolve_device
-from supernetnas.training.execution import Execution
-from supernetnas.training.memory import saved_bytes
 
 NETWORKS = {  # space, channels, cells, side
     "small": ("s1", 16, 5, 32),
@@ -471,7 +474,7 @@ def main() -> None:
         help="bfloat16 adds a row",
     )
     parser.add_argument("--compile", action="store_true", help="compile a derived network, too")
-    parser.add_argument("--out", default="search_speed.json")
+    add_output(parser, __file__)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -483,17 +486,14 @@ def main() -> None:
     )
     steps = measure_steps(arguments, device)
     epochs(steps, arguments, device)
-    results = {
-        "torch": torch.__version__,
-        "device": where,
-        "threads": torch.get_num_threads(),
-        "batch_size": arguments.batch_size,
-        "steps": steps,
-        "augmentation": measure_augmentation(device, arguments.repeats),
-        "inference": measure_inference(arguments, device),
-    }
-    with open(arguments.out, "w") as file:
-        json.dump(results, file, indent=1)
+    write_results(
+        arguments.out,
+        device=where,
+        batch_size=arguments.batch_size,
+        steps=steps,
+        augmentation=measure_augmentation(device, arguments.repeats),
+        inference=measure_inference(arguments, device),
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which way of choosing a source finds the one that transfers best?
 
-    python benchmarks/selection.py ZOO flowers5.npz cifar10.npz --out selection.json
+    python benchmarks/selection.py ZOO flowers5.npz cifar10.npz
 
 For every target (``.npz`` with arrays X, y) every source of the zoo but the one of the target's own
 name is tried: a fit with ``strategy=<source>`` on 75 % of the images (or ``--train-images``), whose
@@ -23,13 +23,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import add_output, write_results
 from scipy.stats import kendalltau
 from sklearn.model_selection import train_test_split
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="fits of each pair")
     parser.add_argument("--embedder", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", default="selection.json", help="continued if it exists")
+    add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
     study(arguments, get_embedder(arguments.embedder))
 
@@ -62,7 +62,7 @@ def main() -> None:
 def study(arguments: argparse.Namespace, embedder) -> list[dict]:
     """Run what is missing, and print and return the table."""
     zoo = Zoo.open(arguments.zoo)
-    record = Record(Path(arguments.out))
+    record = Record(arguments.out)
     given = json.loads(Path(arguments.accuracies).read_text()) if arguments.accuracies else None
     for path in map(Path, arguments.targets):
         sources = [source for source in zoo.singles() if source.name != path.stem]
@@ -90,12 +90,11 @@ class Record:
         self.path = path
         self.data = {"accuracies": {}, "scores": {}, "seconds": {}}
         if path.exists():
-            self.data |= json.loads(path.read_text())
+            known = json.loads(path.read_text())
+            self.data = {key: known[key] for key in self.data}
 
     def write(self) -> None:
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(self.data, indent=1))
-        os.replace(beside, self.path)
+        write_results(self.path, **self.data)
 
 
 def split(path: Path, n_train: int | None) -> tuple[np.ndarray, ...]:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import mean_and_std, write_results
+from common import add_output, mean_and_std, write_results
 from sklearn.model_selection import train_test_split
 
 from supernetnas import SupernetTransferClassifier
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--strategies", default="scratch,ot,multi")
     parser.add_argument("--search-epochs", type=int, default=None)
     parser.add_argument("--retrain-epochs", type=int, default=None)
-    parser.add_argument("--out", default="transfer.json", help="continued if it exists")
+    add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
     budget = {
         name: value
@@ -38,7 +38,7 @@ def main() -> None:
         if (value := getattr(arguments, name)) is not None
     }
 
-    out = Path(arguments.out)
+    out = arguments.out
     rows = json.loads(out.read_text())["rows"] if out.exists() else []
     done = {(row["target"], row["seed"], row["strategy"]) for row in rows}
     for seed in range(arguments.seeds):
@@ -46,7 +46,7 @@ def main() -> None:
             for strategy in arguments.strategies.split(","):
                 if (path.stem, seed, strategy) not in done:
                     rows.append(run(arguments.zoo, path, strategy, seed, budget))
-                    write_results(arguments.out, rows)
+                    write_results(out, rows=rows)
     print(table(rows))
 
 

@@ -40,6 +40,7 @@ from .parameters import (
     Real,
     Whole,
 )
+from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
 from .search.limits import Limits
@@ -407,9 +408,10 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         """
         check_is_fitted(self)
         images = read_new_images(self, X)
+        network = for_predictions(self.network_, get_family(self.family_).folded)
         with torch.inference_mode():
             scores = [
-                self.network_(batch).float().softmax(dim=1).cpu()
+                network(batch).float().softmax(dim=1).cpu()
                 for batch in self.preprocessing_.batches(images, self.device_)
             ]
         return torch.cat(scores).numpy()

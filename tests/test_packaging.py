@@ -46,6 +46,28 @@ def test_public_name_is_found(name):
     assert getattr(supernetnas, name) is not None
 
 
+FILES = sorted((ROOT / "supernetnas").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_all_is_the_truth(path):
+    """Each name is there, once, and each public function and class of the file is among them."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    defined = {node.name for node in body if isinstance(node, kinds)}
+    public = {own for own in defined if not own.startswith("_")}
+    if name == "supernetnas.__main__":  # importing it runs the command
+        assert not public
+        return
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", [])
+    assert len(names) == len(set(names))
+    assert all(hasattr(module, public_name) for public_name in names)
+    assert public <= set(names)
+
+
 def test_type_checkers_see_the_names_that_are_imported_lazily():
     tree = ast.parse((ROOT / "supernetnas" / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import time
@@ -39,9 +40,7 @@ def fit(args: argparse.Namespace) -> None:
         zoo=args.zoo,
         embedder=args.embedder,
         image_size=args.image_size,
-        search_method=args.search_method,
-        search_epochs=args.search_epochs,
-        retrain_epochs=args.retrain_epochs,
+        search=args.search,
         time_limit=args.time_limit,
         max_macs=args.max_macs,
         max_parameters=args.max_parameters,
@@ -50,7 +49,7 @@ def fit(args: argparse.Namespace) -> None:
         device=args.device,
         random_state=args.seed,
         verbose=int(progress_shown(args.quiet)),
-    )
+    ).set_params(**_settings(args))
     if len(test):  # one that cannot be read is better found before the fit than after
         as_image_set(dataset.images[test]).tensor(8, 8)
     start = time.monotonic()
@@ -76,6 +75,14 @@ def fit(args: argparse.Namespace) -> None:
             ]
         )
     )
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Parameters that were named by options of their own, or by ``--set``."""
+    named = {name: getattr(args, name) for name in ("search__epochs", "retraining__epochs")}
+    # Texts, so that the parameter's own constraint, and not a copy of it, says what they may be.
+    found = {k: ast.literal_eval(v) if v.isdecimal() else v for k, v in named.items() if v}
+    return {**found, **dict(args.set)}
 
 
 def _check_model_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from typing import Any
 
 from ..version import __version__
@@ -52,6 +53,7 @@ examples:
   supernetnas fit flowers --out flower-model --strategy ot --time-limit 120
   supernetnas fit flowers --out flower-model --zoo my-zoo --image-size 64
   supernetnas fit flowers --out quick --search-epochs 3 --retrain-epochs 5
+  supernetnas fit flowers --out other --search drnas --set search__patience=2
 """
 
 _PREDICT = """\
@@ -355,25 +357,32 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="N or HxW pixels that the network sees (default: that of the images in 8 to 32)",
     )
     parser.add_argument(
-        "--search-method",
+        "--search",
         metavar="METHOD",
-        default="sdarts",
+        default="auto",
         help="sdarts, darts, darts2, pc_darts, drnas, gdas, random or random_search "
-        "(default: %(default)s)",
+        "(default: %(default)s, which is sdarts)",
     )
     parser.add_argument(
         "--search-epochs",
         metavar="N",
-        type=_count,
-        default=6,
-        help="most epochs of the search; 0 takes the supernet as it is (default: %(default)s)",
+        dest="search__epochs",
+        help="most epochs of the search; 0 takes the supernet as it is (default: 6)",
     )
     parser.add_argument(
         "--retrain-epochs",
         metavar="N",
-        type=_positive,
-        default=15,
-        help="epochs of the final training (default: %(default)s)",
+        dest="retraining__epochs",
+        help="epochs of the final training (default: 15)",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_setting,
+        help="any parameter of SupernetTransferClassifier, such as search__patience=2, "
+        "family__network_cells=8 or batch_size=32; repeat it for several",
     )
     parser.add_argument(
         "--time-limit", metavar="SECONDS", type=float, help="most seconds that the fit may take"
@@ -620,6 +629,17 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 0 and less than 1")
     return value
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read a parameter's name and value; what is no number, tuple or such is a text."""
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
 
 
 def _image_size(text: str) -> str | int | tuple[int, int]:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = [
     "LABEL_DISTANCES",
     "RowProducts",
+    "cross_traces",
+    "cross_traces_on_device",
     "label_distances",
     "label_distances_to_many",
     "squared_distances",

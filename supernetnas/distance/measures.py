@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Measure", "checked", "is_complete", "measure"]
+__all__ = [
+    "Measure",
+    "checked",
+    "covariance_factor",
+    "grouped_by_class",
+    "is_complete",
+    "measure",
+    "row_weights",
+    "stratified_sample",
+]
 
 NORMALIZATIONS = ("l2", "none")
 
@@ -103,7 +112,7 @@ def measure(
         classes=classes,
         rows=features[sample],
         codes=codes[sample],
-        weights=class_weights(counts, codes[sample]),
+        weights=row_weights(counts, codes[sample]),
         means=means,
         factors=factors,
         traces=np.array([np.square(factor).sum() for factor in factors]),
@@ -235,8 +244,8 @@ def stratified_sample(counts: np.ndarray, n_samples: int | None) -> np.ndarray:
     return np.sort(np.argsort(quantiles, kind="stable")[:n_samples])
 
 
-def class_weights(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Weights of sampled rows such that every class keeps its share of the whole dataset."""
+def row_weights(counts: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Weight of each sampled row, such that every class keeps its share of the whole dataset."""
     return (counts / counts.sum() / np.bincount(codes, minlength=len(counts)))[codes]
 
 

@@ -60,7 +60,7 @@ from .transport import entropic, exact
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["OTDDResult", "Settings", "distances_to_many", "otdd"]
+__all__ = ["OTDDResult", "Settings", "available_cores", "distances_to_many", "otdd"]
 
 REG_UNITS = ("cost", "median")
 

@@ -39,10 +39,10 @@ from .measures import (
     NORMALIZATIONS,
     Measure,
     checked,
-    class_weights,
     covariance_factor,
     grouped_by_class,
     is_complete,
+    row_weights,
     stratified_sample,
 )
 from .otdd import OTDDResult, Settings, available_cores, distances_to_many
@@ -375,7 +375,7 @@ class DatasetSignature:
             classes=self.class_names,
             rows=rows[sample],
             codes=codes[sample],
-            weights=class_weights(self.counts, codes[sample]),
+            weights=row_weights(self.counts, codes[sample]),
             means=means,
             factors=factors,
             traces=np.array([np.square(factor).sum() for factor in factors]),

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["EfficientNetLite0"]
+__all__ = ["EfficientNetLite0", "InvertedResidual", "SameConv2d"]
 
 # (repeats, output channels, kernel size, stride of the first repeat, expansion)
 _STAGES = (

@@ -27,13 +27,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..storage.files import sha256
 from ..training.surroundings import own_surroundings
 from .efficientnet_lite import EfficientNetLite0
 
 if TYPE_CHECKING:
     from ..images.reading import ImageSet
 
-__all__ = ["DEFAULT_EMBEDDER", "Embedder", "EmbedderError", "get_embedder"]
+__all__ = ["DEFAULT_EMBEDDER", "Embedder", "EmbedderError", "get_embedder", "lite0_state_dict"]
 
 DEFAULT_EMBEDDER = "efficientnet_lite0"
 
@@ -423,7 +424,7 @@ def _timm(name: str, size: tuple[int, int] | None) -> Embedder:
 def _load_checked(path: Path, expected: str, remedy: str) -> tuple[dict[str, torch.Tensor], str]:
     """The state dict at `path` and the file's SHA-256, which has to begin with `expected`."""
     try:
-        found = _sha256(path)
+        found = sha256(path)
     except OSError as error:
         raise EmbedderError(f"Cannot read {path}: {error}. Remedy: {remedy}") from error
     if not found.startswith(expected):
@@ -435,11 +436,6 @@ def _load_checked(path: Path, expected: str, remedy: str) -> tuple[dict[str, tor
         return torch.load(path, map_location="cpu", weights_only=True), found
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise EmbedderError(f"{path} holds no readable weights: {error}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _state_hash(network: nn.Module) -> str:

@@ -177,6 +177,10 @@ class Family(Parameters):
         """Copy a supernet's weights into a network; returns the share that was inherited."""
         raise NotImplementedError
 
+    def folded(self, network: Any) -> nn.Module:
+        """Return a copy of a network that predicts the same up to rounding, in fewer steps."""
+        return network
+
     def least_bytes(self, config: Any) -> int:
         """Return fewer bytes than the file of a module can have, without building it."""
         raise NotImplementedError

@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..storage.files import TEMPORARY, FileError, dump_json, read_json, write_atomic
+from ..storage.files import TEMPORARY, FileError, dump_json, locked, read_json, write_atomic
 from ..training.batches import Stopwatch, load_checkpoint, save_checkpoint
 from .parameter_values import encode_parameter
 
@@ -162,31 +162,28 @@ def fit_checkpoints(
     if folder is None:
         yield FitCheckpoints(None, watch)
         return
-    import filelock
-
     own = Path(folder).expanduser() / name
-    try:
-        own.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(own.with_name(f"{name}.{_LOCK}"), timeout=0)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise FileError(
-            f"Another process runs this very fit with its checkpoints in {own}. Give it another "
-            "checkpoint_dir, or another random_state."
-        ) from error
-    except OSError as error:
-        raise FileError(f"Checkpoints cannot be written to {folder}: {error}.") from error
-    try:
+    lock = own.with_name(f"{name}.{_LOCK}")
+    busy = FileError(
+        f"Another process runs this very fit with its checkpoints in {own}. Give it another "
+        "checkpoint_dir, or another random_state."
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(lock, timeout=0, busy=busy))
+        except OSError as error:
+            if error is busy:
+                raise
+            raise FileError(f"Checkpoints cannot be written to {folder}: {error}.") from error
         for leftover in own.glob(f"{TEMPORARY}*"):  # of a process that was killed
             leftover.unlink()
         record = own / _RECORD
         known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
         yield FitCheckpoints(own, watch, known)
         shutil.rmtree(own)
-    finally:
-        lock.release()
-        if not own.exists():
-            Path(lock.lock_file).unlink(missing_ok=True)
+    if not own.exists():
+        lock.unlink(missing_ok=True)
 
 
 def fingerprint(

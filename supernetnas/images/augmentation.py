@@ -18,7 +18,7 @@ import torch
 if TYPE_CHECKING:
     from .stored_pixels import StoredPixels
 
-__all__ = ["Augmentation", "ImageTensors", "channel_statistics"]
+__all__ = ["Augmentation", "ImageTensors", "StandardisedImages", "channel_statistics"]
 
 _BLOCK_IMAGES = 1024  # images summed at a time in float64
 

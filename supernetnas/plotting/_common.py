@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+__all__ = ["ACCENT", "INK", "MUTED", "PALE", "SHADE", "fitted_attribute", "import_pyplot"]
+
 INK = "#24292f"
 MUTED = "#8b96a1"
 PALE = "#b9c4d0"

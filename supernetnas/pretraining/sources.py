@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..families.base import NetworkInput
+from ..families.cells.family import Cells
 from ..families.cells.search.bilevel import BilevelSearch
 from ..families.cells.search.weight_training import SearchSettings
 from ..families.cells.supernet import CellSupernet
-from ..families.base import NetworkInput
-from ..families.cells.family import Cells
 from ..families.warm_start import starting_supernet
 from ..images.augmentation import Augmentation, channel_statistics
 from ..images.reading import as_image_set

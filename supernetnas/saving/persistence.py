@@ -52,7 +52,7 @@ from .model_card import model_card
 if TYPE_CHECKING:
     from ..storage.hub_push import Pushed
 
-__all__ = ["PersistenceMixin"]
+__all__ = ["PersistenceMixin", "check_destination"]
 
 FORMAT_VERSION = 1
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"

@@ -9,6 +9,7 @@ Readers take bytes where the caller checks a hash, so that what was hashed is wh
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -18,7 +19,7 @@ import os
 import re
 import secrets
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
@@ -34,16 +35,19 @@ __all__ = [
     "dump_csv",
     "dump_json",
     "dump_safetensors",
+    "locked",
     "parse_csv",
     "parse_json",
     "parse_safetensors",
     "plain",
     "read_bytes",
     "read_json",
-    "read_safetensors",
     "safe_join",
     "sha256",
+    "sync_folder",
+    "temporary_beside",
     "write_atomic",
+    "write_new",
 ]
 
 MAX_HEADER = 8 * 2**20
@@ -130,6 +134,32 @@ def clear_temporaries(path: str | os.PathLike) -> None:
     path = Path(path)
     for leftover in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
         leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, timeout: float, busy: OSError) -> Iterator[None]:
+    """Hold a lock file meanwhile, which nobody else can hold.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Made if need be.
+    timeout : float
+        Seconds to wait for others.
+    busy : OSError
+        Raised if they take longer.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise busy from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # Read with suspicion
@@ -411,13 +441,6 @@ def parse_safetensors(
         return safetensors.numpy.load(data), metadata
     except SafetensorError as error:  # offsets that overlap, leave holes or pass the end
         raise FileError(f"{name} is not a safetensors file: {error}.") from error
-
-
-def read_safetensors(
-    path: str | os.PathLike, *, limit: int, expected: Mapping[str, TensorSpec] | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read a safetensors file of at most ``limit`` bytes; see `parse_safetensors`."""
-    return parse_safetensors(read_bytes(path, limit=limit), name=str(path), expected=expected)
 
 
 def check_tensors(

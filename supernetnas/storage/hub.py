@@ -28,7 +28,17 @@ from ..version import __version__
 from .files import FileError
 from .hub_cache import CacheFolder, RemoteFile, TooLarge, UntrustworthyError, is_commit
 
-__all__ = ["HubAddress", "HubError", "HubRepository", "check_address", "hub_address"]
+__all__ = [
+    "HubAddress",
+    "HubError",
+    "HubRepository",
+    "check_address",
+    "hub_address",
+    "import_hub",
+    "is_commit",
+    "is_repo_id",
+    "persistently",
+]
 
 SCHEME = "hf://"
 

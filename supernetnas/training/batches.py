@@ -23,6 +23,7 @@ from .distributed import ALONE, Processes
 
 __all__ = [
     "LabelledImages",
+    "Stopwatch",
     "balanced_batches",
     "class_weights",
     "cosine_schedule",
@@ -31,7 +32,9 @@ __all__ = [
     "frozen_batch_norm",
     "held_constant",
     "load_checkpoint",
+    "optimizer_tensors",
     "recalibrate_batch_norm",
+    "restore_optimizer",
     "save_checkpoint",
     "seeded_modules",
     "set_gradients",

@@ -1,43 +1,13 @@
-"""Memory of a training step: how much it keeps, and what to do when there is too little."""
+"""What to do when a training step finds too little memory."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-__all__ = ["explained_memory_error", "saved_bytes"]
-
-
-def saved_bytes(function: Callable[[], Any]) -> int:
-    """Bytes that a forward pass keeps for its backward pass.
-
-    Parameters
-    ----------
-    function : callable
-        Runs the forward pass.
-
-    Returns
-    -------
-    int
-        Of all storages that are kept, each counted once; parameters, which are there in any case,
-        do not count.
-    """
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = storage  # held, so that no address is given out twice
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = function()
-    del result
-    return sum(storage.nbytes() for storage in kept.values())
+__all__ = ["explained_memory_error"]
 
 
 @contextlib.contextmanager

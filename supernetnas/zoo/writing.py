@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ..storage import files
 from ..storage.files import TEMPORARY, sync_folder, temporary_beside, write_new
 from .index import CONFIG, HISTORY, LOCK, SIGNATURE, SUPERNET, Index, ZooError
 
@@ -21,8 +22,7 @@ LOCK_TIMEOUT = 300.0
 """Seconds to wait while another process writes."""
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """Keep other writers out of a zoo; readers need no lock.
 
     Raises
@@ -30,20 +30,11 @@ def locked(folder: Path) -> Iterator[None]:
     ZooError
         If another writer does not finish within `LOCK_TIMEOUT`.
     """
-    import filelock
-
-    lock = filelock.FileLock(folder / LOCK, timeout=LOCK_TIMEOUT)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ZooError(
-            f"Another process has been writing to {folder} for {LOCK_TIMEOUT:.0f} s. If there is "
-            f"none, delete {folder / LOCK}."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
+    busy = ZooError(
+        f"Another process has been writing to {folder} for {LOCK_TIMEOUT:.0f} s. If there is none, "
+        f"delete {folder / LOCK}."
+    )
+    return files.locked(folder / LOCK, timeout=LOCK_TIMEOUT, busy=busy)
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -168,17 +168,17 @@ def test_help_of_fit_names_every_strategy(run):
 
 
 def test_help_of_fit_names_every_search_method(run):
-    from supernetnas.families.cells.search.methods import SEARCH_METHODS
+    from supernetnas.families.cells.search.methods import SEARCHES
 
     text = run("fit", "--help")[1].replace(",", " ").split()
-    assert set(SEARCH_METHODS) <= set(text)
+    assert set(SEARCHES) <= set(text)
 
 
 def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
-    names = ("strategy", "zoo", "embedder", "image_size", "search", "search__epochs")
-    names += ("retraining__epochs", "max_macs", "max_parameters", "checkpoint_dir")
+    names = ("strategy", "zoo", "embedder", "image_size", "search")
+    names += ("max_macs", "max_parameters", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
 

@@ -20,10 +20,10 @@ from supernetnas.distance.label_distances import (
     label_distances,
 )
 from supernetnas.distance.measures import (
-    class_weights,
     covariance_factor,
     grouped_by_class,
     measure,
+    row_weights,
     stratified_sample,
 )
 from supernetnas.distance.otdd import Settings, distances_to_many, otdd
@@ -269,7 +269,7 @@ def test_sample_is_stratified():
     assert len(set(sample)) == 40
     np.testing.assert_allclose(np.bincount(codes[sample]), 40 * counts / 200, atol=1)
     assert np.bincount(codes[sample]).min() >= 1
-    weights = class_weights(counts, codes[sample])
+    weights = row_weights(counts, codes[sample])
     np.testing.assert_allclose(np.bincount(codes[sample], weights), counts / 200)
     assert len(stratified_sample(counts, None)) == len(stratified_sample(counts, 500)) == 200
 

@@ -12,6 +12,7 @@ import torch
 from ...parameters import NOTHING, AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ..base import Family, NetworkInput
+from .folding import folded
 from .genotype import Genotype
 from .network import Network, NetworkConfig, inherit_weights
 from .search.budget import Budget, network_cost
@@ -152,6 +153,10 @@ class Cells(Family):
     def inherit(self, network: Network, supernet: CellSupernet) -> float:
         """Copy a supernet's weights into a network; returns the share that was inherited."""
         return inherit_weights(network, supernet)
+
+    def folded(self, network: Network) -> Network:
+        """Return a copy of a network whose batch norms are part of its convolutions."""
+        return folded(network)
 
     def least_bytes(self, config: SupernetConfig | NetworkConfig) -> int:
         """Return fewer bytes than the file of a module can have: one for each cell."""

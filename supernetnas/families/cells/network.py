@@ -22,7 +22,7 @@ from .operations import make_operation
 from .space import N_NODES
 from .supernet import CellSupernet, cell_inputs, cell_layout
 
-__all__ = ["Network", "NetworkConfig", "inherit_weights"]
+__all__ = ["Dropout", "Network", "NetworkCell", "NetworkConfig", "inherit_weights"]
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from .operations import FactorizedReduce, make_operation
 from .space import N_NODES
 from .supernet import CellSupernet, SupernetCell
 
-__all__ = ["PartialSupernet", "active_channels", "channel_shuffle"]
+__all__ = ["PartialCell", "PartialSupernet", "active_channels", "channel_shuffle"]
 
 PRUNED = -1e4
 """Alpha of an operation that was pruned, in the supernet that `PartialSupernet.full` returns."""

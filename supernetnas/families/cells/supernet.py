@@ -13,7 +13,7 @@ Unlike in the DARTS code the alphas are parameters: they are saved with the weig
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
@@ -29,7 +29,7 @@ from .merged import Statistics, can_merge, merged_cell
 from .operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
 from .space import N_EDGES, N_NODES, SearchSpace, get_space
 
-__all__ = ["CellSupernet", "SupernetConfig", "cell_layout"]
+__all__ = ["CellSupernet", "SupernetCell", "SupernetConfig", "cell_inputs", "cell_layout"]
 
 
 @dataclass(frozen=True)
@@ -364,12 +364,6 @@ class CellSupernet(nn.Module):
     def _merges(self, device: torch.device) -> bool:
         wanted = device.type == "cuda" if self.merged is None else self.merged
         return wanted and not self.execution.compiled and all(map(can_merge, self.cells))
-
-    def replace_head(self, n_classes: int) -> None:
-        """Put a new, randomly initialised classifier of ``n_classes`` outputs."""
-        self.config = replace(self.config, n_classes=n_classes)
-        old = self.classifier.weight
-        self.classifier = nn.Linear(old.shape[1], n_classes, device=old.device, dtype=old.dtype)
 
     def seed_noise(self, generator: torch.Generator | None) -> None:
         """Let every ``noise`` operation draw from ``generator``."""

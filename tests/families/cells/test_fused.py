@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kept import saved_bytes
 from tiny_cells import LAYOUTS, SPACES, assert_near, gradients, images, pair
 from torch import nn
 
@@ -18,7 +19,6 @@ from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm
-from supernetnas.training.memory import saved_bytes
 
 
 class TestSupernet:

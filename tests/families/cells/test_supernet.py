@@ -202,15 +202,6 @@ class TestParameters:
     def test_state_dict_has_no_masks(self):
         assert not [name for name in build(MIXED.name).state_dict() if "mask" in name]
 
-    def test_new_head(self):
-        supernet = build().double()
-        features = supernet.eval().features(torch.ones(1, 3, 8, 8, dtype=torch.float64))
-        supernet.replace_head(7)
-        assert supernet.config.n_classes == 7
-        assert supernet(torch.ones(1, 3, 8, 8, dtype=torch.float64)).shape == (1, 7)
-        again = supernet.features(torch.ones(1, 3, 8, 8, dtype=torch.float64))
-        assert torch.equal(features, again)
-
     def test_noise_draws_from_its_generator(self):
         supernet, x = build("s4"), torch.randn(4, 3, 8, 8)
         state = torch.get_rng_state()

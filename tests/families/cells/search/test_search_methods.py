@@ -11,7 +11,7 @@ from tiny_search import assert_same_state, build, labelled, seeded
 
 from supernetnas import SupernetTransferClassifier
 from supernetnas.families.cells.search.diagnostics import SearchCollapseWarning
-from supernetnas.families.cells.search.methods import SEARCH_METHODS, make_search
+from supernetnas.families.cells.search.methods import SEARCHES, make_search
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 
@@ -26,7 +26,7 @@ def quick(zoo=None, strategy="scratch", **parameters):
     return tiny_classifier(zoo, strategy, **{**settings, **parameters})
 
 
-@pytest.mark.parametrize("method", SEARCH_METHODS)
+@pytest.mark.parametrize("method", SEARCHES)
 def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
     clf = quick(tiny_zoo, "bars", search=method).fit(IMAGES, LABELS)
     assert clf.source_ == "bars"
@@ -76,13 +76,13 @@ def test_grid_search_over_methods_and_derivations():
     grid = GridSearchCV(
         quick(search__epochs=1, search__derivation_epochs=0),
         [
-            {"search": list(SEARCH_METHODS)},
-            {"derivation": ["perturbation"], "search__stopping": ["settled", "eigenvalue"]},
+            {"search": list(SEARCHES)},
+            {"search__derivation": ["perturbation"], "search__stopping": ["settled", "eigenvalue"]},
         ],
         cv=2,
         error_score="raise",
     ).fit(IMAGES, LABELS)
-    assert len(grid.cv_results_["mean_test_score"]) == len(SEARCH_METHODS) + 2
+    assert len(grid.cv_results_["mean_test_score"]) == len(SEARCHES) + 2
     assert grid.best_estimator_.predict(IMAGES).shape == LABELS.shape
 
 
