@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kept import saved_bytes
-from supernetnas.training.batches.execution import Execution
 from tiny import patterns, tiny_classifier
 from torch import nn
 
@@ -15,6 +14,7 @@ from supernetnas.families.cells.partial import PartialSupernet
 from supernetnas.families.cells.paths import path_scores
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
 from supernetnas.training.batches import seeded_modules
+from supernetnas.training.execution import Execution
 from supernetnas.training.memory import explained_memory_error
 
 IMAGES, LABELS = patterns(n_per_class=6)
