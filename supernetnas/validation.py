@@ -20,6 +20,7 @@ from .augmentation import Augmentation
 from .devices import resolve_device
 from .image_sets import UnequalImages
 from .images import ImageSet, as_image_set, looks_like_rows
+from .persistence import check_labels
 from .search.methods import DERIVATIONS, SEARCH_METHODS, STOPPING_RULES
 from .spaces.cells import available_spaces
 
@@ -228,6 +229,7 @@ def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
     _check_one_kind(y)
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
+    check_labels(classes)
     _check_classes(clf, classes, labels)
     return TrainingData(
         images=images,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..destinations import check_file
 from ..devices import resolve_device
 from ..embedding import Embedder, get_embedder
 from ..images import as_image_set
@@ -167,8 +168,7 @@ def _check_plot(option: str, path: str) -> None:
     kinds = import_pyplot().Figure().canvas.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in kinds:
         raise ValueError(f"{option} {path}: the ending must be one of {', '.join(sorted(kinds))}.")
-    if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f"{option} {path}: there is no such folder.")
+    check_file(path, option)
 
 
 def _plot(distances: dict[str, float], path: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..destinations import user_path
 from ..files import FileError, safe_join
 from ..hub import HubAddress, HubRepository, hub_address
 from .index import INDEX, LIMITS, FileRecord, Index, ZooError, read_verified
@@ -158,4 +159,4 @@ def open_place(zoo: str | os.PathLike | FolderPlace | HubPlace) -> FolderPlace |
             return HubPlace.open(address)
         except ImportError as error:
             raise ImportError(f"There is no folder {str(zoo)!r}. {error}") from error
-    return FolderPlace(str(Path(zoo).expanduser().resolve()))
+    return FolderPlace(str(user_path(zoo, ZooError).resolve()))

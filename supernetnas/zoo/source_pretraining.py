@@ -11,6 +11,7 @@ A pretraining writes a checkpoint after each epoch and continues from it when it
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,7 +153,15 @@ def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> 
 
     def save(search: BilevelSearch) -> bool | None:
         if processes.rank == 0:
-            save_checkpoint(checkpoint, *search.checkpoint())
+            try:
+                save_checkpoint(checkpoint, *search.checkpoint())
+            except OSError as error:
+                warnings.warn(
+                    f"The checkpoint {checkpoint} cannot be written; the pretraining goes on: "
+                    f"{error}",
+                    UserWarning,
+                    stacklevel=2,
+                )
         return on_epoch(search) if on_epoch else None
 
     search.run(on_epoch=save)
