@@ -27,7 +27,7 @@ from .fitting import (
     search_best,
 )
 from .images import ImageSet
-from .memory import explained_memory_error
+from .memory import explained_memory_error, explained_shortage
 from .network import Network, NetworkConfig, inherit_weights
 from .persistence import PersistenceMixin
 from .preprocessing import Preprocessing
@@ -403,6 +403,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
+    @explained_shortage("predict so many images at once", "Pass fewer in each call.")
     def predict_proba(self, X):
         """Predict the probability of each class.
 
@@ -442,6 +443,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
+    @explained_shortage("prepare the images", "Try a smaller image_size or fewer images.")
     def _prepare(self, data: TrainingData, device: torch.device) -> Target:
         """Decode and resize the images, and choose what they go through."""
         pixels = decode(data.images, *self._network_size(data.images))

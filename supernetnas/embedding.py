@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from supernetnas.efficientnet_lite import EfficientNetLite0
+from supernetnas.memory import explained_shortage
 
 if TYPE_CHECKING:
     from supernetnas.images import ImageSet
@@ -118,6 +119,7 @@ class Embedder:
             self._dimension = self._features(blank, device).shape[1]
         return self._dimension
 
+    @explained_shortage("embed the images", "Free some, or allow the process more (ulimit -v).")
     def embed(
         self,
         images: ImageSet,

@@ -130,16 +130,14 @@ def unmake(made: list[Path]) -> None:
 def _locked(folder: Path) -> Iterator[None]:
     import filelock
 
-    lock = filelock.FileLock(folder / LOCK, timeout=LOCK_TIMEOUT)
     try:
-        lock.acquire()
+        with filelock.FileLock(folder / LOCK, timeout=LOCK_TIMEOUT):
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # Windows deletes no file that is open
+                    os.unlink(folder / LOCK)
     except filelock.Timeout as error:
         raise FileError(
             f"Another process has been writing to {folder} for {LOCK_TIMEOUT:.0f} s."
         ) from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # an open file, on Windows, is left there
-            os.unlink(folder / LOCK)
-        lock.release()

@@ -26,6 +26,7 @@ from ..devices import resolve_device
 from ..distributed import Processes, process_group
 from ..files import clear_temporaries
 from ..images import as_image_set
+from ..memory import explained_memory_error
 from ..search.bilevel import BilevelSearch, SearchSettings
 from ..stored_pixels import MEMORY, decode, image_tensors
 from ..supernets.cell import CellSupernet, SupernetConfig
@@ -164,7 +165,9 @@ def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> 
                 )
         return on_epoch(search) if on_epoch else None
 
-    search.run(on_epoch=save)
+    settings = search.settings
+    with explained_memory_error(settings.batch_size, settings.gradient_checkpointing):
+        search.run(on_epoch=save)
 
 
 def pretrain_single(
