@@ -86,7 +86,7 @@ def write_file(path: str | os.PathLike, data: bytes) -> None:
 
     A symbolic link is followed. A pipe, a device and a file that is a mount point are written to.
     """
-    if not _is_device(Path(path)):
+    if not _is_device(path):
         path = os.path.realpath(path)
         try:
             write_atomic(path, data)
@@ -111,12 +111,12 @@ def check_file(path: str | os.PathLike, option: str) -> None:
     OSError
         If the system refuses, there is a folder of that name, or no folder to write it to.
     """
-    if _is_device(Path(path)):
+    if _is_device(path):
         return
     path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option} {path}: there is no such folder.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"{option} {path}: that is a folder, not a file.")
     probe = temporary_beside(path)
     try:
@@ -130,5 +130,5 @@ def check_file(path: str | os.PathLike, option: str) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
+def _is_device(path: str | os.PathLike) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)

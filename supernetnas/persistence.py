@@ -382,7 +382,7 @@ def _build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], devic
 
 def check_destination(folder: Path) -> None:
     """Raise FileError unless the folder is free for a classifier."""
-    if not folder.exists():
+    if not os.path.exists(folder):  # False for names that the system does not take, unlike pathlib
         return
     if not folder.is_dir():
         raise FileError(f"{folder} is a file, not a folder. Choose another folder.")

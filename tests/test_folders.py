@@ -42,8 +42,9 @@ def failing(patch, at, fail, *, before=True):
     """Let the ``at``-th system call of a writer fail; returns a list of the calls to come."""
     calls = []
     for step in STEPS:
+        original = getattr(os, step)
 
-        def call(*args, _original=getattr(os, step), **kwargs):
+        def call(*args, _original=original, **kwargs):
             calls.append(args)
             fails = len(calls) == at
             if fails and before:
@@ -282,6 +283,6 @@ def test_a_disk_that_does_not_write_is_no_such_file_system(tmp_path, monkeypatch
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OSError, match="broken: '.*file'"):
+    with pytest.raises(OSError, match=r"broken: '.*file'"):
         files.write_atomic(tmp_path / "file", "text")
     assert listing(tmp_path) == {}
