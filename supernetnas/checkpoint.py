@@ -206,7 +206,8 @@ def fit_checkpoints(
         raise _refusal(folder, error) from error
     try:
         for leftover in own.glob(f"{TEMPORARY}*"):  # of a process that was killed
-            leftover.unlink()
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         record = own / _RECORD
         known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
         yield FitCheckpoints(own, watch, known)

@@ -77,7 +77,8 @@ def replace_content(
             sync_folder(folder)
             _move_up(folder, manifest)
             for name in names - contents.keys():
-                (folder / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # the manifest does not name it
+                    (folder / name).unlink()
     except BaseException:
         unmake(made)
         raise
@@ -91,7 +92,8 @@ def clear(folder: Path) -> None:
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is in nobody's way
+                leftover.unlink()
 
 
 def _move_up(folder: Path, manifest: str) -> None:
@@ -102,7 +104,8 @@ def _move_up(folder: Path, manifest: str) -> None:
     for path in sorted(ready.iterdir(), key=lambda path: (path.name == manifest, path.name)):
         os.replace(path, folder / path.name)
     sync_folder(folder)
-    ready.rmdir()
+    with contextlib.suppress(OSError):  # an empty one is in nobody's way
+        ready.rmdir()
 
 
 def make_folder(folder: Path) -> list[Path]:

@@ -166,6 +166,25 @@ def test_what_killed_writers_left_is_cleared(tmp_path):
     assert listing(tmp_path) == NEW
 
 
+@pytest.mark.parametrize("step", ["unlink", "rmdir"])
+def test_what_cannot_be_cleared_ends_no_save(tmp_path, monkeypatch, step):
+    def busy(*_, **__):
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    write(tmp_path, OLD)
+    (tmp_path / ".tmp-0123").mkdir()
+    (tmp_path / ".tmp-0123" / "model").touch()
+    (tmp_path / ".tmp-4567-model").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, busy)
+        write(tmp_path, NEW)
+        assert read(tmp_path) == NEW
+        write(tmp_path, OLD)
+        assert read(tmp_path) == OLD
+    write(tmp_path, NEW)
+    assert listing(tmp_path) == NEW
+
+
 def test_one_writer_waits_for_another(tmp_path, monkeypatch):
     write(tmp_path, OLD)
     (tmp_path / ".tmp-0123").mkdir()  # the other one's

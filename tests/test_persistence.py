@@ -348,7 +348,7 @@ def test_the_current_folder(saved, tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_too_long(saved, tmp_path):
-    with pytest.raises(FileError, match="stays fitted.*Choose a shorter name"):
+    with pytest.raises(FileError, match=r"stays fitted.*Choose a shorter name"):
         saved[0].save_pretrained(tmp_path / ("x" * 256))
     load(saved[0].save_pretrained(tmp_path / ("x" * 255)))
 
