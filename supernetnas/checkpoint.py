@@ -210,8 +210,12 @@ def fit_checkpoints(
                 leftover.unlink()
         record = own / _RECORD
         known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
+        if not known:  # stages of a fit that ended and could not delete them
+            for stage in own.glob("*.safetensors"):
+                stage.unlink()
         yield FitCheckpoints(own, watch, known)
         try:
+            record.unlink(missing_ok=True)
             shutil.rmtree(own)
         except OSError as error:
             _warn(f"The checkpoints in {own} are of no more use, but cannot be deleted", error)

@@ -331,8 +331,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         TypeError, ValueError
             If parameters or data are wrong; before any long work.
         OSError
-            If images cannot be read; names the first and counts them. If checkpoints cannot be
-            written, are damaged, or another process is at the same fit.
+            If images cannot be read; names the first and counts them. If no checkpoint can be
+            written, one is damaged, or another process is at the same fit. (One that cannot be
+            written later is warned of, and the fit goes on.)
         ZooError, HubError
             If the zoo is missing or damaged, or cannot be had from the Hub.
         FloatingPointError

@@ -13,7 +13,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 from .files import TEMPORARY, FileError, read_bytes, sync_folder, write_new
@@ -38,7 +38,7 @@ def read_member(folder: Path, name: str, *, limit: int) -> bytes:
 
 
 def replace_content(
-    folder: Path, contents: Mapping[str, bytes], names: Collection[str], manifest: str
+    folder: Path, contents: Mapping[str, bytes], names: Set[str], manifest: str
 ) -> None:
     """Write files to a folder, which is made if need be.
 
@@ -47,7 +47,7 @@ def replace_content(
     folder : pathlib.Path
     contents : mapping of str to bytes
         By the name of the file.
-    names : collection of str
+    names : set of str
         Of all files that the content may have; those that the new one lacks are deleted.
     manifest : str
         The file that is put in its place last.

@@ -250,7 +250,7 @@ class TestWithoutRoom:
             classifier(tmp_path).fit(IMAGES, LABELS)
 
     @pytest.mark.parametrize("what", ["rmtree", "unlink"])
-    def test_deleting(self, whole, tmp_path, monkeypatch, what):
+    def test_deleting(self, whole, batches, tmp_path, monkeypatch, what):
         def busy(path, *_, **__):
             raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
 
@@ -259,6 +259,12 @@ class TestWithoutRoom:
             with pytest.warns(UserWarning, match="of no more use, but cannot be deleted"):
                 clf = classifier(tmp_path).fit(IMAGES, LABELS)
         assert_equal(clf, whole)
+        if what == "rmtree":  # what is left is not taken for an interrupted fit
+            assert len(list(tmp_path.glob("*/*.safetensors"))) == 3
+            batches.start()
+            assert_equal(classifier(tmp_path).fit(IMAGES, LABELS), whole)
+            assert batches.count == 17
+            assert not any(tmp_path.iterdir())
 
 
 def test_a_home_folder_that_nobody_knows(monkeypatch):
