@@ -288,6 +288,17 @@ def test_fit_keeps_the_model_where_its_folder_refuses(run, folder, zoo, tmp_path
     assert not out.exists()
 
 
+def test_predictions_are_printed_where_the_file_refuses(run, folder, model, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    assert run("predict", model, folder, "--csv", tmp_path / "good.csv")[0] == 0
+    monkeypatch.setattr("supernetnas.destinations.write_atomic", full)
+    result = run("predict", model, folder, "--csv", tmp_path / "p.csv")
+    assert refused(result, "p.csv", "the rows were printed", "The disk is full", status=1)
+    assert result[1] == (tmp_path / "good.csv").read_text()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="names of files are bytes")
 def test_names_that_are_not_utf8_are_found_early(run, folder, model, tmp_path, monkeypatch):
     data = Path(shutil.copytree(folder, tmp_path / "data"))

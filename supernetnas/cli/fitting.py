@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..classifier import SupernetTransferClassifier
-from ..destinations import check_file, check_folder, user_path, write_file
+from ..destinations import check_file, check_folder, refusal, user_path, write_file
 from ..files import FileError, dump_csv, is_text
 from ..images import ImageFiles, as_image_set, image_paths
 from ..persistence import check_destination
@@ -155,7 +155,12 @@ def predict(args: argparse.Namespace) -> None:
         for row, values in zip(rows, probabilities, strict=True):
             row |= {f"p({name})": value for name, value in _by_class(classes, values).items()}
     if args.csv:
-        write_file(args.csv, dump_csv(rows))
+        try:
+            write_file(args.csv, dump_csv(rows))
+        except OSError as error:
+            print(dump_csv(rows).decode(), end="")
+            what = f"--csv {args.csv}: it cannot be written, so the rows were printed"
+            raise refusal(FileError, what, error) from error
     else:
         print(table(list(rows[0]), (row.values() for row in rows)))
 
