@@ -49,7 +49,7 @@ from .selection.strategies import Selection, open_zoo, select_sources, sign_targ
 from .training.batches import Stopwatch
 from .training.devices import resolve_device
 from .training.execution import PRECISIONS, Execution
-from .training.memory import explained_memory_error
+from .training.memory import explained_memory_error, explained_shortage
 from .training.surroundings import own_surroundings
 from .zoo import Source, Zoo
 
@@ -297,8 +297,9 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         TypeError, ValueError
             If parameters or data are wrong; before any long work.
         OSError
-            If images cannot be read; names the first and counts them. If checkpoints cannot be
-            written, are damaged, or another process is at the same fit.
+            If images cannot be read; names the first and counts them. If no checkpoint can be
+            written, one is damaged, or another process is at the same fit. (One that cannot be
+            written later is warned of, and the fit goes on.)
         ZooError, HubError
             If the zoo is missing or damaged, or cannot be had from the Hub.
         FloatingPointError
@@ -384,6 +385,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     @own_surroundings()
+    @explained_shortage("predict so many images at once", "Pass fewer in each call.")
     def predict_proba(self, X):
         """Predict the probability of each class.
 

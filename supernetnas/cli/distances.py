@@ -14,6 +14,7 @@ from ..embedding.embedder import Embedder, get_embedder
 from ..images.datasets import load_dataset
 from ..images.reading import as_image_set
 from ..selection.strategies import FEW_SOURCES, SHORTLIST
+from ..storage.destinations import check_file
 from ..training.devices import resolve_device
 from ..zoo import Zoo
 from ..zoo.index import UnknownSourceError
@@ -167,8 +168,7 @@ def _check_plot(option: str, path: str) -> None:
     kinds = import_pyplot().Figure().canvas.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in kinds:
         raise ValueError(f"{option} {path}: the ending must be one of {', '.join(sorted(kinds))}.")
-    if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f"{option} {path}: there is no such folder.")
+    check_file(path, option)
 
 
 def _plot(distances: dict[str, float], path: str) -> None:

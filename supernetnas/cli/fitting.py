@@ -6,6 +6,7 @@ import argparse
 import ast
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,8 @@ from ..classifier import SupernetTransferClassifier
 from ..images.datasets import load_dataset
 from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
-from ..storage.files import FileError, dump_csv, write_atomic
+from ..storage.destinations import check_file, check_folder, refusal, user_path, write_file
+from ..storage.files import FileError, dump_csv, is_text
 from ..training.batches import stratified_split
 from .printing import fields, progress_shown, table
 
@@ -30,7 +32,7 @@ _BATCH = 256
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a classifier, print what was found, and save it."""
-    _check_model_folder(Path(args.out))
+    _check_model_folder(user_path(args.out))
     dataset = load_dataset(args.data)
     names = np.asarray(dataset.class_names)
     classes, codes = np.unique(dataset.labels, return_inverse=True)
@@ -55,7 +57,7 @@ def fit(args: argparse.Namespace) -> None:
     start = time.monotonic()
     classifier.fit(dataset.images[train], names[codes[train]])
     seconds = time.monotonic() - start
-    folder = classifier.save_pretrained(args.out)
+    folder = _save(classifier, args.out)
     accuracy = None
     if len(test):
         share = classifier.score(dataset.images[test], names[codes[test]])
@@ -85,16 +87,25 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     return {**found, **dict(args.set)}
 
 
+def _save(classifier: SupernetTransferClassifier, out: str) -> Path:
+    """Save a classifier; if that fails, elsewhere, before it is lost with the process."""
+    try:
+        return classifier.save_pretrained(out)
+    except OSError as error:
+        try:
+            rescue = classifier.save_pretrained(tempfile.mkdtemp(prefix="supernetnas-"))
+        except OSError:
+            raise error from None
+        elsewhere = FileError(f"{error} Until then, it is in {rescue}.")
+        elsewhere.errno = error.errno
+        raise elsewhere from error
+
+
 def _check_model_folder(folder: Path) -> None:
     """Refuse now what `save_pretrained` would refuse after the fit."""
-    for existing in (folder, *folder.absolute().parents):
-        if existing.exists():
-            break
-    if not existing.is_dir():
-        raise FileError(f"{existing} is a file: choose another folder for the model.")
-    if not os.access(existing, os.W_OK):
-        raise PermissionError(f"The folder {existing} cannot be written to.")
+    folder = folder.resolve()
     check_destination(folder)
+    check_folder(folder)
 
 
 def _split(
@@ -123,8 +134,8 @@ def _nearest(distances: dict[str, float] | None) -> str | None:
 
 def predict(args: argparse.Namespace) -> None:
     """Predict images and print or write a row for each."""
-    if args.csv and not Path(args.csv).absolute().parent.is_dir():
-        raise FileNotFoundError(f"--csv: there is no folder {Path(args.csv).absolute().parent}.")
+    if args.csv:
+        check_file(args.csv, "--csv")
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     paths = _image_files(args.images)
     starts = range(0, len(paths), _BATCH)
@@ -151,7 +162,12 @@ def predict(args: argparse.Namespace) -> None:
         for row, values in zip(rows, probabilities, strict=True):
             row |= {f"p({name})": value for name, value in _by_class(classes, values).items()}
     if args.csv:
-        write_atomic(args.csv, dump_csv(rows))
+        try:
+            write_file(args.csv, dump_csv(rows))
+        except OSError as error:
+            print(dump_csv(rows).decode(), end="")
+            what = f"--csv {args.csv}: it cannot be written, so the rows were printed"
+            raise refusal(FileError, what, error) from error
     else:
         print(table(list(rows[0]), (row.values() for row in rows)))
 
@@ -172,4 +188,9 @@ def _image_files(arguments: Iterable[str]) -> list[str]:
             paths += found
         else:
             raise ValueError(f"The folder {argument!r} has no images.")
+    if nameless := [path for path in paths if not is_text(path)]:
+        raise ValueError(
+            f"The names of {len(nameless)} of {len(paths)} images are not UTF-8, so they cannot be "
+            f"written; rename them. The first: {os.fsencode(nameless[0])!r}."
+        )
     return paths

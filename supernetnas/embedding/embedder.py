@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from ..storage.files import sha256
+from ..training.memory import explained_shortage
 from ..training.surroundings import own_surroundings
 from .efficientnet_lite import EfficientNetLite0
 
@@ -122,6 +123,7 @@ class Embedder:
         return self._dimension
 
     @own_surroundings()
+    @explained_shortage("embed the images", "Free some, or allow the process more (ulimit -v).")
     def embed(
         self,
         images: ImageSet,

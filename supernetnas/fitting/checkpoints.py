@@ -3,7 +3,8 @@
 A fit has its own folder inside ``checkpoint_dir``, named after everything that its result follows
 from: parameters, images, labels, kind of device. So fits of one folder never mix, as in a grid
 search, and a fit with other parameters or other data starts anew. Inside, each stage has one file,
-replaced as a whole after each epoch. A fit that ends deletes its folder.
+replaced as a whole after each epoch. A fit that ends deletes its folder. Once it trains, a fit does
+not end for want of checkpoints: what cannot be written or deleted is told, and it goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..storage.destinations import refusal, user_path
 from ..storage.files import TEMPORARY, FileError, dump_json, locked, read_json, write_atomic
 from ..training.batches import Stopwatch, load_checkpoint, save_checkpoint
 from .parameter_values import encode_parameter
@@ -46,10 +49,14 @@ class StageCheckpoint:
         None neither saves nor finds anything.
     watch : Stopwatch or None
         Clock of the fit, which goes on from the time of the checkpoint.
+    unwritten : set of str
+        Names of the fit's files whose last version could not be written. While there is one,
+        those of other stages are not written: a fit goes on from stages without a gap.
     """
 
     path: Path | None = None
     watch: Stopwatch | None = None
+    unwritten: set[str] = field(default_factory=set)
 
     def exists(self) -> bool:
         """Whether there is something to `load`."""
@@ -77,10 +84,24 @@ class StageCheckpoint:
         return tensors, state
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Replace the file."""
-        if self.path is not None:
-            seconds = self.watch.seconds if self.watch is not None else 0.0
+        """Replace the file, or warn if that is not possible.
+
+        Warns
+        -----
+        UserWarning
+            The first time that the system refuses.
+        """
+        if self.path is None or self.unwritten - {self.path.name}:
+            return
+        seconds = self.watch.seconds if self.watch is not None else 0.0
+        try:
             save_checkpoint(self.path, dict(tensors), {**state, "seconds_of_fit": seconds})
+        except OSError as error:
+            if not self.unwritten:
+                _warn(f"The checkpoint {self.path} cannot be written; the fit goes on", error)
+            self.unwritten.add(self.path.name)
+        else:
+            self.unwritten.discard(self.path.name)
 
 
 @dataclass
@@ -97,6 +118,7 @@ class FitCheckpoints:
     folder: Path | None
     watch: Stopwatch
     _record: dict[str, Any] = field(default_factory=dict)
+    _unwritten: set[str] = field(default_factory=set)
 
     def seed(self, draw: Callable[[], int]) -> int:
         """Return the seed of the interrupted fit, or else a new one."""
@@ -128,14 +150,20 @@ class FitCheckpoints:
     def stage(self, name: str) -> StageCheckpoint:
         """Return the checkpoint of a stage."""
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
-        return StageCheckpoint(path, self.watch)
+        return StageCheckpoint(path, self.watch, self._unwritten)
 
     def _remembered(self, key: str, value: Any) -> Any:
         if self.folder is None:
             return value
         if key not in self._record:
             self._record[key] = value
-            write_atomic(self.folder / _RECORD, dump_json(self._record))
+            try:
+                write_atomic(self.folder / _RECORD, dump_json(self._record))
+            except OSError as error:
+                if len(self._record) == 1:  # the first of all: nothing is lost by giving up
+                    raise _refusal(self.folder, error) from error
+                _warn(f"{self.folder / _RECORD} cannot be written; the fit goes on", error)
+                self._unwritten.add(_RECORD)
         return self._record[key]
 
 
@@ -162,7 +190,7 @@ def fit_checkpoints(
     if folder is None:
         yield FitCheckpoints(None, watch)
         return
-    own = Path(folder).expanduser() / name
+    own = user_path(folder) / name
     lock = own.with_name(f"{name}.{_LOCK}")
     busy = FileError(
         f"Another process runs this very fit with its checkpoints in {own}. Give it another "
@@ -175,15 +203,32 @@ def fit_checkpoints(
         except OSError as error:
             if error is busy:
                 raise
-            raise FileError(f"Checkpoints cannot be written to {folder}: {error}.") from error
+            raise _refusal(folder, error) from error
         for leftover in own.glob(f"{TEMPORARY}*"):  # of a process that was killed
-            leftover.unlink()
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         record = own / _RECORD
         known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
+        if not known:  # stages of a fit that ended and could not delete them
+            for stage in own.glob("*.safetensors"):
+                stage.unlink()
         yield FitCheckpoints(own, watch, known)
-        shutil.rmtree(own)
-    if not own.exists():
-        lock.unlink(missing_ok=True)
+        try:
+            record.unlink(missing_ok=True)
+            shutil.rmtree(own)
+        except OSError as error:
+            _warn(f"The checkpoints in {own} are of no more use, but cannot be deleted", error)
+        with contextlib.suppress(OSError):  # whatever it is, the fit is what counts
+            if not own.exists():
+                lock.unlink()
+
+
+def _refusal(folder: str | os.PathLike, error: OSError) -> OSError:
+    return refusal(FileError, f"Checkpoints cannot be written to {folder}", error)
+
+
+def _warn(text: str, error: OSError) -> None:
+    warnings.warn(f"{text}: {error}", UserWarning, stacklevel=3)
 
 
 def fingerprint(

@@ -12,6 +12,7 @@ from ..images.augmentation import Augmentation
 from ..images.preprocessing import Preprocessing
 from ..images.stored_pixels import StoredPixels, decode
 from ..training.batches import LabelledImages, class_weights
+from ..training.memory import explained_shortage
 from .validation import TrainingData
 
 __all__ = ["Target", "prepare"]
@@ -49,6 +50,7 @@ class Target:
         return LabelledImages(images, self.labels[index].to(self.device))
 
 
+@explained_shortage("prepare the images", "Try a smaller image_size or fewer images.")
 def prepare(
     data: TrainingData,
     seen: NetworkInput,

@@ -17,6 +17,7 @@ from sklearn.utils.validation import validate_data
 from ..images.reading import ImageSet, as_image_set, looks_like_rows
 from ..images.sets import UnequalImages
 from ..parameters import ParameterError, check_parameter
+from ..saving.persistence import check_labels
 from ..training.devices import resolve_device
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
     _check_one_kind(y)
     check_classification_targets(y)
     classes, labels = np.unique(y, return_inverse=True)
+    check_labels(classes)
     _check_classes(clf, classes, labels)
     return TrainingData(
         images=images,

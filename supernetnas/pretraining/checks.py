@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..storage.destinations import refusal
 from ..storage.files import clear_temporaries, dump_json, plain, read_json, write_atomic
 from ..zoo.index import BASIS, INDEX, ZooError, check_name
 from ..zoo.source import Source
@@ -39,6 +40,7 @@ def check_datasets(datasets: Sequence[SourceDataset]) -> None:
     names = [dataset.name for dataset in datasets]
     for dataset in datasets:
         check_name(dataset.name)
+        check_storable(dataset)
         if dataset.name.lower() == MULTI:
             raise ValueError(f"{MULTI!r} is the source on all datasets: rename this dataset.")
         if names.count(dataset.name) > 1:
@@ -55,6 +57,17 @@ def check_datasets(datasets: Sequence[SourceDataset]) -> None:
                 f"Dataset {dataset.name!r} has {len(dataset.class_names)} class names for "
                 f"{len(classes)} classes."
             )
+
+
+def check_storable(dataset: SourceDataset) -> None:
+    """Refuse names of classes and provenance that a zoo cannot hold."""
+    try:
+        dump_json([[str(name) for name in dataset.class_names or ()], dataset.provenance])
+    except TypeError as error:
+        raise ValueError(
+            f"Dataset {dataset.name!r} has names of classes or provenance that cannot be stored: "
+            f"{error} Rename folders whose names are not UTF-8."
+        ) from error
 
 
 def existing_zoo(folder: Path, embedder_id: str, compact: bool | None) -> Zoo | None:
@@ -194,6 +207,9 @@ def claim_checkpoints(
         record["datasets"] = {**old["datasets"], **sizes}
         record["warm_start"] = {**old.get("warm_start", {}), **record["warm_start"]}
         record[MULTI] = record[MULTI] or old[MULTI]
-    folder.mkdir(parents=True, exist_ok=True)
-    clear_temporaries(path)
-    write_atomic(path, dump_json(record))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        clear_temporaries(path)
+        write_atomic(path, dump_json(record))
+    except OSError as error:
+        raise refusal(ZooError, f"Checkpoints cannot be written to {folder}", error) from error

@@ -11,6 +11,7 @@ A pretraining writes a checkpoint after each epoch and continues from it when it
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from ..training.batches import (
 )
 from ..training.devices import resolve_device
 from ..training.distributed import Processes, process_group
+from ..training.memory import explained_memory_error
 from ..training.surroundings import own_surroundings
 from ..zoo.source import Source
 from .multi_dataset import MixedImages, MultiDatasetSearch
@@ -155,10 +157,20 @@ def _run(search: BilevelSearch, checkpoint: Path, on_epoch: Callable | None) -> 
 
     def save(search: BilevelSearch) -> bool | None:
         if processes.rank == 0:
-            save_checkpoint(checkpoint, *search.state())
+            try:
+                save_checkpoint(checkpoint, *search.state())
+            except OSError as error:
+                warnings.warn(
+                    f"The checkpoint {checkpoint} cannot be written; the pretraining goes on: "
+                    f"{error}",
+                    UserWarning,
+                    stacklevel=2,
+                )
         return on_epoch(search) if on_epoch else None
 
-    search.run(on_epoch=save)
+    settings = search.settings
+    with explained_memory_error(settings.batch_size, search.supernet.execution.checkpointing):
+        search.run(on_epoch=save)
 
 
 @own_surroundings()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,11 @@ from ..distance.measures import grouped_by_class, stratified_sample
 from ..distance.signature import Basis, DatasetSignature, fit_basis
 from ..embedding.embedder import DEFAULT_EMBEDDER, Embedder, get_embedder
 from ..images.reading import as_image_set
+from ..storage.destinations import user_path
 from ..training.devices import resolve_device
 from ..training.distributed import is_first, process_group
 from ..training.surroundings import own_surroundings
+from ..zoo.index import ZooError
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
 from .checks import (
@@ -150,7 +153,7 @@ def pretrain_zoo(
         Whatever keeps a source from being finished (a search that diverges, a file that cannot be
         read), after the other sources are finished; a second call tries again.
     """
-    datasets, folder = list(datasets), Path(out).absolute()
+    datasets, folder = list(datasets), user_path(out, ZooError).absolute()
     pretraining = Pretraining() if pretraining is None else pretraining
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
@@ -166,7 +169,7 @@ def pretrain_zoo(
     starts = warm_starts(warm_start, datasets if singles else [], multi, pretraining)
     conditions = Conditions(
         zoo=folder,
-        checkpoints=folder / _WORK if work is None else Path(work).absolute(),
+        checkpoints=folder / _WORK if work is None else user_path(work, ZooError).absolute(),
         pretraining=pretraining,
         dtype=dtype,
         device=device,
@@ -192,7 +195,15 @@ def pretrain_zoo(
         if processes.rank == 0:
             run_tasks([*alone, *together], conditions, n_jobs, verbose)
             if work is None:
-                shutil.rmtree(conditions.checkpoints)
+                try:
+                    shutil.rmtree(conditions.checkpoints)
+                except OSError as error:
+                    warnings.warn(
+                        f"The zoo is finished; its checkpoints in {conditions.checkpoints} cannot "
+                        f"be deleted: {error}",
+                        UserWarning,
+                        stacklevel=2,
+                    )
         else:
             for task in together:
                 pretrain(task, conditions)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,10 @@ from ..families.cells.network import Network, NetworkConfig
 from ..families.cells.supernet import CellSupernet, SupernetConfig
 from ..fitting.parameter_values import decode_parameters, encode_parameters
 from ..images.preprocessing import Preprocessing
+from ..storage.destinations import refusal, user_path
 from ..storage.files import (
     MAX_HEADER,
+    TEMPORARY,
     FileError,
     TensorSpec,
     dump_json,
@@ -38,11 +39,8 @@ from ..storage.files import (
     parse_json,
     parse_safetensors,
     read_bytes,
-    read_json,
-    sync_folder,
-    temporary_beside,
-    write_new,
 )
+from ..storage.folders import READY, read_member, replace_content
 from ..storage.hub import HubRepository, check_address, hub_address
 from ..training.devices import available_device, placed, resolve_device
 from ..training.surroundings import own_surroundings
@@ -52,7 +50,7 @@ from .model_card import model_card
 if TYPE_CHECKING:
     from ..storage.hub_push import Pushed
 
-__all__ = ["PersistenceMixin", "check_destination"]
+__all__ = ["PersistenceMixin", "check_destination", "check_labels"]
 
 FORMAT_VERSION = 1
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"
@@ -63,6 +61,7 @@ _MAX_TENSORS = 8 * 2**30
 _MAX_SIGNATURE = 256 * 2**20
 _MAX_CELLS = 1000  # of a network that is built to see what its file must hold
 _MAX_LABEL = 2**16  # bytes of one label
+_TRIES = 10  # loads from a folder that others write to
 
 
 class PersistenceMixin(BaseEstimator):
@@ -73,13 +72,16 @@ class PersistenceMixin(BaseEstimator):
     ) -> Path:
         """Write the fitted classifier to a folder.
 
-        The folder appears complete or not at all; one that is replaced stays until then. A
-        parameter that JSON cannot hold, such as a callable embedder, is left out with a warning.
+        Whoever loads from the folder gets the old classifier or the new one, whatever interrupts
+        this; hidden files that an interruption leaves are cleared by the next call. Weights are
+        written as float32. A parameter that JSON cannot hold, such as a callable embedder, is left
+        out with a warning.
 
         Parameters
         ----------
         folder : path
-            Made, or replaced as a whole if it holds a saved classifier.
+            Made, or kept with its rights if it is there. It may be a mount point. If it holds a
+            saved classifier, its files are replaced.
         card : mapping, optional
             What the model card is to say: ``title``, ``description``, ``dataset`` (title of the
             images), ``dataset_id`` (their name on the Hub), ``licence`` (of the model) and
@@ -95,20 +97,27 @@ class PersistenceMixin(BaseEstimator):
         ------
         sklearn.exceptions.NotFittedError
             Before ``fit``.
-        TypeError
-            If labels are of a kind that JSON cannot hold.
         ValueError
-            If the card has other keys.
+            If the card has other keys, or fitted attributes were changed to what could not be
+            loaded.
         FileError
-            If the folder holds anything else.
+            If the folder holds anything else, or the system refuses to write; the classifier stays
+            fitted and can be saved elsewhere.
         """
         check_is_fitted(self)
-        folder = Path(folder).expanduser().resolve()
+        folder = user_path(folder).resolve()
         check_destination(folder)
         parameters = self.get_params(deep=False)
-        contents = _contents(self, parameters, signature=True)
+        contents = self._contents(parameters, signature=True)
         contents[CARD] = model_card(self, card or {}, "path/to/this/folder").encode()
-        _install(folder, contents)
+        try:
+            replace_content(folder, contents, _FILES, CONFIG)
+        except OSError as error:
+            raise refusal(
+                FileError,
+                f"The classifier, which stays fitted, could not be saved to {folder}",
+                error,
+            ) from error
         return folder
 
     def push_to_hub(
@@ -172,7 +181,7 @@ class PersistenceMixin(BaseEstimator):
         where = getattr(self.zoo, "_where", self.zoo)
         if where != "builtin" and hub_address(where) is None:
             del parameters["zoo"]
-        contents = _contents(self, parameters, signature=signature)
+        contents = self._contents(parameters, signature=signature)
         contents[CARD] = model_card(self, card or {}, repo_id).encode()
         target = Target(
             repo_id,
@@ -241,7 +250,7 @@ class PersistenceMixin(BaseEstimator):
         if revision is not None and address is None:
             raise ValueError(f"revision={revision!r} needs a repository; {folder!r} is a folder.")
         if address is None:
-            files: _Files = _Files(Path(folder).expanduser())
+            files: _Files = _Files(user_path(folder))
         else:
             if revision is not None:
                 address = check_address(address.repo_id, revision)
@@ -256,6 +265,11 @@ class PersistenceMixin(BaseEstimator):
                 progress=progress,
             )
             files = _HubFiles(repository)
+        return _settled(files, lambda: cls._load(files, device))
+
+    @classmethod
+    def _load(cls, files: _Files, device: str):
+        """Load a classifier from files; FileError if they are not those of one."""
         config = _read_config(files, cls.__name__)
         try:
             clf = cls(**decode_parameters(config["parameters"]))
@@ -302,13 +316,47 @@ class PersistenceMixin(BaseEstimator):
         clf.__dict__.update(attributes)
         return clf
 
+    def _contents(self, parameters: Mapping[str, Any], *, signature: bool) -> dict[str, bytes]:
+        """Return the files of the fitted classifier, without the card.
+
+        Raises
+        ------
+        ValueError
+            If `_load` would refuse them.
+        """
+        contents = {
+            MODEL: dump_safetensors(_arrays(self.network_), {"format": "pt"}),
+            SUPERNET: dump_safetensors(self.supernet_state_, {"format": "pt"}),
+        }
+        kept = getattr(self, "signature_", None)  # a pickle of an earlier version has none
+        if signature and kept is not None:
+            contents[SIGNATURE] = dump_safetensors(kept.to_tensors(), kept.metadata())
+        config = {
+            "library_name": "supernetnas",
+            "format_version": FORMAT_VERSION,
+            "class": type(self).__name__,
+            "supernetnas_version": __version__,
+            "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
+            "parameters": encode_parameters(parameters),
+            "fitted": _encode_fitted(self),
+        }
+        contents = {CONFIG: dump_json(config), **contents}
+        try:
+            self._load(_FilesInMemory(contents), "cpu")
+        except FileError as error:
+            raise ValueError(
+                f"The classifier is not saved, since it could not be loaded: {error} Were its "
+                "fitted attributes changed after fit?"
+            ) from error
+        return contents
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if isinstance(state.get("network_"), Network):
             network = state["network_"]
             state["network_"] = {
                 "config": network.config.to_dict(),
-                "state": {k: v.cpu().numpy() for k, v in network.state_dict().items()},
+                "state": _arrays(network),
             }
         return state
 
@@ -337,11 +385,11 @@ def _build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], devic
 
 def check_destination(folder: Path) -> None:
     """Raise FileError unless the folder is free for a classifier."""
-    if not folder.exists():
+    if not os.path.exists(folder):  # False for names that the system does not take, unlike pathlib
         return
     if not folder.is_dir():
-        raise FileError(f"{folder} is a file, not a folder.")
-    names = {path.name for path in folder.iterdir()}
+        raise FileError(f"{folder} is a file, not a folder. Choose another folder.")
+    names = {path.name for path in folder.iterdir() if not _is_passed_over(path)}
     strangers = sorted(names - _FILES)
     if not strangers and names and not _looks_saved(folder):
         strangers = sorted(names)
@@ -352,32 +400,19 @@ def check_destination(folder: Path) -> None:
         )
 
 
+def _is_passed_over(path: Path) -> bool:
+    """Whether a file in a folder is of an interrupted save, or of the file system itself."""
+    if path.name == READY:
+        return not path.is_symlink() and path.is_dir() and {*os.listdir(path)} <= _FILES
+    return path.name.startswith((TEMPORARY, ".nfs")) or path.name == "lost+found"
+
+
 def _looks_saved(folder: Path) -> bool:
     try:
-        config = read_json(folder / CONFIG, limit=_MAX_CONFIG)
+        config = parse_json(read_member(folder, CONFIG, limit=_MAX_CONFIG), name=CONFIG)
     except FileError:
         return False
     return isinstance(config, dict) and config.get("library_name") == "supernetnas"
-
-
-def _install(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files into a new folder beside, and put it in the place of ``folder``."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, old = temporary_beside(folder), temporary_beside(folder)
-    try:
-        temporary.mkdir()
-        for name, data in contents.items():
-            write_new(temporary / name, data)
-        sync_folder(temporary)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(temporary, folder)
-        sync_folder(folder.parent)
-    finally:
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 class _Files:
@@ -392,15 +427,20 @@ class _Files:
     def config(self) -> bytes:
         if not self.folder.exists():
             raise FileError(f"There is no folder {self.folder}, and so no classifier in it.")
-        if not (self.folder / CONFIG).is_file():
-            raise FileError(f"{self.folder} is not a saved classifier: it has no {CONFIG}.")
-        return read_bytes(self.folder / CONFIG, limit=_MAX_CONFIG)
+        try:
+            return read_member(self.folder, CONFIG, limit=_MAX_CONFIG)
+        except FileError as error:
+            if (self.folder / CONFIG).exists():
+                raise
+            raise FileError(
+                f"{self.folder} is not a saved classifier: it has no {CONFIG}."
+            ) from error
 
     def read(self, limits: Mapping[str, int], hashes: Mapping[str, str]) -> dict[str, bytes]:
         """Read files of at most so many bytes, which must have these hashes."""
         data = {}
         for file, limit in limits.items():
-            data[file] = read_bytes(self.folder / file, limit=limit)
+            data[file] = read_member(self.folder, file, limit=limit)
             self._check(file, data[file], hashes)
         return data
 
@@ -440,26 +480,46 @@ class _HubFiles(_Files):
         return data
 
 
-def _contents(clf, parameters: Mapping[str, Any], *, signature: bool) -> dict[str, bytes]:
-    """Return the files of a fitted classifier, without the card."""
-    network = {k: v.detach().cpu().numpy() for k, v in clf.network_.state_dict().items()}
-    contents = {
-        MODEL: dump_safetensors(network, {"format": "pt"}),
-        SUPERNET: dump_safetensors(clf.supernet_state_, {"format": "pt"}),
+class _FilesInMemory(_Files):
+    """Files of a classifier that are not written yet."""
+
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self.contents = contents
+
+    def name(self, file: str) -> str:
+        return file
+
+    def config(self) -> bytes:
+        return self.contents[CONFIG]
+
+    def read(self, limits: Mapping[str, int], hashes: Mapping[str, str]) -> dict[str, bytes]:
+        for file, limit in limits.items():
+            if (size := len(self.contents[file])) > limit:
+                raise FileError(f"{file} has {size} bytes; at most {limit} are read.")
+        return {file: self.contents[file] for file in limits}
+
+
+def _settled(files: _Files, load: Callable[[], Any]) -> Any:
+    """Load a classifier; once more each time that another was saved in its place meanwhile."""
+    for _ in range(_TRIES):
+        before = files.config()
+        try:
+            return load()
+        except FileError:
+            if files.config() == before:
+                raise
+    raise FileError(
+        f"{files.name(CONFIG)} was replaced {_TRIES} times while it was loaded. Load it when "
+        "nobody saves to its folder."
+    )
+
+
+def _arrays(network: Network) -> dict[str, np.ndarray]:
+    """State of a network as it is stored: weights and statistics as float32."""
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
+        for name, tensor in network.state_dict().items()
     }
-    kept = getattr(clf, "signature_", None)  # a pickle of an earlier version has none
-    if signature and kept is not None:
-        contents[SIGNATURE] = dump_safetensors(kept.to_tensors(), kept.metadata())
-    config = {
-        "library_name": "supernetnas",
-        "format_version": FORMAT_VERSION,
-        "class": type(clf).__name__,
-        "supernetnas_version": __version__,
-        "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
-        "parameters": encode_parameters(parameters),
-        "fitted": _encode_fitted(clf),
-    }
-    return {CONFIG: dump_json(config), **contents}
 
 
 def _read_config(files: _Files, class_name: str) -> dict[str, Any]:
@@ -507,7 +567,7 @@ def _parse_signature(data: bytes, name: str) -> DatasetSignature:
 def _encode_fitted(clf) -> dict[str, Any]:
     names = getattr(clf, "feature_names_in_", None)
     return {
-        "classes": {"dtype": clf.classes_.dtype.str, "values": clf.classes_.tolist()},
+        "classes": _encode_classes(clf.classes_),
         "n_features_in": getattr(clf, "n_features_in_", None),
         "feature_names_in": None if names is None else names.tolist(),
         "image_shape": clf.image_shape_,
@@ -545,6 +605,31 @@ def _decode_fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
     if fitted["feature_names_in"] is not None:
         attributes["feature_names_in_"] = np.array(fitted["feature_names_in"], dtype=object)
     return attributes
+
+
+def check_labels(classes: np.ndarray) -> None:
+    """Refuse labels that a saved classifier would not have when it is loaded.
+
+    Raises
+    ------
+    ValueError
+        Saying why.
+    """
+    try:
+        data = dump_json(_encode_classes(classes))
+        again = _decode_classes(**parse_json(data, name="labels"))
+        reason = "" if again.tolist() == classes.tolist() else f"their dtype is {classes.dtype}"
+    except (FileError, TypeError, ValueError) as error:
+        reason = str(error).removesuffix(".")
+    if reason:
+        raise ValueError(
+            f"y holds labels that cannot be saved with the classifier: {reason}. Labels may be "
+            "numbers, bools or strings of valid Unicode; np.asarray(y).astype(str) makes strings."
+        )
+
+
+def _encode_classes(classes: np.ndarray) -> dict[str, Any]:
+    return {"dtype": classes.dtype.str, "values": classes.tolist()}
 
 
 def _decode_classes(dtype: str, values: list) -> np.ndarray:

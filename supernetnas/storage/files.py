@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import glob
 import hashlib
 import io
 import json
@@ -35,6 +37,7 @@ __all__ = [
     "dump_csv",
     "dump_json",
     "dump_safetensors",
+    "is_text",
     "locked",
     "parse_csv",
     "parse_json",
@@ -55,6 +58,12 @@ MAX_HEADER = 8 * 2**20
 
 TEMPORARY = ".tmp-"
 """How the names of files and folders that are still being written begin."""
+
+_MAX_NAME = 200
+"""Most bytes of a name that a temporary one repeats: file systems allow 255."""
+
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+"""Errors of file systems, as of some networks and containers, that have no `os.fsync`."""
 
 _DTYPES = {
     "BOOL": "bool",
@@ -91,25 +100,48 @@ def sha256(path: str | os.PathLike) -> str:
 
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet, and wait until it is on the disk."""
-    with open(path, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+            file.flush()
+            _sync(file.fileno())
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # as where a disk is full
+            error.filename = os.fspath(path)
+        raise
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk; only POSIX can."""
-    if os.name == "posix":
+    """Wait until the names in a folder are on the disk, where the system can."""
+    if os.name != "posix":
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:  # one may be allowed to write names and not to read them
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def temporary_beside(path: Path) -> Path:
     """Return an unused name in the same folder, and so on the same file system."""
-    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{_short(path.name)}")
+
+
+def _short(name: str) -> str:
+    """Return a name, or another that stands for it if there would be no room for a prefix."""
+    data = os.fsencode(name)
+    return name if len(data) <= _MAX_NAME else hashlib.sha256(data).hexdigest()
 
 
 def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
@@ -132,7 +164,7 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
 def clear_temporaries(path: str | os.PathLike) -> None:
     """Delete what writers of a file that were killed left beside it; no one may be writing it."""
     path = Path(path)
-    for leftover in path.parent.glob(f"{TEMPORARY}*-{path.name}"):
+    for leftover in path.parent.glob(f"{TEMPORARY}*-{glob.escape(_short(path.name))}"):
         leftover.unlink(missing_ok=True)
 
 
@@ -219,7 +251,11 @@ def read_bytes(path: str | os.PathLike, *, limit: int) -> bytes:
         raise FileError(f"{path} is missing.")
     if not path.is_file():
         raise FileError(f"{path} is not a regular file.")
-    with open(path, "rb") as file:
+    try:
+        file = open(path, "rb")  # noqa: SIM115
+    except FileNotFoundError as error:
+        raise FileError(f"{path} is missing.") from error
+    with file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise FileError(f"{path} has {size} bytes; at most {limit} are read.")
@@ -267,6 +303,17 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def is_text(value: object) -> bool:
+    """Whether something is text that UTF-8 has; Python names files even where they are not."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def plain(value: Any) -> Any:
     """Return a deep copy made of what JSON has.
 
@@ -276,20 +323,23 @@ def plain(value: Any) -> Any:
     Raises
     ------
     TypeError
-        If the value holds anything else, an array for instance.
+        If the value holds anything else: an array for instance, or text that is no Unicode, as the
+        names of some files are.
     """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
+        return plain(os.fspath(value))
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool | int) or is_text(value):
         return value
+    if isinstance(value, str):
+        raise TypeError(f"{value!r:.80} is no text that can be stored: it is not valid Unicode.")
     raise TypeError(f"Only plain values can be stored; got {type(value).__name__}: {value!r:.80}.")
 
 

@@ -21,7 +21,7 @@ from .index import (
 )
 from .places import HubPlace
 from .source import Source
-from .writing import install
+from .writing import install, replace_index
 
 if TYPE_CHECKING:
     from ..classifier import SupernetTransferClassifier
@@ -161,8 +161,8 @@ def merge_zoos(zoo: Zoo, other: Zoo, names: Iterable[str] | None, *, overwrite: 
         if new:
             folders = [changed.sources[source.name].folder for source in new]
             copies = (_contents_of_copy(source, zoo) for source in new)
-            install(zoo.folder, changed, zip(folders, copies, strict=True))
-            zoo._replaced(changed, old_folders)
+            install(zoo.folder, changed, folders, copies, old_folders)
+            zoo._replaced(changed)
     return [source.name for source in new]
 
 
@@ -274,5 +274,5 @@ def link_repository(
         if problems := Source(zoo, name, entry, HubPlace(repository)).verify():
             raise ZooError(f"{repository.address} cannot be linked:\n" + "\n".join(problems))
         changed = index.with_source(name, entry)
-        changed.write(zoo.folder)
-        zoo._replaced(changed, [] if old is None or old.origin else [old.folder])
+        replace_index(zoo.folder, changed, [] if old is None or old.origin else [old.folder])
+        zoo._replaced(changed)

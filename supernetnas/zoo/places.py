@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..storage.destinations import user_path
 from ..storage.files import FileError, safe_join
 from ..storage.hub import HubAddress, HubRepository, hub_address
 from .index import INDEX, LIMITS, FileRecord, Index, ZooError, read_verified
@@ -154,5 +155,8 @@ def open_place(zoo: str | os.PathLike | FolderPlace | HubPlace) -> FolderPlace |
     if zoo == BUILTIN:
         return FolderPlace(BUILTIN)
     if (address := hub_address(zoo)) is not None:
-        return HubPlace.open(address)
-    return FolderPlace(str(Path(zoo).expanduser().resolve()))
+        try:
+            return HubPlace.open(address)
+        except ImportError as error:
+            raise ImportError(f"There is no folder {str(zoo)!r}. {error}") from error
+    return FolderPlace(str(user_path(zoo, ZooError).resolve()))

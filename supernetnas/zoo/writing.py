@@ -1,77 +1,141 @@
 """Changing a zoo so that other writers lose nothing and an interruption breaks nothing.
 
 Whoever writes holds the lock. A source's folder is written under a temporary name, renamed, and
-becomes part of the zoo when the index that names it replaces the old one.
+becomes part of the zoo when the index that names it replaces the old one. Before anything else,
+the folders that will be new or out of use are written to a note, so that those which the index does
+not name are cleared away, here or, after an interruption, by the next writer.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..storage import files
-from ..storage.files import TEMPORARY, sync_folder, temporary_beside, write_new
-from .index import CONFIG, HISTORY, LOCK, SIGNATURE, SUPERNET, Index, ZooError
+from ..storage.destinations import refusal
+from ..storage.files import (
+    TEMPORARY,
+    FileError,
+    dump_json,
+    read_json,
+    sync_folder,
+    temporary_beside,
+    write_atomic,
+    write_new,
+)
+from .index import (
+    BUNDLES,
+    CONFIG,
+    HISTORY,
+    LOCK,
+    SIGNATURE,
+    SUPERNET,
+    Index,
+    ZooError,
+    check_name,
+)
 
-__all__ = ["clear_leftovers", "discard", "install", "locked"]
+__all__ = ["clear_leftovers", "install", "leftovers", "locked", "replace_index"]
+
+NOTE = f"{TEMPORARY}folders"
+_NOTE_LIMIT = 64 * 2**20
 
 LOCK_TIMEOUT = 300.0
 """Seconds to wait while another process writes."""
 
 
-def locked(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
     """Keep other writers out of a zoo; readers need no lock.
 
     Raises
     ------
     ZooError
-        If another writer does not finish within `LOCK_TIMEOUT`.
+        If another writer does not finish within `LOCK_TIMEOUT`, or the system refuses to write
+        here or to what is run inside.
     """
     busy = ZooError(
         f"Another process has been writing to {folder} for {LOCK_TIMEOUT:.0f} s. If there is none, "
         f"delete {folder / LOCK}."
     )
-    return files.locked(folder / LOCK, timeout=LOCK_TIMEOUT, busy=busy)
+    try:
+        with files.locked(folder / LOCK, timeout=LOCK_TIMEOUT, busy=busy):
+            yield
+    except OSError as error:
+        if error.errno is None or isinstance(error, ZooError):
+            raise
+        what = f"The zoo in {folder} cannot be written to (Zoo.save makes a copy)"
+        raise refusal(ZooError, what, error) from error
 
 
-def clear_leftovers(folder: Path) -> None:
-    """Delete what killed writers left half-written; only who holds the lock may."""
-    for leftover in folder.glob(f"{TEMPORARY}*"):
-        discard(leftover)
+def leftovers(zoo: Path, index: Index) -> list[Path]:
+    """What writers that were interrupted left in a zoo of this index."""
+    known = {entry.folder for entry in index.sources.values()}
+    if index.bundles:
+        known.add(BUNDLES)
+    noted = [zoo / name for name in _noted(zoo) if name not in known]
+    return [*filter(_is_leftover, noted), *zoo.glob(f"{TEMPORARY}*")]
 
 
-def install(zoo: Path, index: Index, sources: Iterable[tuple[str, Mapping[str, bytes]]]) -> None:
+def clear_leftovers(zoo: Path, index: Index) -> None:
+    """Delete `leftovers`; only who holds the lock may. What cannot be deleted now stays."""
+    paths = leftovers(zoo, index)
+    for path in paths:
+        if path.name != NOTE:
+            _discard(path)
+    if not any(path.exists() for path in paths if path.name != NOTE):
+        _discard(zoo / NOTE)
+
+
+def replace_index(zoo: Path, index: Index, out_of_use: Iterable[str]) -> None:
+    """Write an index that leaves folders out of use; `clear_leftovers` deletes them."""
+    install(zoo, index, (), (), out_of_use)
+
+
+def install(
+    zoo: Path,
+    index: Index,
+    folders: Collection[str],
+    contents: Iterable[Mapping[str, bytes]],
+    out_of_use: Iterable[str] = (),
+) -> None:
     """Write folders of sources, then the index that names them.
 
     Parameters
     ----------
     zoo : pathlib.Path
     index : Index
-    sources : iterable of (folder, contents)
-        Content by the name of the file; may be made one by one.
+    folders : collection of str
+        Names of the new folders.
+    contents : iterable of mapping of str to bytes
+        Content of each by the name of the file; may be made one by one.
+    out_of_use : iterable of str
+        Names of the folders that the index does not name any more.
 
     Raises
     ------
     ZooError
         If something that is not of a zoo is in the way. This and every other error or
-        interruption leaves the zoo as it was or, once the index is replaced, with the sources.
+        interruption leaves the zoo as it was or, once the index is replaced, with the sources,
+        and in either case with `leftovers`.
     """
-    installed = []
+    write_atomic(zoo / NOTE, dump_json([*folders, *out_of_use, BUNDLES]))
+    for folder, content in zip(folders, contents, strict=True):
+        _install_folder(zoo / folder, content)
+    sync_folder(zoo)
+    index.write(zoo)
+
+
+def _noted(zoo: Path) -> list[str]:
+    """Names of folders in the note of a writer; it may come from a stranger, like all of a zoo."""
     try:
-        for folder, contents in sources:
-            installed.append(zoo / folder)
-            _install_folder(zoo / folder, contents)
-        sync_folder(zoo)
-        index.write(zoo)
-    except BaseException:
-        if Index.read(zoo) != index:
-            for target in installed:
-                if target.exists() and _is_leftover(target):
-                    discard(target)
-        raise
+        names = read_json(zoo / NOTE, limit=_NOTE_LIMIT)
+        return [name for name in names if name == BUNDLES or check_name(name.removesuffix("~"))]
+    except (AttributeError, FileError, TypeError, ValueError):
+        return []
 
 
 def _install_folder(target: Path, contents: Mapping[str, bytes]) -> None:
@@ -83,22 +147,25 @@ def _install_folder(target: Path, contents: Mapping[str, bytes]) -> None:
         for file, data in contents.items():
             write_new(temporary / file, data)
         sync_folder(temporary)
-        discard(target)
+        _discard(target)
         os.rename(temporary, target)
     except BaseException:
-        discard(temporary)
+        _discard(temporary)
         raise
 
 
-def discard(path: Path) -> None:
-    """Delete a file or folder if it is there; of a symbolic link only the link."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
+def _discard(path: Path) -> None:
+    """Delete a file or folder if it is there and can be; of a symbolic link only the link."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError):
+        path.unlink()
 
 
 def _is_leftover(folder: Path) -> bool:
     """Whether a folder holds nothing but what a killed `Zoo.add` may have left."""
     ours = {CONFIG, SUPERNET, SIGNATURE, HISTORY}
-    return folder.is_dir() and all(p.name in ours and p.is_file() for p in folder.iterdir())
+    return folder.is_dir() and all(
+        (p.name in ours or folder.name == BUNDLES) and p.is_file() for p in folder.iterdir()
+    )

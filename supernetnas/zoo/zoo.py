@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,8 +34,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..storage.destinations import refusal, user_path
 from ..storage.files import (
-    TEMPORARY,
     FileError,
     dump_json,
     dump_safetensors,
@@ -69,7 +70,7 @@ from .index import (
 from .places import BUILTIN, FolderPlace, HubPlace, open_place
 from .source import Source, describe
 from .weights import dump_supernet
-from .writing import clear_leftovers, discard, install, locked
+from .writing import clear_leftovers, install, leftovers, locked, replace_index
 
 if TYPE_CHECKING:
     import pandas
@@ -253,10 +254,13 @@ class Zoo(Mapping[str, Source]):
             embedder_id = get_embedder().identity
         if not isinstance(embedder_id, str) or not embedder_id:
             raise ValueError(f"embedder_id must be a non-empty string; got {embedder_id!r}.")
-        folder = Path(folder).expanduser().resolve()
+        folder = user_path(folder, ZooError).resolve()
         if folder.exists() and not folder.is_dir():
             raise ZooError(f"{folder} is a file, not a folder.")
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise refusal(ZooError, f"The zoo in {folder} cannot be made", error) from error
         data = None if basis is None else dump_safetensors(basis.to_tensors())
         index = Index(embedder_id, basis=None if data is None else FileRecord.of(data))
         with locked(folder):
@@ -873,8 +877,9 @@ class Zoo(Mapping[str, Source]):
             if (space := self.vector_space()) is not None:
                 entry = replace(entry, vector=_vector(space, signature))
             changed = index.with_source(name, entry)
-            install(self.folder, changed, [(entry.folder, contents)])
-            self._replaced(changed, [] if old is None or old.origin else [old.folder])
+            out_of_use = [] if old is None or old.origin else [old.folder]
+            install(self.folder, changed, [entry.folder], [contents], out_of_use)
+            self._replaced(changed)
         return self[name]
 
     def remove(self, name: str) -> None:
@@ -889,9 +894,9 @@ class Zoo(Mapping[str, Source]):
             if name not in index.sources:
                 raise self._unknown(name)
             without = index.without_source(name)
-            without.write(self.folder)
             old = index.sources[name]
-            self._replaced(without, [] if old.origin else [old.folder])
+            replace_index(self.folder, without, [] if old.origin else [old.folder])
+            self._replaced(without)
 
     def verify(self) -> list[str]:
         """Read and check every file; of a zoo on the Hub, fetch those that are not in the cache.
@@ -930,8 +935,9 @@ class Zoo(Mapping[str, Source]):
             known.add(BUNDLES)
         if self._index.basis is not None:
             known.add(BASIS)
+        left = leftovers(self.folder, self._index)
         for item in sorted(self.folder.iterdir()):
-            if item.name.startswith(TEMPORARY):
+            if item in left:
                 problems.append(
                     f"{item} is left from an interrupted write; the next one clears it."
                 )
@@ -1020,18 +1026,29 @@ class Zoo(Mapping[str, Source]):
         if self._names is not None:
             raise ZooError(f"A subset is not written to; Zoo.open({self._where!r}) is.")
         with locked(self.folder):
-            clear_leftovers(self.folder)
             index = Index.read(self.folder)
+            clear_leftovers(self.folder, index)
             if index.embedder_id != self.embedder_id:
                 raise ZooError(f"The zoo in {self.folder} was replaced by another; open it again.")
-            yield index
+            try:
+                yield index
+            except BaseException:
+                with suppress(ZooError):
+                    clear_leftovers(self.folder, Index.read(self.folder))
+                raise
 
-    def _replaced(self, index: Index, folders: Iterable[str]) -> None:
-        """Take note that the index was replaced, and discard what no index names any more."""
+    def _replaced(self, index: Index) -> None:
+        """Take note that the index was replaced, and discard what it does not name any more."""
         self._index = index
-        for folder in (*folders, BUNDLES):
-            discard(self.folder / folder)
-        self._write_card()
+        clear_leftovers(self.folder, index)
+        try:
+            self._write_card()
+        except OSError as error:
+            warnings.warn(
+                f"The zoo in {self.folder} was changed, but not its {CARD}: {error}",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _write_card(self) -> None:
         write_atomic(self.folder / CARD, zoo_card(self._index, self.folder.name))

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,6 +265,52 @@ def test_fit_refuses_a_folder_with_the_files_of_another_library_before_the_fit(
     monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "fit", None)
     (tmp_path / "config.json").write_text('{"library_name": "another"}')
     assert refused(run("fit", folder, "--out", tmp_path), "config.json", "another folder")
+
+
+def test_fit_keeps_the_model_where_its_folder_refuses(run, folder, zoo, tmp_path, monkeypatch):
+    from supernetnas.storage import folders
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    real, out = folders.write_new, tmp_path / "model"
+
+    def full(path, data):
+        if out in path.parents:
+            raise OSError(28, "No space left on device", str(path))
+        real(path, data)
+
+    monkeypatch.setattr(folders, "write_new", full)
+    arguments = ["fit", folder, "--out", out, "--zoo", zoo, *QUICK, "--test-fraction", "0"]
+    result = run(*arguments)
+    assert refused(result, "The disk is full", "Until then, it is in", status=1)
+    (rescued,) = tmp_path.glob("supernetnas-*")
+    assert str(rescued) in result[2]
+    supernetnas.SupernetTransferClassifier.from_pretrained(rescued)
+    assert not out.exists()
+
+
+def test_predictions_are_printed_where_the_file_refuses(run, folder, model, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device", str(path))
+
+    assert run("predict", model, folder, "--csv", tmp_path / "good.csv")[0] == 0
+    monkeypatch.setattr("supernetnas.storage.destinations.write_atomic", full)
+    result = run("predict", model, folder, "--csv", tmp_path / "p.csv")
+    assert refused(result, "p.csv", "the rows were printed", "The disk is full", status=1)
+    assert result[1] == (tmp_path / "good.csv").read_text()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes")
+def test_names_that_are_not_utf8_are_found_early(run, folder, model, tmp_path, monkeypatch):
+    data = Path(shutil.copytree(folder, tmp_path / "data"))
+    os.rename(os.fsencode(data / "dark"), os.fsencode(data) + b"/caf\xe9")
+    monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "predict_proba", None)
+    monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "_search", None)
+    monkeypatch.setattr("supernetnas.pretraining.whole_zoo.pretrain", None)
+    assert refused(run("fit", data, "--out", tmp_path / "m"), "caf\\udce9", "valid Unicode")
+    assert refused(run("predict", model, data, "--csv", tmp_path / "p"), "6 of 12", "caf\\xe9")
+    result = run("zoo", "pretrain", data, "--out", tmp_path / "zoo", *SMALL)
+    assert refused(result, "caf\\udce9", "Rename folders")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
 def test_fit_replaces_a_saved_model(run, folder, zoo, model, tmp_path):

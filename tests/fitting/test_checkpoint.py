@@ -1,6 +1,9 @@
 """A fit that is interrupted or killed goes on, and gives what it would have given."""
 
+import errno
+import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +18,7 @@ from tiny import patterns, tiny_classifier
 from supernetnas.fitting.checkpoints import StageCheckpoint, fingerprint
 from supernetnas.images import stored_pixels
 from supernetnas.images.augmentation import ImageTensors
+from supernetnas.storage import files
 from supernetnas.storage.files import FileError
 from supernetnas.training.batches import load_checkpoint
 from supernetnas.zoo import Zoo
@@ -200,6 +204,77 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         classifier(tmp_path / "file").fit(IMAGES, LABELS)
     with pytest.raises(TypeError, match="checkpoint_dir must be a folder or None; got int"):
         classifier(3).fit(IMAGES, LABELS)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return classifier(None).fit(IMAGES, LABELS)
+
+
+class TestWithoutRoom:
+    """A fit that trains is not ended by its checkpoints."""
+
+    @staticmethod
+    def refusing(monkeypatch, refused):
+        """Refuse to write the files of these numbers."""
+        write, numbers = files.write_new, itertools.count(1)
+
+        def write_new(path, data):
+            if next(numbers) in refused:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            write(path, data)
+
+        monkeypatch.setattr(files, "write_new", write_new)
+
+    # The files of a fit: the seed, the start, two epochs of search, the derivation, retraining.
+    @pytest.mark.parametrize("first", [2, 3, 5, 6])
+    @pytest.mark.parametrize("last", [0, 1000])
+    def test_writing(self, whole, tmp_path, monkeypatch, first, last):
+        self.refusing(monkeypatch, range(first, max(first + 1, last)))
+        with pytest.warns(UserWarning, match="cannot be written; the fit goes on: .*No space"):
+            clf = classifier(tmp_path).fit(IMAGES, LABELS)
+        assert_equal(clf, whole)
+        assert not any(tmp_path.iterdir())
+
+    def test_going_on_from_what_was_written(self, whole, batches, tmp_path, monkeypatch):
+        """After a gap nothing later is: one network's retraining cannot go on in another."""
+        with monkeypatch.context() as patch:
+            self.refusing(patch, [5])
+            with pytest.warns(UserWarning, match=r"derive\.safetensors cannot be written"):
+                interrupt(batches, classifier(tmp_path), 17)
+        assert {path.name for path in tmp_path.glob("*/*.safetensors")} == {"search-0.safetensors"}
+        assert_equal(classifier(tmp_path).fit(IMAGES, LABELS), whole)
+
+    def test_before_the_fit(self, tmp_path, monkeypatch):
+        self.refusing(monkeypatch, [1])
+        with pytest.raises(FileError, match=r"cannot be written to .*The disk is full"):
+            classifier(tmp_path).fit(IMAGES, LABELS)
+
+    @pytest.mark.parametrize("what", ["rmtree", "unlink"])
+    def test_deleting(self, whole, batches, tmp_path, monkeypatch, what):
+        def busy(path, *_, **__):
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(*((shutil, "rmtree") if what == "rmtree" else (os, "unlink")), busy)
+            with pytest.warns(UserWarning, match="of no more use, but cannot be deleted"):
+                clf = classifier(tmp_path).fit(IMAGES, LABELS)
+        assert_equal(clf, whole)
+        if what == "rmtree":  # what is left is not taken for an interrupted fit
+            assert len(list(tmp_path.glob("*/*.safetensors"))) == 3
+            batches.start()
+            assert_equal(classifier(tmp_path).fit(IMAGES, LABELS), whole)
+            assert batches.count == 17
+            assert not any(tmp_path.iterdir())
+
+
+def test_a_home_folder_that_nobody_knows(monkeypatch):
+    def nowhere(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", nowhere)
+    with pytest.raises(FileError, match=r"'~/work' begins with a home folder.*HOME"):
+        classifier("~/work").fit(IMAGES, LABELS)
 
 
 def test_the_clock_goes_on(tmp_path):

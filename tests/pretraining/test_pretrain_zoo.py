@@ -116,6 +116,28 @@ def test_zoo_that_was_killed_while_it_was_made(whole, tmp_path):
     assert {p.name for p in (tmp_path / "work").iterdir()} == {"b.ckpt", "pretraining.json"}
 
 
+@pytest.mark.parametrize("what", ["writing", "deleting"])
+def test_checkpoints_do_not_end_a_pretraining(whole, tmp_path, monkeypatch, what):
+    def refuse(*_, **__):
+        raise OSError(39, "Directory not empty")
+
+    if what == "writing":
+        monkeypatch.setattr("supernetnas.pretraining.sources.save_checkpoint", refuse)
+    else:
+        monkeypatch.setattr("supernetnas.pretraining.whole_zoo.shutil.rmtree", refuse)
+    with pytest.warns(UserWarning, match=r"cannot be (written|deleted).*not empty"):
+        zoo = pretrain(tmp_path / "zoo")
+    assert zoo.verify() == []
+    for name in whole:
+        assert zoo[name].weights_sha256 == whole[name].weights_sha256
+
+
+def test_a_place_that_refuses_checkpoints(tmp_path):
+    (tmp_path / "work").touch()
+    with pytest.raises(ZooError, match=r"Checkpoints cannot be written to .*work.*another folder"):
+        pretrain(tmp_path / "zoo", work=tmp_path / "work")
+
+
 def test_compact_zoo_with_float16_weights(whole, tmp_path):
     zoo = pretrain(tmp_path / "zoo", compact=True, dtype="float16", multi=False)
     assert zoo.verify() == []

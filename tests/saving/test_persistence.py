@@ -1,8 +1,11 @@
 """A fitted classifier comes back from a folder as it was, or not at all."""
 
+import errno
+import itertools
 import json
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from tiny import patterns, tiny_classifier
 from supernetnas import SupernetTransferClassifier, Zoo
 from supernetnas.fitting.parameter_values import decode_parameters, encode_parameters
 from supernetnas.images.augmentation import Augmentation
+from supernetnas.saving import persistence
+from supernetnas.storage import folders
 from supernetnas.storage.files import FileError
 
 FILES = {"config.json", "model.safetensors", "supernet.safetensors", "README.md"}
@@ -279,23 +284,192 @@ def test_an_old_model_is_replaced(saved, fitted, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("at", ["write", "first rename", "second rename"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("disk full")])
-def test_an_interrupted_save_leaves_the_old_model(copy, saved, monkeypatch, at, error):
-    calls, rename = [], os.rename
+@pytest.mark.parametrize("at", range(1, 5))
+def test_an_interrupted_save_leaves_the_old_model(copy, saved, fitted, monkeypatch, at, error):
+    """`test_folders` interrupts every step; this is what is made of it."""
+    calls, write_new = [], folders.write_new
 
     def interrupted(*arguments):
         calls.append(arguments)
-        if at == "write" or len(calls) == (1 if at == "first rename" else 2):
+        if len(calls) == at:
             raise error
-        return rename(*arguments)
+        return write_new(*arguments)
 
-    target = "supernetnas.saving.persistence.write_new" if at == "write" else "os.rename"
-    with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, OSError)):
-        patched.setattr(target, interrupted)
-        saved[0].save_pretrained(copy)
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises((KeyboardInterrupt, FileError)),
+        pytest.warns(UserWarning, match="cannot be saved"),
+    ):
+        patched.setattr(folders, "write_new", interrupted)
+        fitted.save_pretrained(copy)
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    assert {path.name for path in copy.iterdir()} == FILES
     assert_same(saved[0], load(copy), patterns(seed=1)[0])
+
+
+def test_a_save_that_was_killed_is_finished(copy, saved, fitted, monkeypatch):
+    """The last file that moves says what the others are; without it, two models are mixed."""
+
+    def killed(source, target):
+        if os.path.basename(target) == "config.json":
+            raise SystemExit
+        os.rename(source, target)
+
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(SystemExit),
+        pytest.warns(UserWarning, match="cannot be saved"),
+    ):
+        patched.setattr(os, "replace", killed)
+        fitted.save_pretrained(copy)
+    assert load(copy).source_ == fitted.source_
+    saved[0].save_pretrained(copy)
+    assert {path.name for path in copy.iterdir()} == FILES
+    assert_same(saved[0], load(copy), patterns(seed=1)[0])
+
+
+@pytest.mark.parametrize("kind", ["link", "foreign"])
+def test_what_only_looks_interrupted_is_left_alone(copy, saved, tmp_path, kind):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    if kind == "link":
+        (copy / folders.READY).symlink_to(tmp_path / "mine")
+    else:
+        shutil.copytree(tmp_path / "mine", copy / folders.READY)
+    with pytest.raises(FileError, match="not of a saved classifier"):
+        saved[0].save_pretrained(copy)
+    assert (copy / folders.READY / "thesis.tex").exists()
+
+
+def test_the_current_folder(saved, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert saved[0].save_pretrained(".") == tmp_path.resolve()
+    assert set(os.listdir(".")) == FILES
+    load(".")
+
+
+def test_a_name_that_is_too_long(saved, tmp_path):
+    with pytest.raises(FileError, match=r"stays fitted.*Choose a shorter name"):
+        saved[0].save_pretrained(tmp_path / ("x" * 256))
+    load(saved[0].save_pretrained(tmp_path / ("x" * 255)))
+
+
+def test_the_folders_of_a_file_system_are_not_in_the_way(saved, tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".nfs000000000000123400000001").touch()
+    saved[0].save_pretrained(tmp_path)
+    load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "The disk is full: free some space"),
+        (errno.EROFS, "mounted to be read only: choose another folder"),
+        (errno.EACCES, "may not write there"),
+        (errno.EBUSY, "Try again"),
+    ],
+)
+def test_a_refusal_says_what_to_do(saved, tmp_path, monkeypatch, number, remedy):
+    def refuse(path, data):
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "write_new", refuse)
+        with pytest.raises(FileError, match=f"stays fitted.*model.*{remedy}") as caught:
+            saved[0].save_pretrained(tmp_path / "model")
+    assert caught.value.errno == (number if number == errno.ENOSPC else None)
+    assert not any(tmp_path.iterdir())
+    load(saved[0].save_pretrained(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("times", [1, 3, 100])
+def test_loading_while_other_models_are_saved(saved, fitted, tmp_path, monkeypatch, times):
+    """Each time that files are about to be read, another model takes the place of theirs."""
+    first = load(saved[1])
+    with pytest.warns(UserWarning, match="cannot be saved"):
+        second = load(fitted.save_pretrained(tmp_path / "other"))
+    folder = first.save_pretrained(tmp_path / "model")
+    savers = itertools.cycle([second, first])
+    left, read = iter(range(times)), persistence._Files.read
+
+    def late(self, limits, hashes):
+        if next(left, None) is not None:
+            next(savers).save_pretrained(folder)
+        return read(self, limits, hashes)
+
+    monkeypatch.setattr(persistence._Files, "read", late)
+    if times == 100:
+        monkeypatch.setattr(persistence, "_TRIES", 2)
+        with pytest.raises(FileError, match="was replaced 2 times while it was loaded"):
+            load(folder)
+    else:
+        assert load(folder).source_ == second.source_ != first.source_
+
+
+def test_a_damaged_model_is_not_loaded_again_and_again(copy, monkeypatch):
+    reads = []
+    original = persistence._Files.read
+
+    def read(self, limits, hashes):
+        reads.append(limits)
+        return original(self, limits, hashes)
+
+    monkeypatch.setattr(persistence._Files, "read", read)
+    (copy / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(FileError, match="not the file that was saved"):
+        load(copy)
+    assert len(reads) == 1
+
+
+# What could not be loaded is not saved
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (np.arange(4).astype("datetime64[ns]"), r"datetime64\[ns\]"),
+        (np.arange(4).astype("timedelta64[ns]"), r"timedelta64\[ns\]"),
+        (np.arange(4).astype("datetime64[s]"), "datetime"),
+        (np.array(["a", "b", "c", "caf\udce9"]), "valid Unicode"),
+        (np.array(["a", "b", "c", "caf\udce9"], dtype=object), "valid Unicode"),
+        (np.array(["a", "b", "c", "d" * 2**16]), "<U65536"),
+    ],
+    ids=["datetime", "timedelta", "datetime of seconds", "latin", "latin objects", "long"],
+)
+def test_labels_that_could_not_be_loaded_are_refused_before_the_fit(labels, text, monkeypatch):
+    images, y = patterns(n_per_class=4)
+    clf = tiny_classifier()
+    monkeypatch.setattr(type(clf), "_search", None)
+    with pytest.raises(ValueError, match=f"cannot be saved with the classifier: .*{text}.*astype"):
+        clf.fit(images, labels[y])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_is_saved_as_float32(saved, tmp_path, dtype):
+    clf = load(saved[1])
+    clf.network_.to(dtype)
+    expected = {name: value.float() for name, value in clf.network_.state_dict().items()}
+    for loaded in (load(clf.save_pretrained(tmp_path / "m")), pickle.loads(pickle.dumps(clf))):
+        state = loaded.network_.state_dict()
+        assert all(torch.equal(state[name].float(), value) for name, value in expected.items())
+        assert {v.dtype for v in state.values()} == {torch.float32, torch.int64}
+
+
+def test_changed_attributes_are_refused_before_anything_is_written(saved, tmp_path):
+    clf = load(saved[1])
+    clf.classes_ = clf.classes_[:3]
+    with pytest.raises(ValueError, match=r"could not be loaded: .*number of classes"):
+        clf.save_pretrained(tmp_path / "model")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_path_that_is_no_text_is_left_out(saved, tmp_path):
+    clf = load(saved[1]).set_params(zoo="caf\udce9")
+    with pytest.warns(UserWarning, match="zoo=.* cannot be saved"):
+        folder = clf.save_pretrained(tmp_path / "model")
+    assert load(folder).zoo == "builtin"
 
 
 def test_labels_that_json_cannot_hold(saved, tmp_path):

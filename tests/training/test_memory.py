@@ -1,25 +1,62 @@
 """What a step keeps, gradient checkpointing, and errors of too little memory."""
 
 import copy
+import errno
 
 import pytest
 import torch
 import torch.nn.functional as F
 from kept import saved_bytes
-from tiny import patterns, tiny_classifier
+from supernetnas.training.batches.execution import Execution
+from tiny import EMBEDDER, patterns, tiny_classifier
 from torch import nn
 
 from supernetnas.families.cells.network import Network, NetworkConfig
 from supernetnas.families.cells.partial import PartialSupernet
 from supernetnas.families.cells.paths import path_scores
 from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.images.reading import as_image_set
 from supernetnas.training.batches import seeded_modules
-from supernetnas.training.execution import Execution
 from supernetnas.training.memory import explained_memory_error
 
 IMAGES, LABELS = patterns(n_per_class=6)
 X = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 1])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_a_process_that_may_have_no_more_memory(fitted, monkeypatch, error):
+    """As under `ulimit -v`; training says which batch size to try."""
+
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr("supernetnas.images.preprocessing.Preprocessing.batches", full)
+    with pytest.raises(MemoryError, match=r"memory to predict so many.*fewer in each call"):
+        fitted.predict(IMAGES)
+    monkeypatch.setattr("supernetnas.embedding.embedder.Embedder._features", full)
+    with pytest.raises(MemoryError, match=r"memory to embed the images.*ulimit -v"):
+        EMBEDDER.embed(as_image_set(IMAGES))
+    monkeypatch.setattr("supernetnas.classifier.decode", full)
+    with pytest.raises(MemoryError, match=r"memory to prepare the images.*smaller image_size"):
+        tiny_classifier().fit(IMAGES, LABELS)
+
+
+def test_other_errors_are_what_they_are(fitted, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr("supernetnas.images.preprocessing.Preprocessing.batches", broken)
+    with pytest.raises(OSError, match="broken"):
+        fitted.predict(IMAGES)
 
 
 def build(space="s1", channels=4):

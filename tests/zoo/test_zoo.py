@@ -765,6 +765,101 @@ def test_what_a_killed_writer_left_is_cleared(zoo):
     assert zoo.verify() == []
 
 
+class Killed(BaseException):
+    """What ends a writer so suddenly that it clears nothing."""
+
+
+@pytest.mark.parametrize("change", ["add", "overwrite", "remove"])
+@pytest.mark.parametrize("at", ["before the index", "after the index"])
+def test_folders_of_a_killed_writer_are_cleared_by_the_next(zoo, monkeypatch, change, at):
+    real_write, before = Index.write, snapshot(zoo.folder)
+
+    def killed(self, folder):
+        if at == "after the index":
+            real_write(self, folder)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Index, "write", killed)
+        patch.setattr("supernetnas.zoo.zoo.clear_leftovers", lambda *_: None)
+        if change == "remove":
+            zoo.remove("birds")
+        else:
+            add(zoo, "bees" if change == "add" else "birds", 4, overwrite=True)
+    reopened = Zoo.open(zoo.folder)
+    changed = at == "after the index"
+    assert ("bees" in reopened) == (changed and change == "add")
+    assert ("birds" in reopened) == (not changed or change != "remove")
+    assert reopened.verify() != []
+    assert all("next one clears it" in problem for problem in reopened.verify())
+    with pytest.raises(ZooError, match="no source 'wasps'"):
+        reopened.remove("wasps")  # even a writer that changes nothing
+    assert reopened.verify() == []
+    if not changed:
+        assert snapshot(zoo.folder) == before
+
+
+def test_a_note_clears_only_what_a_writer_may_have_left(zoo, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("mine")
+    (zoo.folder / "bees").mkdir()
+    (zoo.folder / "bees" / "thesis.tex").write_text("years of work")
+    names = ["bees", "birds", "index.json", ".", "..", "../mine", str(tmp_path / "mine")]
+    for noted in (names, *names, {}, 3):
+        (zoo.folder / ".tmp-folders").write_text(json.dumps(noted))
+        with pytest.raises(ZooError, match="no source"):
+            zoo.remove("wasps")
+        assert (zoo.folder / "bees" / "thesis.tex").exists()
+        assert (tmp_path / "mine" / "config.json").exists()
+        assert Zoo.open(zoo.folder)["birds"].verify() == []
+
+
+def test_a_card_that_cannot_be_written_does_not_undo_a_change(zoo, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("supernetnas.zoo.zoo.write_atomic", full)
+    with pytest.warns(UserWarning, match=r"was changed, but not its README\.md: .*No space"):
+        add(zoo, "bees")
+    assert Zoo.open(zoo.folder)["bees"].verify() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(28, "The disk is full"), (30, "read only: choose another"), (13, "may not write there")],
+)
+def test_a_zoo_that_cannot_be_written_to_says_what_to_do(
+    zoo, tmp_path, monkeypatch, number, remedy
+):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number), "there")
+
+    before = snapshot(zoo.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "write_new", refuse)
+        with pytest.raises(ZooError, match=f"{zoo.folder} cannot be written to.*{remedy}"):
+            add(zoo, "bees")
+    assert snapshot(zoo.folder) == before
+    with monkeypatch.context() as patch:
+        patch.setattr("filelock.FileLock.acquire", refuse)
+        with pytest.raises(ZooError, match=f"cannot be written to.*Zoo.save.*{remedy}"):
+            zoo.remove("birds")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", refuse)
+        with pytest.raises(ZooError, match=f"new cannot be made.*{remedy}"):
+            Zoo.create(tmp_path / "new", embedder_id=EMBEDDER)
+
+
+def test_a_home_folder_that_nobody_knows(monkeypatch):
+    def nowhere(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", nowhere)
+    for make in (Zoo.open, lambda path: Zoo.create(path, embedder_id=EMBEDDER)):
+        with pytest.raises(ZooError, match=r"'~/zoo' begins with a home folder.*HOME"):
+            make("~/zoo")
+
+
 def test_a_folder_in_the_way_is_not_deleted(zoo):
     (zoo.folder / "bees").mkdir()
     (zoo.folder / "bees" / "thesis.tex").write_text("years of work")
