@@ -37,14 +37,15 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
+from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.operations import DilatedConv
 from supernetnas.families.cells.search.bilevel import (
     BilevelSearch,
     SearchSettings,
     adversarial_perturbation,
 )
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.saving.folding import folded
 from supernetnas.search.costs import count_macs

@@ -13,13 +13,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .embedding.embedder import Embedder, get_embedder
+from .families.cells.config import NetworkConfig, SupernetConfig
+from .families.cells.costs import network_cost
 from .families.cells.genotype import Genotype
-from .families.cells.network import Network, NetworkConfig, inherit_weights
+from .families.cells.network import Network, inherit_weights
 from .families.cells.search.bilevel import BilevelSearch, SearchSettings
-from .families.cells.search.budget import Budget, network_cost
+from .families.cells.search.budget import Budget
 from .families.cells.search.diagnostics import warn_of_collapse
 from .families.cells.search.methods import derive
-from .families.cells.supernet import CellSupernet, SupernetConfig
+from .families.cells.supernet import CellSupernet
 from .families.warm_start import warm_started_supernet
 from .fitting.checkpoints import fingerprint, fit_checkpoints
 from .fitting.progress import Progress

@@ -2,11 +2,12 @@
 
 import torch
 
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.search.bilevel import (
     BilevelSearch,
     SearchSettings,
 )
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import (
     LabelledImages,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..training.batches import seeded_modules
-from .cells.supernet import CellSupernet, SupernetConfig
+from .cells.config import SupernetConfig
+from .cells.supernet import CellSupernet
 
 __all__ = ["warm_started_supernet"]
 

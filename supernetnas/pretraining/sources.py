@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..families.cells.config import SupernetConfig
 from ..families.cells.search.bilevel import BilevelSearch, SearchSettings
-from ..families.cells.supernet import CellSupernet, SupernetConfig
+from ..families.cells.supernet import CellSupernet
 from ..families.warm_start import warm_started_supernet
 from ..images.augmentation import Augmentation, channel_statistics
 from ..images.reading import as_image_set

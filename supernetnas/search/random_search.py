@@ -19,34 +19,13 @@ import math
 import torch
 from torch import Tensor
 
-from ..families.cells.genotype import Genotype
+from ..families.cells.genotype import Genotype, random_genotype
 from ..families.cells.paths import choices_of
 from ..families.cells.search.bilevel import BilevelSearch
-from ..families.cells.space import N_NODES, SearchSpace
 from ..training.batches import Stopwatch, evaluate, frozen_batch_norm
 from ..training.history import HistoryRow
 
-__all__ = ["RandomArchitecture", "RandomSearch", "random_genotype"]
-
-
-def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
-    """Draw uniformly from the architectures that a search of the space can end with."""
-
-    def below(n: int) -> int:
-        return int(torch.randint(n, (), generator=generator))
-
-    cells = []
-    for reduction in (False, True):
-        edges, nodes = space.edges(reduction), []
-        for node in range(N_NODES):
-            states = torch.randperm(node + 2, generator=generator)[:2].sort().values.tolist()
-            kept = []
-            for state in states:
-                names = [n for n in edges[node * (node + 3) // 2 + state] if n != "none"]
-                kept.append((names[below(len(names))], state))
-            nodes.append(tuple(kept))
-        cells.append(tuple(nodes))
-    return Genotype(space.name, *cells)
+__all__ = ["RandomArchitecture", "RandomSearch"]
 
 
 class RandomArchitecture(BilevelSearch):

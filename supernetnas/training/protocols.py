@@ -101,8 +101,8 @@ class OwnDraws(TorchDispatchMode):
             raise ValueError(
                 "The network draws from torch's global random state, as nn.Dropout does "
                 f"({func}), so that its training could not be repeated. Use modules that draw from "
-                "a generator of their own, see supernetnas.training.protocols.RandomModule, such as "
-                "supernetnas.families.cells.network.Dropout."
+                "a generator of their own, see supernetnas.training.protocols.RandomModule, such "
+                "as supernetnas.families.layers.Dropout."
             )
         return result
 

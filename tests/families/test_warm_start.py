@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.families.warm_start import warm_started_supernet
 from supernetnas.training.batches import seeded_modules
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from supernetnas.families.cells.config import NetworkConfig
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.network import Network
 from supernetnas.saving.folding import folded
 from supernetnas.search.costs import count_macs
 from supernetnas.training.batches import seeded_modules

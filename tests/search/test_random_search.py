@@ -8,11 +8,11 @@ import torch
 from tiny_cells import MIXED
 from tiny_search import build, labelled, seeded
 
+from supernetnas.families.cells.genotype import random_genotype
 from supernetnas.families.cells.paths import choices_of, path_scores
 from supernetnas.families.cells.search.bilevel import SearchSettings
 from supernetnas.families.cells.search.methods import RandomArchitecture, RandomSearch
 from supernetnas.families.cells.space import get_space
-from supernetnas.search.random_search import random_genotype
 from supernetnas.training.batches import Stopwatch, evaluate, frozen_batch_norm
 
 

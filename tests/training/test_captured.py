@@ -7,7 +7,8 @@ from tiny import tiny_classifier
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.config import NetworkConfig
+from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
 from supernetnas.families.cells.search.methods import make_search
 from supernetnas.fitting.retraining import RetrainSettings, retrain

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from tiny import patterns, tiny_classifier
 from torch import nn
 
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
+from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.partial import PartialSupernet
 from supernetnas.families.cells.paths import path_scores
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.training.batches import seeded_modules
 from supernetnas.training.memory import explained_memory_error, saved_bytes
 

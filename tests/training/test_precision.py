@@ -9,10 +9,12 @@ from tiny import patterns, tiny_classifier
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells import fused
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
+from supernetnas.families.cells.costs import network_cost
+from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
-from supernetnas.families.cells.search.budget import Budget, network_cost
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.search.budget import Budget
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, seeded_modules

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Dropout, Network, NetworkConfig
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.network import Network
+from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.families.layers import Dropout
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import (

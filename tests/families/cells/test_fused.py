@@ -5,11 +5,11 @@ import torch
 from tiny_cells import LAYOUTS, SPACES, assert_near, gradients, images, pair
 from torch import nn
 
-from supernetnas.families.cells.fused import (
+from supernetnas.families.cells.kernels import (
     State,
     _batch_norm,
-    _DiagonalPhases,
     depthwise_conv,
+    diagonal_phases,
     pooling,
     weighted,
 )
@@ -203,7 +203,7 @@ class TestRewrites:
     def test_the_parts_of_a_reduction_are_dense(self, size, layout):
         """Strided slices, and their gradients, would lose the memory format without a word."""
         x = images(2, 4, *size).contiguous(memory_format=layout).requires_grad_()
-        parts = _DiagonalPhases.apply(x)
+        parts = diagonal_phases(x)
         (gradient,) = torch.autograd.grad(sum(part.square().sum() for part in parts), x)
         for tensor in (*parts, gradient):
             assert tensor.is_contiguous(memory_format=layout)

@@ -27,6 +27,7 @@ from torch import Tensor
 from ....search.stopping import EigenvalueRise
 from ....training.batches import LabelledImages
 from ..partial import PartialSupernet
+from ..space import CellKind
 from ..supernet import CellSupernet
 from .bilevel import BilevelSearch, SearchSettings
 
@@ -169,13 +170,12 @@ class DirichletSearch(BilevelSearch):
     def checkpoint(self) -> tuple[dict[str, Tensor], dict]:
         """As in `BilevelSearch`, with the stage and the operations that are left."""
         tensors, state = super().checkpoint()
-        masks = dict(zip(("normal", "reduce"), self.supernet.operation_masks(), strict=True))
-        tensors |= {f"mask.{kind}": mask.clone() for kind, mask in masks.items()}
+        tensors |= {f"mask.{kind.key}": self.supernet.mask(kind).clone() for kind in CellKind}
         return tensors, state | {"stage": self.stage}
 
     def restore(self, tensors: dict[str, Tensor], state: dict) -> None:
         """Continue from what `checkpoint` returned."""
         while self.stage < state["stage"]:
             self._enter(self.stage + 1)
-        self.supernet.mask_operations(tensors["mask.normal"], tensors["mask.reduce"])
+        self.supernet.mask_operations(*(tensors[f"mask.{kind.key}"] for kind in CellKind))
         super().restore(tensors, state)
