@@ -75,7 +75,7 @@ def _undominated(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Indices of the points that no other beats: nowhere dearer, and of no lower value."""
     if not len(values):
         return np.zeros(0, np.int64)
-    # Equal points keep their order, and so the lower index, as in the rule without limits.
+    # Equal points keep their order: of equal options the first is chosen, as without limits.
     order = np.lexsort((-values, *costs.T[::-1]))
     if costs.shape[1] < 2:
         best = np.maximum.accumulate(values[order])

@@ -1,10 +1,9 @@
 """The differentiable supernet of a cell space, with its alphas.
 
-The macro-architecture is that of DARTS (Liu et al., 2019): a 3x3 stem of three times the initial
-channels, a stack of cells of which those at one and two thirds of the depth are reduction cells
-that halve the image and double the channels, global average pooling, a linear classifier. Every
-edge of a cell computes all its candidate operations and sums them with the softmax of its alphas
-(equation 2 there, equation 1 of the supernet transfer paper).
+The macro-architecture is that of DARTS (Liu et al., 2019): the stem and the stack of cells of
+`supernetnas.families.cells.modules`, global average pooling, a linear classifier. Every edge of a
+cell computes all its candidate operations and sums them with the softmax of its alphas (equation 2
+there, equation 1 of the supernet transfer paper).
 
 Unlike in the DARTS code the alphas are parameters: they are saved with the weights, and
 `CellSupernet.weight_parameters` leaves them out.

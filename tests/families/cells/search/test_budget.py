@@ -7,16 +7,14 @@ import pytest
 import torch
 from tiny import patterns, tiny_classifier
 
-from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.costs import network_cost
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.search.bilevel import BilevelSearch, SearchSettings
 from supernetnas.families.cells.search.budget import Budget
 from supernetnas.families.cells.space import CellKind, edge_index, edges_into, get_space
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import ImageTensors
-from supernetnas.search.costs import count_macs, count_parameters
 from supernetnas.training.batches import LabelledImages, seeded_modules
 
 SPACES = ["s1", "s2", "s3", "s4", "darts"]
@@ -35,23 +33,6 @@ def random_weights(space, seed=0):
     return tuple(weights)
 
 
-def random_genotype(space, seed):
-    random, cells = np.random.default_rng(seed), []
-    for kind in CellKind:
-        edges, nodes = get_space(space).edges(kind), []
-        for node in range(4):
-            states = sorted(random.choice(node + 2, 2, replace=False).tolist())
-            names = [edges[edge_index(node, state)] for state in states]
-            nodes.append(
-                tuple(
-                    (str(random.choice([n for n in offer if n != "none"])), state)
-                    for offer, state in zip(names, states, strict=True)
-                )
-            )
-        cells.append(tuple(nodes))
-    return Genotype(space, *cells)
-
-
 def score(genotype, weights):
     total = 0.0
     for kind, rows in zip(CellKind, weights, strict=True):
@@ -68,24 +49,6 @@ def darts_genotype(space, weights):
     for alpha, rows in zip(supernet.alpha_parameters(), weights, strict=True):
         alpha.data = rows.log().clamp(min=-100)
     return supernet.genotype()
-
-
-class TestCost:
-    @pytest.mark.parametrize("space", SPACES)
-    @pytest.mark.parametrize(
-        ("cells", "shape"), [(5, (3, 12, 10)), (3, (1, 9, 7)), (1, (3, 8, 8)), (2, (3, 8, 8))]
-    )
-    def test_the_sum_of_the_parts_is_the_networks(self, space, cells, shape):
-        cost = network_cost(space, 4, cells, shape, 7)
-        for seed in range(2):
-            genotype = random_genotype(space, seed)
-            network = Network(NetworkConfig(genotype, 4, cells, shape[0], 7))
-            assert cost.of(genotype) == (count_macs(network, shape), count_parameters(network))
-
-    def test_nothing_is_drawn(self):
-        state = torch.get_rng_state()
-        network_cost("s2", 6, 3, (3, 8, 8), 5)
-        assert torch.equal(torch.get_rng_state(), state)
 
 
 class TestGuarantee:
