@@ -30,7 +30,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from supernetnas import SupernetTransferClassifier
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.config import NetworkConfig
+from supernetnas.families.cells.network import Network
 from supernetnas.training.batches import seeded_modules
 
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.reading import as_image_set
 
 CONFIG = SupernetConfig("s1", 2, 3, (8, 8), 3, 4)

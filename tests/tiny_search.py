@@ -2,9 +2,10 @@
 
 import torch
 
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import (
     LabelledImages,

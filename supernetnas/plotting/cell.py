@@ -108,10 +108,14 @@ class CellDisplay:
         ValueError
             If `cell` is neither "normal" nor "reduce".
         """
-        if cell not in ("normal", "reduce"):
-            raise ValueError(f"cell must be one of ('normal', 'reduce'). Got {cell!r} instead.")
-        kind = "Normal" if cell == "normal" else "Reduction"
-        display = cls(getattr(genotype, cell), title=f"{kind} cell, space {genotype.space}")
+        from ..families.cells.space import CellKind
+
+        kinds = {kind.key: kind for kind in CellKind}
+        if cell not in kinds:
+            raise ValueError(f"cell must be one of {tuple(kinds)}. Got {cell!r} instead.")
+        kind = kinds[cell]
+        title = f"{kind.name.capitalize()} cell, space {genotype.space}"
+        display = cls(genotype.nodes(kind), title=title)
         return display.plot(ax=ax, **kwargs)
 
     @classmethod

@@ -23,9 +23,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..distance.signature import DatasetSignature
+from ..families.cells.config import NetworkConfig, SupernetConfig
 from ..families.cells.genotype import Genotype
-from ..families.cells.network import Network, NetworkConfig
-from ..families.cells.supernet import CellSupernet, SupernetConfig
+from ..families.cells.network import Network
+from ..families.cells.supernet import CellSupernet
 from ..fitting.parameter_values import decode_parameters, encode_parameters
 from ..images.preprocessing import Preprocessing
 from ..storage.destinations import refusal, user_path

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..distance.signature import DatasetSignature
-    from ..families.cells.supernet import SupernetConfig
+    from ..families.cells.config import SupernetConfig
     from ..storage.hub_push import Pushed
     from .zoo import Zoo
 
@@ -111,7 +111,7 @@ class Source:
         ZooError
             If this version of supernetnas cannot build such a supernet.
         """
-        from ..families.cells.supernet import SupernetConfig
+        from ..families.cells.config import SupernetConfig
 
         try:
             return SupernetConfig.from_dict(self._entry.config)

@@ -22,7 +22,7 @@ from .index import FileRecord, read_verified
 if TYPE_CHECKING:
     import torch
 
-    from ..families.cells.supernet import SupernetConfig
+    from ..families.cells.config import SupernetConfig
 
 __all__ = ["dump_supernet", "load_supernet", "supernet_specs"]
 

@@ -79,7 +79,7 @@ if TYPE_CHECKING:
     from ..classifier import SupernetTransferClassifier
     from ..distance.dataset_vectors import VectorSpace
     from ..distance.signature import Basis, DatasetSignature
-    from ..families.cells.supernet import SupernetConfig
+    from ..families.cells.config import SupernetConfig
     from ..storage.hub_push import Pushed
 
 __all__ = ["Source", "Zoo", "ZooError"]

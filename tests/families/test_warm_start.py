@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from supernetnas.families.base import NetworkInput
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.family import Cells
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.training.batches import seeded_modules
 

@@ -9,9 +9,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network, NetworkConfig
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.network import Network
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.search.costs import count_macs, count_parameters
 
 SEP3, SEP5, DIL3, DIL5 = "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"

@@ -13,8 +13,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from tiny_pretraining import TINY, make
 
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.pretraining.multi_dataset import MixedImages, MultiDatasetSearch
 from supernetnas.pretraining.sources import pretrain_multi

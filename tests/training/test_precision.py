@@ -5,19 +5,21 @@ import contextlib
 import pytest
 import torch
 import torch.nn.functional as F
-from supernetnas.training.batches.execution import Execution
 from tiny import patterns, tiny_classifier
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells import fused
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
+from supernetnas.families.cells.costs import network_cost
+from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.search.bilevel import BilevelSearch
-from supernetnas.families.cells.search.budget import Budget, network_cost
+from supernetnas.families.cells.search.budget import Budget
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, seeded_modules
+from supernetnas.training.execution import Execution
 
 CPU = torch.device("cpu")
 IMAGES, LABELS = patterns(n_per_class=6)

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
-from supernetnas.training.batches.execution import FLOAT32, Execution
 from torch import nn
 
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Dropout, Network, NetworkConfig
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.network import Network
+from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.families.layers import Dropout
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import (
@@ -34,6 +35,7 @@ from supernetnas.training.batches import (
     seeded_modules,
     stratified_split,
 )
+from supernetnas.training.execution import FLOAT32, Execution
 
 
 def seeded(seed=0):

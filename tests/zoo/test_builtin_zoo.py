@@ -8,7 +8,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.reading import as_image_set
 from supernetnas.selection.strategies import rank_sources
 

@@ -17,7 +17,8 @@ import torch
 from sklearn.base import BaseEstimator, clone
 
 from supernetnas.distance.signature import Basis, DatasetSignature
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.storage.files import dump_safetensors
 from supernetnas.zoo import Source, Zoo, ZooError, places, weights, writing
 from supernetnas.zoo.index import FileRecord, Index

@@ -12,13 +12,15 @@ import torch
 from ...parameters import NOTHING, AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ..base import Family, NetworkInput
+from .config import NetworkConfig, SupernetConfig
+from .costs import network_cost
 from .folding import folded
 from .genotype import Genotype
-from .network import Network, NetworkConfig, inherit_weights
-from .search.budget import Budget, network_cost
+from .network import Network, inherit_weights
+from .search.budget import Budget
 from .search.methods import SEARCHES
 from .space import available_spaces
-from .supernet import CellSupernet, SupernetConfig
+from .supernet import CellSupernet
 
 __all__ = ["Cells"]
 

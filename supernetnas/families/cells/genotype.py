@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .operations import OPERATIONS
-from .space import N_NODES, get_space
+import torch
 
-__all__ = ["Genotype"]
+from .operations import OPERATIONS
+from .space import N_NODES, CellKind, SearchSpace, edge_index, get_space
+
+__all__ = ["Genotype", "random_genotype"]
 
 Node = tuple[tuple[str, int], ...]
 
@@ -38,21 +40,21 @@ class Genotype:
     reduce: tuple[Node, ...]
 
     def __post_init__(self) -> None:
-        for kind in ("normal", "reduce"):
-            nodes = getattr(self, kind)
+        for kind in CellKind:
+            nodes = self.nodes(kind)
             if len(nodes) != N_NODES:
-                raise ValueError(f"A cell has {N_NODES} nodes; {kind} has {len(nodes)}.")
+                raise ValueError(f"A cell has {N_NODES} nodes; {kind.key} has {len(nodes)}.")
             for position, node in enumerate(nodes):
                 for operation, state in node:
                     if operation not in OPERATIONS or not 0 <= state < position + 2:
                         raise ValueError(
-                            f"Node {position} of {kind} cannot have the edge "
+                            f"Node {position} of {kind.key} cannot have the edge "
                             f"({operation!r}, {state!r})."
                         )
 
-    def nodes(self, reduction: bool) -> tuple[Node, ...]:
-        """Nodes of the reduction or the normal cell."""
-        return self.reduce if reduction else self.normal
+    def nodes(self, kind: CellKind) -> tuple[Node, ...]:
+        """Nodes of a kind of cell."""
+        return self.reduce if CellKind(kind) == CellKind.REDUCTION else self.normal
 
     def count(self, operation: str) -> int:
         """How many edges of the two cells carry ``operation``."""
@@ -63,8 +65,8 @@ class Genotype:
         return {
             "space": self.space,
             **{
-                kind: [[list(edge) for edge in node] for node in getattr(self, kind)]
-                for kind in ("normal", "reduce")
+                kind.key: [[list(edge) for edge in node] for node in self.nodes(kind)]
+                for kind in CellKind
             },
         }
 
@@ -72,18 +74,38 @@ class Genotype:
     def from_dict(cls, data: dict) -> Genotype:
         """Rebuild what `to_dict` returned; ValueError if it is not one of a known space."""
         get_space(data["space"])
-        cells = {
-            kind: tuple(tuple((str(op), int(state)) for op, state in node) for node in data[kind])
-            for kind in ("normal", "reduce")
-        }
-        return cls(data["space"], **cells)
+        cells = (
+            tuple(tuple((str(op), int(state)) for op, state in node) for node in data[kind.key])
+            for kind in CellKind
+        )
+        return cls(data["space"], *cells)
 
     def __str__(self) -> str:
         cells = []
-        for kind in ("normal", "reduce"):
+        for kind in CellKind:
             nodes = (
                 " + ".join(f"{operation}({state})" for operation, state in node) or "empty"
-                for node in getattr(self, kind)
+                for node in self.nodes(kind)
             )
-            cells.append(f"{kind}: " + " | ".join(nodes))
+            cells.append(f"{kind.key}: " + " | ".join(nodes))
         return f"{self.space} [{'; '.join(cells)}]"
+
+
+def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
+    """Draw uniformly from the architectures that a search of the space can end with."""
+
+    def below(n: int) -> int:
+        return int(torch.randint(n, (), generator=generator))
+
+    cells = []
+    for kind in CellKind:
+        edges, nodes = space.edges(kind), []
+        for node in range(N_NODES):
+            states = torch.randperm(node + 2, generator=generator)[:2].sort().values.tolist()
+            kept = []
+            for state in states:
+                names = [name for name in edges[edge_index(node, state)] if name != "none"]
+                kept.append((names[below(len(names))], state))
+            nodes.append(tuple(kept))
+        cells.append(tuple(nodes))
+    return Genotype(space.name, *cells)

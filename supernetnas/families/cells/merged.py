@@ -22,19 +22,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fused import State, _DiagonalPhases, input_state, pooling
+from .kernels import State, diagonal_phases, input_state, pooling
+from .modules import SupernetCell
 from .operations import DilatedConv, FactorizedReduce, Pool, SeparableConv, Zero
-from .space import N_NODES
-
-if TYPE_CHECKING:
-    from .supernet import SupernetCell
+from .space import N_NODES, edge_index
 
 __all__ = ["Statistics", "can_merge", "merged_cell"]
 
@@ -229,7 +227,7 @@ def _jobs(
     jobs: dict[type, list[list[_Job]]] = {kind: [[] for _ in states] for kind in _MERGED}
     for position, state in enumerate(states):
         for node in range(first_node, N_NODES):
-            edge = node * (node + 3) // 2 + state
+            edge = edge_index(node, state)
             for index, operation in enumerate(cell.edges[edge]):
                 job = operation, node - first_node, edge * width + index
                 jobs[type(operation)][position].append(job)
@@ -329,7 +327,7 @@ def _wave(wave: _Wave, states: list[Tensor], parts: _Parts, statistics: Statisti
     reduced = [op for of_state in wave.reduced for op in of_state]
     stride = _stride(wave)
     relus = [F.relu(state) for state in states] if separable or dilated or reduced else []
-    phases = [_DiagonalPhases.apply(x) for x in relus] if stride == 2 and relus else []
+    phases = [diagonal_phases(x) for x in relus] if stride == 2 and relus else []
 
     first = []
     for x, operations in zip(relus or states, wave.separable, strict=True):

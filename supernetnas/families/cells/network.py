@@ -8,104 +8,22 @@ starts from what the search has learnt (step 14 of algorithm 2 of the supernet t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ...training.execution import FLOAT32
+from ..layers import Dropout
 from ..module_types import ModuleListOf
-from .fused import State, checkpointed, compiled_cell, count_batch, fused_network_cell
-from .genotype import Genotype
-from .operations import make_operation
-from .space import N_NODES
-from .supernet import CellSupernet, cell_inputs, cell_layout
+from .config import NetworkConfig
+from .fused import checkpointed, compiled_cell, fused_network_cell
+from .kernels import State, count_batch
+from .modules import NetworkCell, cell_layout, make_stem
+from .space import N_NODES, CellKind, edge_index
+from .supernet import CellSupernet
 
-__all__ = ["Dropout", "Network", "NetworkCell", "NetworkConfig", "inherit_weights"]
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Everything that is needed to build a discrete network's module again.
-
-    Attributes
-    ----------
-    genotype : Genotype
-    init_channels, n_cells, input_channels, n_classes : int
-        As in `supernetnas.families.cells.supernet.SupernetConfig`.
-    dropout : float
-        Share of the pooled features that are dropped before the classifier in training.
-    """
-
-    genotype: Genotype
-    init_channels: int
-    n_cells: int
-    input_channels: int
-    n_classes: int
-    dropout: float = 0.0
-
-    def to_dict(self) -> dict:
-        """Return plain values, for JSON."""
-        return {**asdict(self), "genotype": self.genotype.to_dict()}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> NetworkConfig:
-        """Rebuild what `to_dict` returned."""
-        return cls(**{**data, "genotype": Genotype.from_dict(data["genotype"])})
-
-
-class NetworkCell(nn.Module):
-    """A cell with the edges of a genotype."""
-
-    def __init__(
-        self,
-        genotype: Genotype,
-        channels_before_last: int,
-        channels_last: int,
-        channels: int,
-        reduction: bool,
-        reduction_last: bool,
-    ) -> None:
-        super().__init__()
-        self.input0, self.input1 = cell_inputs(
-            channels_before_last, channels_last, channels, reduction_last, affine=True
-        )
-        self.nodes = genotype.nodes(reduction)
-        self.edges = ModuleListOf(
-            make_operation(name, channels, 2 if reduction and state < 2 else 1, affine=True)
-            for node in self.nodes
-            for name, state in node
-        )
-
-    def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
-        states = [self.input0(before_last), self.input1(last)]
-        edges = iter(self.edges)
-        for node in self.nodes:
-            states.append(sum(next(edges)(states[state]) for _, state in node))
-        return torch.cat(states[2:], dim=1)
-
-
-class Dropout(nn.Module):
-    """Dropout that draws from ``generator``, like `supernetnas.families.cells.operations.Noise`."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-        self.generator: torch.Generator | None = None
-
-    @property
-    def draws(self) -> bool:
-        return self.share > 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.share == 0:
-            return x
-        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
-        return x * kept / (1 - self.share)
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "generator": None}
+__all__ = ["Network", "inherit_weights"]
 
 
 class Network(nn.Module):
@@ -132,14 +50,10 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        stem_channels = 3 * config.init_channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(config.input_channels, stem_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(stem_channels),
-        )
+        self.stem = make_stem(config.input_channels, config.init_channels)
         layout = list(cell_layout(config.init_channels, config.n_cells))
         self.cells = ModuleListOf(NetworkCell(config.genotype, *row) for row in layout)
-        self.reductions = [reduction for *_, reduction, _ in layout]
+        self.kinds = [kind for *_, kind, _ in layout]
         self.dropout = Dropout(config.dropout)
         self.classifier = nn.Linear(N_NODES * layout[-1][2], config.n_classes)
 
@@ -187,15 +101,14 @@ def inherit_weights(network: Network, supernet: CellSupernet) -> float:
         Share of the network's parameters (batch norms aside) that were inherited.
     """
     inherited = _copy(network.classifier, supernet.classifier) + _copy(network.stem, supernet.stem)
-    for index, donor in enumerate(_donors(network.reductions, supernet.reductions)):
+    for index, donor in enumerate(_donors(network.kinds, supernet.kinds)):
         cell, source = network.cells[index], supernet.cells[donor]
         inherited += _copy(cell.input0, source.input0) + _copy(cell.input1, source.input1)
         edges = iter(cell.edges)
-        offers = supernet.space.edges(supernet.reductions[donor])
+        offers = supernet.space.edges(supernet.kinds[donor])
         for position, node in enumerate(cell.nodes):
-            first_edge = position * (position + 3) // 2
             for name, state in node:
-                target, edge = next(edges), first_edge + state
+                target, edge = next(edges), edge_index(position, state)
                 if name in offers[edge]:
                     inherited += _copy(target, source.edges[edge][offers[edge].index(name)])
     total = sum(
@@ -225,7 +138,7 @@ def _copy(target: nn.Module, source: nn.Module) -> int:
     return count
 
 
-def _donors(target: list[bool], source: list[bool]) -> list[int]:
+def _donors(target: list[CellKind], source: list[CellKind]) -> list[int]:
     """For each cell of a network, the index of the supernet's cell that it inherits from.
 
     Reduction cells inherit from reduction cells, in order. The normal cells of one resolution
@@ -233,22 +146,22 @@ def _donors(target: list[bool], source: list[bool]) -> list[int]:
     resolution at which the supernet has none takes the nearest normal cell.
     """
 
-    def stages(reductions: list[bool]) -> list[tuple[int, bool]]:
+    def stages(kinds: list[CellKind]) -> list[tuple[int, CellKind]]:
         stage, result = 0, []
-        for reduction in reductions:
-            stage += reduction
-            result.append((stage, reduction))
+        for kind in kinds:
+            stage += kind == CellKind.REDUCTION
+            result.append((stage, kind))
         return result
 
-    offers: dict[tuple[int, bool], list[int]] = {}
+    offers: dict[tuple[int, CellKind], list[int]] = {}
     for index, key in enumerate(stages(source)):
         offers.setdefault(key, []).append(index)
-    used: dict[tuple[int, bool], int] = {}
+    used: dict[tuple[int, CellKind], int] = {}
     donors = []
     for key in stages(target):
-        stage, reduction = key
+        stage, kind = key
         nearest = min(
-            (k for k in offers if k[1] == reduction),
+            (k for k in offers if k[1] == kind),
             key=lambda k: abs(k[0] - stage),
             default=next(iter(offers)),
         )

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 
 from ...training.batches import seeded_modules
 from ..module_types import ModuleListOf
-from .fused import recomputed
+from .kernels import recomputed
+from .modules import SupernetCell
 from .operations import FactorizedReduce, make_operation
-from .space import N_NODES
-from .supernet import CellSupernet, SupernetCell
+from .space import EDGE_SOURCES, N_NODES, CellKind, edge_stride, edges_into
+from .supernet import CellSupernet
 
 __all__ = ["PartialCell", "PartialSupernet", "active_channels", "channel_shuffle"]
 
@@ -65,7 +66,7 @@ class PartialCell(nn.Module):
         Whose inputs this cell takes over, and whose operations' leading channels.
     names : tuple of tuple of str
         Operations of each edge.
-    reduction : bool
+    kind : CellKind
     partial : int
         K.
     """
@@ -73,11 +74,11 @@ class PartialCell(nn.Module):
     shuffle: Tensor
 
     def __init__(
-        self, cell: SupernetCell, names: tuple[tuple[str, ...], ...], reduction: bool, partial: int
+        self, cell: SupernetCell, names: tuple[tuple[str, ...], ...], kind: CellKind, partial: int
     ) -> None:
         super().__init__()
         self.input0, self.input1 = cell.input0, cell.input1
-        self.reduction, self.names = reduction, names
+        self.kind, self.names = kind, names
         self.channels = cell.input1[1].out_channels
         self.narrow(partial)
         with torch.no_grad():
@@ -89,21 +90,17 @@ class PartialCell(nn.Module):
         self.partial = partial
         self.active = active_channels(self.channels, partial)
         like = self.input1[1].weight
-        sources = [state for node in range(N_NODES) for state in range(node + 2)]
         with seeded_modules(0):  # the initial values are overwritten
             self.edges = ModuleListOf(
                 ModuleListOf(
-                    make_operation(name, self.active, self._stride(state), affine=False)
+                    make_operation(name, self.active, edge_stride(self.kind, state), affine=False)
                     for name in names
                 )
-                for names, state in zip(self.names, sources, strict=True)
+                for names, state in zip(self.names, EDGE_SOURCES, strict=True)
             ).to(like.device, like.dtype)
         self.register_buffer(
             "shuffle", channel_shuffle(self.channels, partial).to(like.device), persistent=False
         )
-
-    def _stride(self, state: int) -> int:
-        return 2 if self.reduction and state < 2 else 1
 
     def _pairs(self, cell: SupernetCell) -> Iterator[tuple[Tensor, tuple, Tensor]]:
         """Tensors of an ordinary cell's operations, what of each is used, and the partial one."""
@@ -133,25 +130,24 @@ class PartialCell(nn.Module):
         kept: list[list[int]],
     ) -> Tensor:
         states = [self.input0(before_last), self.input1(last)]
-        edge = 0
         # An edge whose operations all weigh nothing is off, and so is what bypasses them.
         scales = (weights.sum(1) != 0).to(weights.dtype)
         if edge_weights is not None:
             scales = scales * edge_weights
-        for _ in range(N_NODES):
+        for node in range(N_NODES):
             terms = []
-            for state, x in enumerate(states):
+            for state, edge in enumerate(edges_into(node)):
+                x = states[state]
                 seen, rest = x[:, : self.active], x[:, self.active :]
                 mixed = [
                     weights[edge, index] * self.edges[edge][index](seen) for index in kept[edge]
                 ]
                 term = sum(mixed[1:], start=mixed[0])
                 if rest.shape[1]:
-                    if self._stride(state) == 2:
+                    if edge_stride(self.kind, state) == 2:
                         rest = F.max_pool2d(rest, 2, ceil_mode=True)
                     term = torch.cat([term, rest], dim=1)
                 terms.append(scales[edge] * term)
-                edge += 1
             total = sum(terms[1:], start=terms[0])
             states.append(total[:, self.shuffle])
         return torch.cat(states[2:], dim=1)
@@ -187,22 +183,20 @@ class PartialSupernet(CellSupernet):
         nn.Module.__init__(self)
         self._origin = [copy.deepcopy(supernet)]  # in a list: no module of this one
         source = copy.deepcopy(supernet)
-        self.config, self.reductions = source.config, source.reductions
+        self.config, self.kinds = source.config, source.kinds
         self.execution = source.execution
         self.stem, self.classifier = source.stem, source.classifier
         self.cells = ModuleListOf(
-            PartialCell(cell, source.space.edges(reduction), reduction, partial)
-            for cell, reduction in zip(source.cells, source.reductions, strict=True)
+            PartialCell(cell, source.space.edges(kind), kind, partial)
+            for cell, kind in zip(source.cells, source.kinds, strict=True)
         )
-        for kind in ("normal", "reduce"):
-            self.register_buffer(
-                f"mask_{kind}", getattr(source, f"mask_{kind}").clone(), persistent=False
-            )
-            self.register_parameter(f"alphas_{kind}", getattr(source, f"alphas_{kind}"))
+        for kind in CellKind:
+            self.register_buffer(f"mask_{kind.key}", source.mask(kind).clone(), persistent=False)
+            self.register_parameter(f"alphas_{kind.key}", source.alphas(kind))
         self.has_betas = betas is not None
-        for kind, beta in zip(("normal", "reduce"), betas or (), strict=False):
+        for kind, beta in zip(CellKind, betas or (), strict=False):
             parameter = nn.Parameter(beta.to(self.alphas_normal))
-            self.register_parameter(f"betas_{kind}", parameter)
+            self.register_parameter(f"betas_{kind.key}", parameter)
         self.mask_operations(*self.operation_masks())
 
     def mask_operations(self, normal: Tensor, reduce: Tensor) -> None:
@@ -223,7 +217,7 @@ class PartialSupernet(CellSupernet):
     def alpha_parameters(self) -> list[nn.Parameter]:
         """Architecture weights: the alphas, and the betas where there are any."""
         betas = [self.betas_normal, self.betas_reduce] if self.has_betas else []
-        return [self.alphas_normal, self.alphas_reduce, *betas]
+        return [*super().alpha_parameters(), *betas]
 
     def weight_parameters(self) -> list[nn.Parameter]:
         """Model weights: every parameter but the architecture's."""
@@ -237,7 +231,7 @@ class PartialSupernet(CellSupernet):
         """Softmax of the betas over the incoming edges of each node, of shape (14,)."""
         if not self.has_betas:
             return None, None
-        sizes = [node + 2 for node in range(N_NODES)]
+        sizes = [len(edges_into(node)) for node in range(N_NODES)]
         normal, reduce = (
             torch.cat([part.softmax(0) for part in betas.split(sizes)])
             for betas in (self.betas_normal, self.betas_reduce)
@@ -257,8 +251,7 @@ class PartialSupernet(CellSupernet):
         weights = self.operation_weights() if weights is None else weights
         edges = self.edge_weights()
         before_last = last = self.stem(x)
-        for cell, reduction in zip(self.cells, self.reductions, strict=True):
-            kind = int(reduction)
+        for cell, kind in zip(self.cells, self.kinds, strict=True):
             run = bound(cell, edge_weights=edges[kind], kept=self._kept[kind])
             if self.execution.checkpointing:
                 run = bound(recomputed, cell, run)
@@ -273,9 +266,9 @@ class PartialSupernet(CellSupernet):
         is not computed any more, and nothing looks at its alpha. ``none`` may be kept, but not
         alone.
         """
-        for kind in ("normal", "reduce"):
-            alphas, mask = getattr(self, f"alphas_{kind}"), getattr(self, f"mask_{kind}")
-            for edge, names in enumerate(getattr(self.space, kind)):
+        for kind in CellKind:
+            alphas, mask = self.alphas(kind), self.mask(kind)
+            for edge, names in enumerate(self.space.edges(kind)):
                 ranked = sorted(
                     (i for i in range(len(names)) if mask[edge, i]),
                     key=alphas[edge].tolist().__getitem__,
@@ -318,10 +311,10 @@ class PartialSupernet(CellSupernet):
         for cell, partial in zip(result.cells, self.cells, strict=True):
             cell.input0, cell.input1 = copy.deepcopy((partial.input0, partial.input1))
             partial.write_back(cell)
-        for kind in ("normal", "reduce"):
-            alphas, mask = getattr(result, f"alphas_{kind}"), getattr(result, f"mask_{kind}")
-            alphas.copy_(getattr(self, f"alphas_{kind}"))
-            alphas[mask & ~getattr(self, f"mask_{kind}")] = PRUNED
+        for kind in CellKind:
+            alphas = result.alphas(kind)
+            alphas.copy_(self.alphas(kind))
+            alphas[result.mask(kind) & ~self.mask(kind)] = PRUNED
         return result
 
 

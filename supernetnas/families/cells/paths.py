@@ -7,10 +7,12 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .fused import State, checkpointed, count_batch, dense_cat, input_state, weighted
+from .fused import checkpointed
 from .genotype import Genotype
-from .space import N_NODES
-from .supernet import CellSupernet, SupernetCell
+from .kernels import State, count_batch, dense_cat, input_state, weighted
+from .modules import SupernetCell
+from .space import N_EDGES, N_NODES, CellKind, edge_index, edges_into
+from .supernet import CellSupernet
 
 __all__ = ["Choices", "choices_of", "path_scores"]
 
@@ -21,12 +23,12 @@ Choices = Sequence[Sequence[int | None]]
 def choices_of(genotype: Genotype, supernet: CellSupernet) -> Choices:
     """Positions of a genotype's operations among those of a supernet's edges."""
     result = []
-    for kind in ("normal", "reduce"):
-        chosen: list[int | None] = [None] * len(supernet.space.normal)
-        for node, edges in enumerate(getattr(genotype, kind)):
+    for kind in CellKind:
+        chosen: list[int | None] = [None] * N_EDGES
+        for node, edges in enumerate(genotype.nodes(kind)):
             for name, state in edges:
-                edge = node * (node + 3) // 2 + state
-                chosen[edge] = getattr(supernet.space, kind)[edge].index(name)
+                edge = edge_index(node, state)
+                chosen[edge] = supernet.space.edges(kind)[edge].index(name)
         result.append(chosen)
     return tuple(result)
 
@@ -54,9 +56,9 @@ def path_scores(
     torch.Tensor of shape (n, n_classes)
     """
     before_last = last = State(supernet.stem(images))
-    for cell, reduction in zip(supernet.cells, supernet.reductions, strict=True):
-        of_kind = () if weights is None else (weights[int(reduction)],)
-        run = partial(_cell, choices[int(reduction)])
+    for cell, kind in zip(supernet.cells, supernet.kinds, strict=True):
+        of_kind = () if weights is None else (weights[kind],)
+        run = partial(_cell, choices[kind])
         if supernet.execution.checkpointing:
             run = partial(checkpointed, run)
         before_last, last = last, run(cell, before_last, last, *of_kind)
@@ -72,16 +74,14 @@ def _cell(
 ) -> State:
     states = [input_state(cell.input0, before_last), input_state(cell.input1, last)]
     used: list[nn.Module] = [cell.input0, cell.input1]
-    edge = 0
-    for _ in range(N_NODES):
+    for node in range(N_NODES):
         terms = []
-        for state in states:
+        for edge, state in zip(edges_into(node), states, strict=True):
             index = chosen[edge]
             if index is not None:
                 used.append(cell.edges[edge][index])
                 weight = None if weights is None else weights[edge, index]
                 terms.append(weighted(used[-1], state, weight))
-            edge += 1
         states.append(State(sum(terms[1:], start=terms[0])))
     count_batch(*used)
     return State(dense_cat(*(state.value for state in states[2:])))

@@ -13,15 +13,59 @@ without (RobustDARTS' and SmoothDARTS' versions of S5).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from .operations import OPERATIONS
 
-__all__ = ["N_EDGES", "N_NODES", "SearchSpace", "available_spaces", "get_space", "register_space"]
+__all__ = [
+    "EDGE_SOURCES",
+    "N_EDGES",
+    "N_NODES",
+    "CellKind",
+    "SearchSpace",
+    "available_spaces",
+    "edge_index",
+    "edge_stride",
+    "edges_into",
+    "get_space",
+    "register_space",
+]
 
 N_NODES = 4
-N_EDGES = 14
+
+EDGE_SOURCES = tuple(state for node in range(N_NODES) for state in range(node + 2))
+"""State that each edge reads."""
+
+N_EDGES = len(EDGE_SOURCES)
 
 Edges = tuple[tuple[str, ...], ...]
+
+
+class CellKind(IntEnum):
+    """The two kinds of cells; as a number, the position in pairs of what each kind has."""
+
+    NORMAL = 0
+    REDUCTION = 1
+
+    @property
+    def key(self) -> str:
+        """The kind's name in genotypes, tensors and files."""
+        return "reduce" if self is CellKind.REDUCTION else "normal"
+
+
+def edge_index(node: int, state: int) -> int:
+    """Position among a cell's edges of the one from ``state`` into ``node``, both from 0."""
+    return node * (node + 3) // 2 + state
+
+
+def edges_into(node: int) -> range:
+    """Positions of a node's edges, by rising state."""
+    return range(edge_index(node, 0), edge_index(node + 1, 0))
+
+
+def edge_stride(kind: CellKind, state: int) -> int:
+    """Stride of what is done to ``state``: a reduction cell halves its two inputs."""
+    return 2 if kind == CellKind.REDUCTION and state < 2 else 1
 
 
 @dataclass(frozen=True)
@@ -42,27 +86,34 @@ class SearchSpace:
     reduce: Edges
 
     def __post_init__(self) -> None:
-        for kind in ("normal", "reduce"):
-            edges = getattr(self, kind)
+        for kind in CellKind:
+            edges = self.edges(kind)
             if len(edges) != N_EDGES:
                 raise ValueError(
-                    f"A cell has {N_EDGES} edges; {kind} of space {self.name!r} has {len(edges)}."
+                    f"A cell has {N_EDGES} edges; {kind.key} of space {self.name!r} has "
+                    f"{len(edges)}."
                 )
             for index, operations in enumerate(edges):
                 unknown = [name for name in operations if name not in OPERATIONS]
                 if unknown or not operations or len(set(operations)) < len(operations):
                     raise ValueError(
-                        f"Edge {index} of {kind} of space {self.name!r} must list different known "
-                        f"operations; got {operations!r}. Known are {', '.join(OPERATIONS)}."
+                        f"Edge {index} of {kind.key} of space {self.name!r} must list different "
+                        f"known operations; got {operations!r}. Known are {', '.join(OPERATIONS)}."
                     )
                 if set(operations) == {"none"}:
                     raise ValueError(
-                        f"Edge {index} of {kind} of space {self.name!r} offers nothing but 'none'."
+                        f"Edge {index} of {kind.key} of space {self.name!r} offers nothing but "
+                        "'none'."
                     )
 
-    def edges(self, reduction: bool) -> Edges:
-        """Candidate operations per edge of the reduction or the normal cell."""
-        return self.reduce if reduction else self.normal
+    @property
+    def width(self) -> int:
+        """The largest number of operations that an edge offers."""
+        return max(len(names) for names in self.normal + self.reduce)
+
+    def edges(self, kind: CellKind) -> Edges:
+        """Candidate operations per edge of a kind of cell."""
+        return self.reduce if CellKind(kind) == CellKind.REDUCTION else self.normal
 
 
 _SPACES: dict[str, SearchSpace] = {}

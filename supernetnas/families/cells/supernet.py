@@ -1,10 +1,9 @@
 """The differentiable supernet of a cell space, with its alphas.
 
-The macro-architecture is that of DARTS (Liu et al., 2019): a 3x3 stem of three times the initial
-channels, a stack of cells of which those at one and two thirds of the depth are reduction cells
-that halve the image and double the channels, global average pooling, a linear classifier. Every
-edge of a cell computes all its candidate operations and sums them with the softmax of its alphas
-(equation 2 there, equation 1 of the supernet transfer paper).
+The macro-architecture is that of DARTS (Liu et al., 2019): the stem and the stack of cells of
+`supernetnas.families.cells.modules`, global average pooling, a linear classifier. Every edge of a
+cell computes all its candidate operations and sums them with the softmax of its alphas (equation 2
+there, equation 1 of the supernet transfer paper).
 
 Unlike in the DARTS code the alphas are parameters: they are saved with the weights, and
 `CellSupernet.weight_parameters` leaves them out.
@@ -12,8 +11,7 @@ Unlike in the DARTS code the alphas are parameters: they are saved with the weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,149 +20,17 @@ from torch import Tensor, nn
 from ...training.devices import placed
 from ...training.execution import FLOAT32, Execution
 from ..module_types import ModuleListOf
+from .config import SupernetConfig
 from .fixed_images import FixedImages
-from .fused import State, checkpointed, compiled_cell, count_batch, fused_cell
+from .fused import checkpointed, compiled_cell, fused_cell
 from .genotype import Genotype
+from .kernels import State, count_batch
 from .merged import Statistics, can_merge, merged_cell
-from .operations import FactorizedReduce, Noise, ReLUConvBN, make_operation
-from .space import N_EDGES, N_NODES, SearchSpace, get_space
+from .modules import SupernetCell, cell_layout, make_stem
+from .operations import Noise
+from .space import N_EDGES, N_NODES, CellKind, SearchSpace, edges_into, get_space
 
-__all__ = ["CellSupernet", "SupernetCell", "SupernetConfig", "cell_inputs", "cell_layout"]
-
-
-@dataclass(frozen=True)
-class SupernetConfig:
-    """Everything that is needed to build a supernet's module again.
-
-    Attributes
-    ----------
-    space : str
-        Name of the search space.
-    init_channels : int
-        Channels of the first cells; each reduction doubles them.
-    n_cells : int
-        Number of cells, two of which reduce; a single cell reduces, too.
-    image_size : tuple of int
-        Height and width in pixels that the supernet was or will be trained at. It runs at any
-        other size.
-    input_channels : int
-        Channels of an image.
-    n_classes : int
-        Outputs of the classifier.
-    """
-
-    space: str = "s1"
-    init_channels: int = 16
-    n_cells: int = 5
-    image_size: tuple[int, int] = (32, 32)
-    input_channels: int = 3
-    n_classes: int = 10
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "image_size", tuple(self.image_size))
-        get_space(self.space)
-        numbers = (
-            self.init_channels,
-            self.n_cells,
-            *self.image_size,
-            self.input_channels,
-            self.n_classes,
-        )
-        if any(not isinstance(n, int) or n < 1 for n in numbers) or len(self.image_size) != 2:
-            raise ValueError(f"Sizes of a supernet must be positive integers; got {self}.")
-        if self.init_channels % 2:
-            raise ValueError(f"init_channels must be even; got {self.init_channels}.")
-
-    def to_dict(self) -> dict:
-        """Return plain values, for JSON."""
-        return {**asdict(self), "image_size": list(self.image_size)}
-
-    @classmethod
-    def from_dict(cls, data: dict) -> SupernetConfig:
-        """Rebuild what `to_dict` returned."""
-        return cls(**{**data, "image_size": tuple(data["image_size"])})
-
-
-def cell_layout(init_channels: int, n_cells: int) -> Iterator[tuple[int, int, int, bool, bool]]:
-    """Walk over the cells of a network.
-
-    Yields
-    ------
-    channels_before_last, channels_last : int
-        Channels of the cell's two inputs.
-    channels : int
-        Channels of the cell's nodes; its output has four times as many.
-    reduction, reduction_last : bool
-        Whether this cell, and whether the cell before it, halves the image.
-    """
-    reductions = {n_cells // 3, 2 * n_cells // 3}
-    before_last = last = 3 * init_channels
-    channels, reduction_last = init_channels, False
-    for index in range(n_cells):
-        reduction = index in reductions
-        if reduction:
-            channels *= 2
-        yield before_last, last, channels, reduction, reduction_last
-        before_last, last, reduction_last = last, N_NODES * channels, reduction
-
-
-def cell_inputs(
-    channels_before_last: int, channels_last: int, channels: int, reduction_last: bool, affine: bool
-) -> tuple[FactorizedReduce | ReLUConvBN, ReLUConvBN]:
-    """Build the two modules that bring a cell's inputs to its channels and to one size."""
-    first = FactorizedReduce if reduction_last else ReLUConvBN
-    return first(channels_before_last, channels, affine), ReLUConvBN(
-        channels_last, channels, affine
-    )
-
-
-class SupernetCell(nn.Module):
-    """A cell with all candidate operations on every edge.
-
-    ``forward`` takes the two inputs and the operation weights, a tensor of shape
-    (14, most operations of an edge), and returns the four nodes concatenated.
-    """
-
-    def __init__(
-        self,
-        operations: tuple[tuple[str, ...], ...],
-        channels_before_last: int,
-        channels_last: int,
-        channels: int,
-        reduction: bool,
-        reduction_last: bool,
-    ) -> None:
-        super().__init__()
-        self.input0, self.input1 = cell_inputs(
-            channels_before_last, channels_last, channels, reduction_last, affine=False
-        )
-        sources = [state for node in range(N_NODES) for state in range(node + 2)]
-        self.edges = ModuleListOf(
-            ModuleListOf(
-                make_operation(name, channels, 2 if reduction and state < 2 else 1, affine=False)
-                for name in names
-            )
-            for names, state in zip(operations, sources, strict=True)
-        )
-
-    def forward(self, before_last: Tensor, last: Tensor, weights: Tensor) -> Tensor:
-        states = [self.input0(before_last), self.input1(last)]
-        edge = 0
-        for _ in range(N_NODES):
-            terms = []
-            for state in states:
-                for index, operation in enumerate(self.edges[edge]):
-                    terms.append(weights[edge, index] * operation(state))
-                edge += 1
-            states.append(_sum(terms))
-        return torch.cat(states[2:], dim=1)
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+__all__ = ["CellSupernet"]
 
 
 class CellSupernet(nn.Module):
@@ -182,6 +48,8 @@ class CellSupernet(nn.Module):
         softmax; k is the largest number of operations that an edge of the space offers. Entries
         past an edge's own operations are unused.
     cells : torch.nn.ModuleList
+    kinds : list of CellKind
+        Kind of each cell.
     classifier : torch.nn.Linear
     fused : bool
         Whether `forward` runs the rewritten cells of `supernetnas.families.cells.fused` (the
@@ -206,34 +74,37 @@ class CellSupernet(nn.Module):
         super().__init__()
         self.config = config
         space = get_space(config.space)
-        stem_channels = 3 * config.init_channels
-        self.stem = nn.Sequential(
-            nn.Conv2d(config.input_channels, stem_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(stem_channels),
-        )
+        self.stem = make_stem(config.input_channels, config.init_channels)
         self.cells: ModuleListOf[SupernetCell] = ModuleListOf()
-        self.reductions: list[bool] = []
-        for before, last, channels, reduction, reduction_last in cell_layout(
+        self.kinds: list[CellKind] = []
+        for before, last, channels, kind, kind_last in cell_layout(
             config.init_channels, config.n_cells
         ):
-            edges = space.edges(reduction)
-            self.cells.append(
-                SupernetCell(edges, before, last, channels, reduction, reduction_last)
-            )
-            self.reductions.append(reduction)
+            edges = space.edges(kind)
+            self.cells.append(SupernetCell(edges, before, last, channels, kind, kind_last))
+            self.kinds.append(kind)
         self.classifier = nn.Linear(N_NODES * channels, config.n_classes)
-        width = max(len(names) for names in space.normal + space.reduce)
-        for kind in ("normal", "reduce"):
-            edges = getattr(space, kind)
-            mask = torch.tensor([[i < len(names) for i in range(width)] for names in edges])
-            self.register_buffer(f"mask_{kind}", mask, persistent=False)
+        width = space.width
+        for kind in CellKind:
+            mask = torch.tensor(
+                [[i < len(names) for i in range(width)] for names in space.edges(kind)]
+            )
+            self.register_buffer(f"mask_{kind.key}", mask, persistent=False)
             alphas = 1e-3 * torch.randn(N_EDGES, width)
-            self.register_parameter(f"alphas_{kind}", nn.Parameter(alphas))
+            self.register_parameter(f"alphas_{kind.key}", nn.Parameter(alphas))
 
     @property
     def space(self) -> SearchSpace:
         """The search space."""
         return get_space(self.config.space)
+
+    def alphas(self, kind: CellKind) -> nn.Parameter:
+        """Architecture weights of a kind of cell."""
+        return getattr(self, f"alphas_{kind.key}")
+
+    def mask(self, kind: CellKind) -> Tensor:
+        """Which entries of the alphas of a kind of cell are operations, bool."""
+        return getattr(self, f"mask_{kind.key}")
 
     def alpha_parameters(self) -> list[nn.Parameter]:
         """Architecture weights ``A``."""
@@ -278,8 +149,8 @@ class CellSupernet(nn.Module):
         weights = self.operation_weights() if weights is None else weights
         if not self.fused:
             before_last = last = self.stem(x)
-            for cell, reduction in zip(self.cells, self.reductions, strict=True):
-                before_last, last = last, cell(before_last, last, weights[int(reduction)])
+            for cell, kind in zip(self.cells, self.kinds, strict=True):
+                before_last, last = last, cell(before_last, last, weights[kind])
             return last.mean(dim=(2, 3))
         statistics, run = Statistics(), compiled_cell if self.execution.compiled else fused_cell
         if self._merges(x.device):
@@ -287,8 +158,8 @@ class CellSupernet(nn.Module):
         before_last = last = State(self.stem(x))
         if self.execution.checkpointing:
             run = partial(checkpointed, run)
-        for cell, reduction in zip(self.cells, self.reductions, strict=True):
-            before_last, last = last, run(cell, before_last, last, weights[int(reduction)])
+        for cell, kind in zip(self.cells, self.kinds, strict=True):
+            before_last, last = last, run(cell, before_last, last, weights[kind])
         statistics.update()
         count_batch(self.cells)
         return last.value.mean(dim=(2, 3))
@@ -317,7 +188,9 @@ class CellSupernet(nn.Module):
         plain = not self.fused or execution.compiled or execution.checkpointing
         if plain or self._merges(images.device):
             return partial(self, images)
-        return FixedImages(self, images)
+        with torch.no_grad():
+            stem = self.stem(images)
+        return FixedImages(self.cells, self.kinds, self.classifier, stem)
 
     def genotype(self) -> Genotype:
         """Derive the discrete architecture from the alphas.
@@ -327,12 +200,12 @@ class CellSupernet(nn.Module):
         largest weight, and on each of them that operation. Ties go to the lower index.
         """
         cells = []
-        for weights, reduction in zip(self.decision_weights(), (False, True), strict=True):
-            weights, edges = weights.detach().cpu(), self.space.edges(reduction)
-            nodes, edge = [], 0
+        for weights, kind in zip(self.decision_weights(), CellKind, strict=True):
+            weights, edges = weights.detach().cpu(), self.space.edges(kind)
+            nodes = []
             for node in range(N_NODES):
                 best = []
-                for state in range(node + 2):
+                for state, edge in enumerate(edges_into(node)):
                     score, name = max(
                         (
                             (weights[edge, index].item(), name)
@@ -342,7 +215,6 @@ class CellSupernet(nn.Module):
                         key=lambda pair: pair[0],
                     )
                     best.append((score, name, state))
-                    edge += 1
                 kept = sorted(best, key=lambda item: -item[0])[:2]
                 nodes.append(tuple((name, state) for _, name, state in sorted(kept, key=_state)))
             cells.append(tuple(nodes))

@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from supernetnas import SupernetTransferClassifier
+from supernetnas.families.cells.config import NetworkConfig
 from supernetnas.families.cells.folding import folded
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network, NetworkConfig
+from supernetnas.families.cells.network import Network
 from supernetnas.saving.folding import for_predictions
 from supernetnas.search.costs import count_macs, count_parameters
 from supernetnas.training.batches import seeded_modules

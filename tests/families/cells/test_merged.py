@@ -10,10 +10,11 @@ from tiny_cells import assert_near, gradients, images, pair
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from supernetnas.families.cells import merged
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.methods import make_search
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network, NetworkConfig, inherit_weights
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.network import Network, inherit_weights
+from supernetnas.families.cells.space import CellKind, edge_index
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.training.batches import seeded_modules
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
@@ -40,7 +42,7 @@ def edges_of(cell):
     """Pairs of (edge of the supernet's cell, module) of a network's cell."""
     modules = iter(cell.edges)
     return [
-        (position * (position + 3) // 2 + state, name, next(modules))
+        (edge_index(position, state), name, next(modules))
         for position, node in enumerate(cell.nodes)
         for name, state in node
     ]
@@ -71,7 +73,7 @@ class TestInheritance:
         network = derive(supernet)
         assert inherit_weights(network, supernet) == 1.0
         for index, cell in enumerate(network.cells):
-            edges = supernet.space.edges(supernet.reductions[index])
+            edges = supernet.space.edges(supernet.kinds[index])
             assert assert_cell_inherited(cell, supernet.cells[index], edges) >= 2
         for name in ("weight", "bias"):
             ours, theirs = getattr(network.classifier, name), getattr(supernet.classifier, name)
@@ -108,7 +110,7 @@ class TestInheritance:
         share = inherit_weights(network, supernet)
         for index, donor in enumerate(donors):
             cell, source = network.cells[index], supernet.cells[donor]
-            offers = supernet.space.edges(supernet.reductions[donor])
+            offers = supernet.space.edges(supernet.kinds[donor])
             for edge, name, module in edges_of(cell):
                 theirs = convolutions(source.edges[edge][offers[edge].index(name)])
                 for key, weight in convolutions(module).items():
@@ -181,17 +183,17 @@ def test_it_computes_what_the_supernet_does_with_one_operation_an_edge(space, si
     assert inherit_weights(network, supernet) == 1.0
 
     one_hot = [torch.zeros_like(alphas) for alphas in supernet.alpha_parameters()]
-    for reduction, weights in enumerate(one_hot):
-        offers = supernet.space.edges(bool(reduction))
-        for position, node in enumerate(network.config.genotype.nodes(bool(reduction))):
+    for kind, weights in zip(CellKind, one_hot, strict=True):
+        offers = supernet.space.edges(kind)
+        for position, node in enumerate(network.config.genotype.nodes(kind)):
             for name, state in node:
-                edge = position * (position + 3) // 2 + state
+                edge = edge_index(position, state)
                 weights[edge, offers[edge].index(name)] = 1.0
     supernet(torch.randn(8, 3, *size, dtype=torch.float64))  # statistics that are not trivial
     network.stem.load_state_dict(supernet.stem.state_dict())
     for index, cell in enumerate(network.cells):
         source = supernet.cells[index]
-        offers = supernet.space.edges(supernet.reductions[index])
+        offers = supernet.space.edges(supernet.kinds[index])
         pairs = [(cell.input0, source.input0), (cell.input1, source.input1)]
         for edge, name, module in edges_of(cell):
             pairs.append((module, source.edges[edge][offers[edge].index(name)]))

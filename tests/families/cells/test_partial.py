@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from tiny_search import build, labelled, seeded
 
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.operations import FactorizedReduce, make_operation
 from supernetnas.families.cells.partial import (
     PartialSupernet,
@@ -14,7 +15,8 @@ from supernetnas.families.cells.partial import (
 )
 from supernetnas.families.cells.search.methods import PartialChannelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.space import CellKind
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.training.batches import seeded_modules
 
 
@@ -60,8 +62,8 @@ class TestSupernet:
     def test_a_cell_by_its_definition(self, size):
         """Every edge: operations on a quarter, the rest beside, shuffled, times the edge's beta."""
         net = PartialSupernet(supernet().double(), 4, betas(1.0))
-        cell = net.cells[1]  # a reduction
-        assert cell.reduction
+        cell = net.cells[1]
+        assert cell.kind == CellKind.REDUCTION
         weights = net.operation_weights()[1]
         x, y = torch.randn(2, 2, 24, *size, dtype=torch.float64, generator=seeded())
         x, y = x[:, :24], torch.cat([y, y], dim=1)[:, :32]

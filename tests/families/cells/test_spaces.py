@@ -8,16 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.operations import FactorizedReduce, make_operation
 from supernetnas.families.cells.space import (
+    EDGE_SOURCES,
+    N_EDGES,
     OPERATIONS,
+    CellKind,
     SearchSpace,
     available_spaces,
+    edge_index,
+    edges_into,
     get_space,
     register_space,
 )
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 
 # RobustDARTS (Zela et al., 2020), the spaces' published definition, in its order of the edges:
 # those of the first node, of the second, and so on.
@@ -103,8 +109,27 @@ class TestSpaces:
 
     def test_edges_of_a_kind(self):
         space = get_space("s1")
-        assert space.edges(reduction=True) is space.reduce
-        assert space.edges(reduction=False) is space.normal
+        assert space.edges(CellKind.REDUCTION) is space.reduce
+        assert space.edges(CellKind.NORMAL) is space.normal
+        with pytest.raises(ValueError, match="'reduce' is not a valid CellKind"):
+            space.edges("reduce")
+
+    def test_kinds_are_positions_and_keys(self):
+        assert list(CellKind) == [0, 1]
+        assert [kind.key for kind in CellKind] == ["normal", "reduce"]
+
+    def test_edges_are_listed_node_by_node_and_by_rising_state(self):
+        pairs = [(node, state) for node in range(4) for state in range(node + 2)]
+        assert [edge_index(*pair) for pair in pairs] == list(range(N_EDGES)) == list(range(14))
+        assert tuple(state for _, state in pairs) == EDGE_SOURCES
+        for node in range(4):
+            assert list(edges_into(node)) == [i for i, (of, _) in enumerate(pairs) if of == node]
+
+    def test_width(self):
+        assert get_space("s1").width == 2
+        assert get_space("darts").width == 8
+        only_reduce = SearchSpace("w", normal=(("noise",),) * 14, reduce=(("noise", "none"),) * 14)
+        assert only_reduce.width == 2
 
     def test_available(self):
         assert {"s1", *UNIFORM} <= set(available_spaces())
@@ -145,12 +170,10 @@ class TestSpaces:
             for name in ("s1", "darts", "s2")
         }
         for name, net in nets.items():
-            for kind in ("normal", "reduce"):
-                nodes = getattr(net.genotype(), kind)
-                for position, node in enumerate(nodes):
+            for kind in CellKind:
+                for position, node in enumerate(net.genotype().nodes(kind)):
                     for op, state in node:
-                        edge = position * (position + 3) // 2 + state
-                        assert op in getattr(get_space(name), kind)[edge]
+                        assert op in get_space(name).edges(kind)[edge_index(position, state)]
         assert nets["s1"].alphas_normal.shape == (14, 2)
         assert nets["darts"].alphas_normal.shape == (14, 8)
         assert not hasattr(nn.Module, "PRIMITIVES")
@@ -324,8 +347,8 @@ class TestGenotype:
     def test_nodes_of_a_kind(self):
         other = ((("sep_conv_3x3", 0), ("sep_conv_3x3", 1)),) * 4
         genotype = Genotype("s2", self.NODES, other)
-        assert genotype.nodes(reduction=False) == self.NODES
-        assert genotype.nodes(reduction=True) == other
+        assert genotype.nodes(CellKind.NORMAL) == self.NODES
+        assert genotype.nodes(CellKind.REDUCTION) == other
 
     def test_str(self):
         text = str(Genotype("s2", ((), *self.NODES[1:]), self.NODES))

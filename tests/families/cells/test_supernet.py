@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from tiny_cells import MAX, MIXED, SEP3, SEP5, SKIP, SPACES, build
 from torch import nn
 
+from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.modules import cell_layout
 from supernetnas.families.cells.operations import FactorizedReduce, Noise
-from supernetnas.families.cells.supernet import SupernetConfig, cell_layout
+from supernetnas.families.cells.space import CellKind
 
 
-def set_weights(supernet, edge, weights, kind="normal"):
+def set_weights(supernet, edge, weights, kind=CellKind.NORMAL):
     """Set the alphas of an edge so that its operation weights are the given ones."""
-    alphas = getattr(supernet, f"alphas_{kind}").data
+    alphas = supernet.alphas(kind).data
     alphas[edge, : len(weights)] = torch.tensor(weights, dtype=alphas.dtype).log()
 
 
@@ -26,13 +28,14 @@ class TestLayout:
     )
     def test_reductions_at_one_and_two_thirds(self, n_cells, reductions):
         layout = list(cell_layout(16, n_cells))
-        assert [i for i, (*_, reduction, _) in enumerate(layout) if reduction] == reductions
+        kinds = [CellKind.REDUCTION if i in reductions else CellKind.NORMAL for i in range(n_cells)]
+        assert [row[3] for row in layout] == kinds
+        assert [row[4] for row in layout] == [CellKind.NORMAL, *kinds[:-1]]
         channels = [16 * 2 ** sum(r <= i for r in reductions) for i in range(n_cells)]
         assert [row[2] for row in layout] == channels
         outputs = [48, 48, *(4 * c for c in channels)]
         assert [row[0] for row in layout] == outputs[:n_cells]
         assert [row[1] for row in layout] == outputs[1 : n_cells + 1]
-        assert [row[4] for row in layout] == [i - 1 in reductions for i in range(n_cells)]
 
     def test_first_input_is_reduced_after_a_reduction_cell_only(self):
         supernet = build(cells=8)
@@ -249,7 +252,7 @@ class TestGenotypeRule:
         supernet = build("s2")
         for edge in range(14):
             set_weights(supernet, edge, [0.51, 0.49])
-            set_weights(supernet, edge, [0.49, 0.51], "reduce")
+            set_weights(supernet, edge, [0.49, 0.51], CellKind.REDUCTION)
         # Node 1 (edges 2 to 4): states 0 and 2. Node 2 (5 to 8): states 1 and 3.
         # Node 3 (9 to 13): states 2 and 4.
         for edge, weights in {

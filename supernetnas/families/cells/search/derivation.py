@@ -42,7 +42,7 @@ from ....training.batches import (
     set_gradients,
 )
 from ..genotype import Genotype
-from ..space import N_EDGES, N_NODES
+from ..space import N_EDGES, N_NODES, CellKind, edges_into
 
 if TYPE_CHECKING:
     from .bilevel import BilevelSearch
@@ -89,10 +89,9 @@ class PerturbationDerivation:
             Once its limit has passed, nothing more is tuned or measured: the largest weights
             decide what is left to decide.
         """
-        search = self.search
-        kinds = [k for k in (0, 1) if any(bool(k) == r for r in search.supernet.reductions)]
-        edges = [self._order(N_EDGES) for _ in range(2)]
-        nodes = [[1 + node for node in self._order(N_NODES - 1)] for _ in range(2)]
+        search, kinds = self.search, self.search.supernet.kinds
+        edges = [self._order(N_EDGES) for _ in CellKind]
+        nodes = [[1 + node for node in self._order(N_NODES - 1)] for _ in CellKind]
         search.supernet.train()
         old = search.weight_optimizer
         search.weight_optimizer = torch.optim.SGD(
@@ -101,7 +100,7 @@ class PerturbationDerivation:
         try:
             for step in range(_N_STEPS):
                 watch = Stopwatch()
-                for kind in range(2):
+                for kind in CellKind:
                     measure = kind in kinds and not (stopwatch and stopwatch.expired())
                     if step < N_EDGES:
                         self._project_operation(kind, edges[kind][step], measure)
@@ -118,16 +117,15 @@ class PerturbationDerivation:
     def genotype(self) -> Genotype:
         """The architecture that is left, once everything is projected."""
         space, cells = self.search.supernet.space, []
-        for kind in range(2):
+        for kind in CellKind:
             nodes = []
             for node in range(N_NODES):
-                first = node * (node + 3) // 2
                 nodes.append(
                     tuple(
-                        (space.edges(bool(kind))[first + state][index], state)
-                        for state in range(node + 2)
-                        if first + state not in self.removed[kind]
-                        and (index := self.chosen[kind][first + state]) is not None
+                        (space.edges(kind)[edge][index], state)
+                        for state, edge in enumerate(edges_into(node))
+                        if edge not in self.removed[kind]
+                        and (index := self.chosen[kind][edge]) is not None
                     )
                 )
             cells.append(tuple(nodes))
@@ -136,7 +134,8 @@ class PerturbationDerivation:
     def operation_weights(self) -> tuple[Tensor, Tensor]:
         """Softmax of the alphas; one-hot on projected edges, zero on removed ones."""
         result = []
-        for kind, weights in enumerate(self.search.supernet.operation_weights()):
+        pairs = zip(CellKind, self.search.supernet.operation_weights(), strict=True)
+        for kind, weights in pairs:
             rows = []
             for edge, row in enumerate(weights.unbind()):
                 if edge in self.removed[kind]:
@@ -150,9 +149,9 @@ class PerturbationDerivation:
 
     # Projections
 
-    def _project_operation(self, kind: int, edge: int, measure: bool) -> None:
+    def _project_operation(self, kind: CellKind, edge: int, measure: bool) -> None:
         supernet = self.search.supernet
-        names = supernet.space.edges(bool(kind))[edge]
+        names = supernet.space.edges(kind)[edge]
         left = supernet.operation_masks()[kind][edge].tolist()
         candidates = [i for i, name in enumerate(names) if name != "none" and left[i]]
         weights = supernet.operation_weights()[kind][edge].detach().tolist()
@@ -162,9 +161,8 @@ class PerturbationDerivation:
         else:
             self.chosen[kind][edge] = max(candidates, key=lambda index: weights[index])
 
-    def _project_node(self, kind: int, node: int, measure: bool) -> None:
-        first = node * (node + 3) // 2
-        edges = list(range(first, first + node + 2))
+    def _project_node(self, kind: CellKind, node: int, measure: bool) -> None:
+        edges = list(edges_into(node))
         decisions = self.search.supernet.decision_weights()[kind].detach().tolist()
         while len(edges) > _N_INPUTS:
             if measure:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..genotype import Genotype
-from ..space import N_NODES
+from ..space import N_NODES, CellKind, edge_index
 from ..supernet import CellSupernet
 
 __all__ = [
@@ -71,15 +71,15 @@ def warn_of_collapse(
     -----
     SearchCollapseWarning
     """
-    if all(supernet.reductions):
-        return  # a supernet without normal cells
-    weights = supernet.operation_weights()[0].detach().cpu().tolist()
+    if CellKind.NORMAL not in supernet.kinds:
+        return
+    weights = supernet.operation_weights()[CellKind.NORMAL].detach().cpu().tolist()
     names = supernet.space.normal
     leads = []
     for node, edges in enumerate(genotype.normal):
         for name, state in edges:
             if name == _SKIP:
-                edge = node * (node + 3) // 2 + state
+                edge = edge_index(node, state)
                 of = dict(zip(names[edge], weights[edge], strict=False))
                 others = [w for other, w in of.items() if other not in (_SKIP, "none")]
                 leads.append(of[_SKIP] - max(others, default=0.0))
@@ -100,10 +100,10 @@ def warn_of_collapse(
         )
 
 
-def _edges(genotype: Genotype) -> set[tuple[str, int, str, int]]:
+def _edges(genotype: Genotype) -> set[tuple[CellKind, int, str, int]]:
     return {
         (kind, node, operation, state)
-        for kind in ("normal", "reduce")
-        for node, edges in enumerate(getattr(genotype, kind))
+        for kind in CellKind
+        for node, edges in enumerate(genotype.nodes(kind))
         for operation, state in edges
     }

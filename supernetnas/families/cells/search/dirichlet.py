@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ....training.batches import LabelledImages
 from ..partial import PartialSupernet
+from ..space import CellKind
 from ..supernet import CellSupernet
 from .bilevel import BilevelSearch
 from .weight_training import SearchSettings
@@ -172,13 +173,12 @@ class DirichletSearch(BilevelSearch):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As in `BilevelSearch`, with the stage and the operations that are left."""
         tensors, state = super().state()
-        masks = dict(zip(("normal", "reduce"), self.supernet.operation_masks(), strict=True))
-        tensors |= {f"mask.{kind}": mask.clone() for kind, mask in masks.items()}
+        tensors |= {f"mask.{kind.key}": self.supernet.mask(kind).clone() for kind in CellKind}
         return tensors, state | {"stage": self.stage}
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
         while self.stage < state["stage"]:
             self._enter(self.stage + 1)
-        self.supernet.mask_operations(tensors["mask.normal"], tensors["mask.reduce"])
+        self.supernet.mask_operations(*(tensors[f"mask.{kind.key}"] for kind in CellKind))
         super().load_state(tensors, state)

@@ -21,33 +21,12 @@ from torch import Tensor
 
 from ....search.loop import SearchLoop
 from ....training.batches import Stopwatch, evaluate, frozen_batch_norm
-from ..genotype import Genotype
+from ..genotype import Genotype, random_genotype
 from ..paths import choices_of
-from ..space import N_NODES, SearchSpace
 from ..supernet import CellSupernet
 from .weight_training import WeightTraining
 
-__all__ = ["RandomChoice", "SharedWeightsSearch", "random_genotype"]
-
-
-def random_genotype(space: SearchSpace, generator: torch.Generator) -> Genotype:
-    """Draw uniformly from the architectures that a search of the space can end with."""
-
-    def below(n: int) -> int:
-        return int(torch.randint(n, (), generator=generator))
-
-    cells = []
-    for reduction in (False, True):
-        edges, nodes = space.edges(reduction), []
-        for node in range(N_NODES):
-            states = torch.randperm(node + 2, generator=generator)[:2].sort().values.tolist()
-            kept = []
-            for state in states:
-                names = [n for n in edges[node * (node + 3) // 2 + state] if n != "none"]
-                kept.append((names[below(len(names))], state))
-            nodes.append(tuple(kept))
-        cells.append(tuple(nodes))
-    return Genotype(space.name, *cells)
+__all__ = ["RandomChoice", "SharedWeightsSearch"]
 
 
 class RandomChoice(SearchLoop):

@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny import patterns, tiny_classifier
 
+from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.costs import network_cost
 from supernetnas.families.cells.genotype import Genotype
-from supernetnas.families.cells.network import Network, NetworkConfig
 from supernetnas.families.cells.search.bilevel import BilevelSearch
-from supernetnas.families.cells.search.budget import Budget, _undominated, network_cost
+from supernetnas.families.cells.search.budget import Budget
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.families.cells.space import get_space
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.space import CellKind, edge_index, edges_into, get_space
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import ImageTensors
-from supernetnas.search.costs import count_macs, count_parameters
 from supernetnas.training.batches import LabelledImages, seeded_modules
 
 SPACES = ["s1", "s2", "s3", "s4", "darts"]
@@ -25,40 +25,22 @@ COST = network_cost("s1", 4, 3, (3, 8, 8), 5)
 def random_weights(space, seed=0):
     """Softmaxed random alphas; zero where an edge has no operation."""
     generator, offers = torch.Generator().manual_seed(seed), get_space(space)
-    width = max(len(names) for names in offers.normal + offers.reduce)
     weights = []
-    for edges in (offers.normal, offers.reduce):
-        alphas = torch.randn(14, width, generator=generator, dtype=torch.float64)
-        for alpha, names in zip(alphas, edges, strict=True):
+    for kind in CellKind:
+        alphas = torch.randn(14, offers.width, generator=generator, dtype=torch.float64)
+        for alpha, names in zip(alphas, offers.edges(kind), strict=True):
             alpha[len(names) :] = -torch.inf
         weights.append(alphas.softmax(1))
     return tuple(weights)
 
 
-def random_genotype(space, seed):
-    random, cells = np.random.default_rng(seed), []
-    for edges in (get_space(space).normal, get_space(space).reduce):
-        nodes = []
-        for node in range(4):
-            states = sorted(random.choice(node + 2, 2, replace=False).tolist())
-            names = [edges[node * (node + 3) // 2 + state] for state in states]
-            nodes.append(
-                tuple(
-                    (str(random.choice([n for n in offer if n != "none"])), state)
-                    for offer, state in zip(names, states, strict=True)
-                )
-            )
-        cells.append(tuple(nodes))
-    return Genotype(space, *cells)
-
-
 def score(genotype, weights):
     total = 0.0
-    for reduction, rows in zip((False, True), weights, strict=True):
-        edges = get_space(genotype.space).edges(reduction)
-        for position, node in enumerate(genotype.nodes(reduction)):
+    for kind, rows in zip(CellKind, weights, strict=True):
+        edges = get_space(genotype.space).edges(kind)
+        for position, node in enumerate(genotype.nodes(kind)):
             for name, state in node:
-                edge = position * (position + 3) // 2 + state
+                edge = edge_index(position, state)
                 total += float(rows[edge, edges[edge].index(name)])
     return total
 
@@ -68,24 +50,6 @@ def darts_genotype(space, weights):
     for alpha, rows in zip(supernet.alpha_parameters(), weights, strict=True):
         alpha.data = rows.log().clamp(min=-100)
     return supernet.genotype()
-
-
-class TestCost:
-    @pytest.mark.parametrize("space", SPACES)
-    @pytest.mark.parametrize(
-        ("cells", "shape"), [(5, (3, 12, 10)), (3, (1, 9, 7)), (1, (3, 8, 8)), (2, (3, 8, 8))]
-    )
-    def test_the_sum_of_the_parts_is_the_networks(self, space, cells, shape):
-        cost = network_cost(space, 4, cells, shape, 7)
-        for seed in range(2):
-            genotype = random_genotype(space, seed)
-            network = Network(NetworkConfig(genotype, 4, cells, shape[0], 7))
-            assert cost.of(genotype) == (count_macs(network, shape), count_parameters(network))
-
-    def test_nothing_is_drawn(self):
-        state = torch.get_rng_state()
-        network_cost("s2", 6, 3, (3, 8, 8), 5)
-        assert torch.equal(torch.get_rng_state(), state)
 
 
 class TestGuarantee:
@@ -108,12 +72,11 @@ class TestGuarantee:
         costs = np.array([COST.of(genotype) for genotype in everything])
         scores = np.array([score(genotype, weights) for genotype in everything])
         # Nothing outside these can win: leaving the best choice of a fixed node costs 10.
-        for rows, nodes in zip(weights, (best.normal, best.reduce), strict=True):
+        for kind, rows in zip(CellKind, weights, strict=True):
             for position in FIXED:
-                first = position * (position + 3) // 2
-                for name, state in nodes[position]:
-                    names = get_space("s1").edges(nodes is best.reduce)[first + state]
-                    rows[first + state, names.index(name)] += 10
+                for name, state in best.nodes(kind)[position]:
+                    edge = edge_index(position, state)
+                    rows[edge, get_space("s1").edges(kind)[edge].index(name)] += 10
         for share_m, share_p in itertools.product((0.8, 0.9, 0.95, None), repeat=2):
             limits = (
                 None if share_m is None else int(share_m * macs),
@@ -145,16 +108,6 @@ class TestGuarantee:
             last = score(found, weights)
         assert last == pytest.approx(score(darts_genotype(space, weights), weights))
 
-    @pytest.mark.parametrize("n_costs", [1, 2])
-    def test_dominance_against_its_definition(self, n_costs):
-        random = np.random.default_rng(0)
-        for n in (0, 1, 2, 30, 200):
-            costs, values = random.integers(0, 12, (n, n_costs)), random.integers(0, 9, n) / 8
-            kept = _undominated(costs, values)
-            points = [(*c, -v) for c, v in zip(costs.tolist(), values.tolist(), strict=True)]
-            beaten = {p for p in points for q in points if q != p and all(map(np.less_equal, q, p))}
-            assert sorted(points[i] for i in kept) == sorted(set(points) - beaten)
-
 
 FIXED = (2, 3)
 
@@ -162,22 +115,18 @@ FIXED = (2, 3)
 def all_genotypes(space, best):
     """Every genotype of a space whose last two nodes are those of ``best``."""
     cells = []
-    for edges, fixed in (
-        (get_space(space).normal, best.normal),
-        (get_space(space).reduce, best.reduce),
-    ):
-        nodes = []
+    for kind in CellKind:
+        edges, fixed, nodes = get_space(space).edges(kind), best.nodes(kind), []
         for node in range(4):
             if node in FIXED:
                 nodes.append([fixed[node]])
                 continue
-            first = node * (node + 3) // 2
             nodes.append(
                 [
                     ((a, i), (b, j))
                     for i, j in itertools.combinations(range(node + 2), 2)
-                    for a in edges[first + i]
-                    for b in edges[first + j]
+                    for a in edges[edge_index(node, i)]
+                    for b in edges[edge_index(node, j)]
                 ]
             )
         cells.append(list(itertools.product(*nodes)))
@@ -190,14 +139,12 @@ class TestErrors:
             return COST.fixed[unit] + sum(
                 min(
                     min(costs[i, : len(edges[i])]) + min(costs[j, : len(edges[j])])
-                    for i, j in itertools.combinations(range(first, first + node + 2), 2)
+                    for i, j in itertools.combinations(edges_into(node), 2)
                 )
-                for edges, costs in zip(
-                    (get_space("s1").normal, get_space("s1").reduce),
-                    (e[..., unit] for e in COST.edges),
-                    strict=True,
+                for edges, costs in (
+                    (get_space("s1").edges(kind), COST.edges[kind][..., unit]) for kind in CellKind
                 )
-                for node, first in enumerate((0, 2, 5, 9))
+                for node in range(4)
             )
 
         with pytest.raises(ValueError, match=f"max_macs=10 .* has {least(0)} multiply-accum"):
@@ -226,15 +173,15 @@ class TestExpectation:
         """Every pair of edges of a node alike; operations by their weights without none."""
         cost, weights = network_cost(space, 4, 3, (3, 8, 8), 5), random_weights(space)
         expected = cost.fixed.astype(float)
-        for reduction, rows in zip((False, True), weights, strict=True):
-            edges = get_space(space).edges(reduction)
+        for kind, rows in zip(CellKind, weights, strict=True):
+            edges = get_space(space).edges(kind)
             for node in range(4):
                 pairs = list(itertools.combinations(range(node + 2), 2))
                 for state in itertools.chain.from_iterable(pairs):
-                    edge = node * (node + 3) // 2 + state
+                    edge = edge_index(node, state)
                     valid = [i for i, name in enumerate(edges[edge]) if name != "none"]
                     share = rows[edge, valid] / rows[edge, valid].sum()
-                    expected += share.numpy() @ cost.edges[reduction][edge, valid] / len(pairs)
+                    expected += share.numpy() @ cost.edges[kind][edge, valid] / len(pairs)
         found = Budget(cost, 10**9).expected_cost(weights)
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 

@@ -6,6 +6,7 @@ from tiny_search import build, labelled, search, seeded
 
 from supernetnas.families.cells.search.methods import PartialChannelSearch, PerturbationDerivation
 from supernetnas.families.cells.search.weight_training import SearchSettings
+from supernetnas.families.cells.space import edge_index
 from supernetnas.training.batches import Stopwatch, evaluate, frozen_batch_norm
 
 
@@ -110,7 +111,7 @@ def test_a_real_supernet_against_a_plain_loop():
         weights[1][edge] = torch.nn.functional.one_hot(torch.tensor(chosen[edge]), 2).float()
     kept = {0: [0, 1]}
     for node in nodes:
-        first, states = node * (node + 3) // 2, list(range(node + 2))
+        first, states = edge_index(node, 0), list(range(node + 2))
         while len(states) > 2:
             worst = max(states, key=lambda s, first=first: accuracy(first + s, slice(None)))
             states.remove(worst)
@@ -118,8 +119,7 @@ def test_a_real_supernet_against_a_plain_loop():
         kept[node] = states
     expected = tuple(
         tuple(
-            (("skip_connect", "sep_conv_3x3")[chosen[node * (node + 3) // 2 + s]], s)
-            for s in kept[node]
+            (("skip_connect", "sep_conv_3x3")[chosen[edge_index(node, s)]], s) for s in kept[node]
         )
         for node in range(4)
     )

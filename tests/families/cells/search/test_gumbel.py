@@ -12,6 +12,7 @@ from supernetnas.families.cells.paths import choices_of, path_scores
 from supernetnas.families.cells.search.gumbel import gumbel_sample, temperature
 from supernetnas.families.cells.search.methods import GumbelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
+from supernetnas.families.cells.space import CellKind
 
 
 def search(space="s1", **settings):
@@ -84,8 +85,8 @@ def test_a_genotypes_path():
     net = build().double()
     genotype = net.genotype()
     choices = choices_of(genotype, net)
-    for kind, chosen in zip(("normal", "reduce"), choices, strict=True):
-        names = getattr(net.space, kind)
+    for kind, chosen in zip(CellKind, choices, strict=True):
+        names = net.space.edges(kind)
         edge, nodes = 0, []
         for node in range(4):
             kept = []
@@ -94,7 +95,7 @@ def test_a_genotypes_path():
                     kept.append((names[edge][chosen[edge]], state))
                 edge += 1
             nodes.append(tuple(kept))
-        assert tuple(nodes) == getattr(genotype, kind)
+        assert tuple(nodes) == genotype.nodes(kind)
 
 
 def test_what_is_not_drawn_neither_runs_nor_learns():

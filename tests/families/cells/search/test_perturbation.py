@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.search.bilevel import adversarial_perturbation, random_perturbation
 from supernetnas.families.cells.search.perturbation import perturbation_radius, to_simplex
-from supernetnas.families.cells.supernet import CellSupernet, SupernetConfig
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.training.batches import frozen_batch_norm, seeded_modules
 
 

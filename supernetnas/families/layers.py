@@ -1,0 +1,30 @@
+"""Layers that networks of more than one family have."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Dropout"]
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from ``generator``; None stands for torch's global random state."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+        self.generator: torch.Generator | None = None
+
+    @property
+    def draws(self) -> bool:
+        return self.share > 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.share == 0:
+            return x
+        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
+        return x * kept / (1 - self.share)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "generator": None}
