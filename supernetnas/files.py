@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
+
+from .foreign_text import ForeignError
 
 __all__ = [
     "FileError",
@@ -46,10 +49,16 @@ __all__ = [
 ]
 
 MAX_HEADER = 8 * 2**20
-"""Largest safetensors header that is parsed, in bytes: room for some 80,000 tensors."""
+"""Largest safetensors header that is read or written, in bytes: some 70,000 tensors."""
+
+MAX_DEPTH = 64
+"""Most lists and mappings that JSON may have inside one another."""
 
 TEMPORARY = ".tmp-"
 """How the names of files and folders that are still being written begin."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 _DTYPES = {
     "BOOL": "bool",
@@ -64,7 +73,7 @@ _DTYPES = {
 }
 
 
-class FileError(OSError):
+class FileError(ForeignError):
     """A file that is missing, too large, malformed or outside its folder."""
 
 
@@ -199,7 +208,10 @@ def read_bytes(path: str | os.PathLike, *, limit: int) -> bytes:
 
 
 def parse_json(data: bytes, *, name: str) -> Any:
-    """Parse JSON strictly: UTF-8, no repeated keys, no NaN or infinity.
+    """Parse JSON strictly, so that `dump_json` can write again whatever comes out.
+
+    It must be UTF-8, without repeated keys, numbers that are not finite, halves of characters
+    (lone surrogates), or more than `MAX_DEPTH` levels.
 
     Parameters
     ----------
@@ -213,11 +225,20 @@ def parse_json(data: bytes, *, name: str) -> Any:
         If the data are anything else.
     """
     try:
-        return json.loads(
-            data.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
+        _check_depth(value)
+        if _SURROGATE.search(data):  # escaped, or `decode` would have refused it
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise FileError(f"{name} is not valid JSON: it has half a character in a text.") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{name} is not valid JSON: {error}.") from error
+    return value
 
 
 def read_json(path: str | os.PathLike, *, limit: int) -> Any:
@@ -236,7 +257,22 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def plain(value: Any) -> Any:
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is too large a number")
+    return number
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    if isinstance(value, dict | list):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} lists and mappings are inside one another")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, depth + 1)
+
+
+def plain(value: Any, *, depth: int = 0) -> Any:
     """Return a deep copy made of what JSON has.
 
     Numpy and torch scalars become Python numbers, tuples lists, paths strings, and numbers that
@@ -245,12 +281,14 @@ def plain(value: Any) -> Any:
     Raises
     ------
     TypeError
-        If the value holds anything else, an array for instance.
+        If the value holds anything else, an array for instance, or more than `MAX_DEPTH` levels.
     """
+    if isinstance(value, Mapping | list | tuple) and depth == MAX_DEPTH:
+        raise TypeError(f"At most {MAX_DEPTH} lists and mappings inside one another can be stored.")
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth=depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, depth=depth + 1) for item in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
@@ -284,7 +322,7 @@ def dump_csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 def parse_csv(data: bytes, *, name: str) -> list[dict[str, int | float | str | None]]:
-    """Read what `dump_csv` wrote; numbers come back as numbers, empty fields as None.
+    """Read what `dump_csv` wrote; finite numbers come back as numbers, empty fields as None.
 
     Raises
     ------
@@ -306,12 +344,14 @@ def parse_csv(data: bytes, *, name: str) -> list[dict[str, int | float | str | N
 def _number(field: str) -> int | float | str | None:
     if not field:
         return None
-    for number in (int, float):
-        try:
-            return number(field)
-        except ValueError:
-            pass
-    return field
+    if not _NUMBER.fullmatch(field):
+        return field
+    try:
+        return int(field)
+    except ValueError:  # a fraction, or thousands of digits
+        number = float(field)
+        return number if math.isfinite(number) else field
+
 
 
 # Tensors
@@ -327,6 +367,11 @@ def dump_safetensors(
     tensors : mapping of str to ndarray
         Any memory layout.
     metadata : mapping of str to str, optional
+
+    Raises
+    ------
+    ValueError
+        If the header would be larger than what is read.
     """
     data = safetensors.numpy.save(
         # `order="C"` because safetensors copies memory as it lies, whatever the strides say.
@@ -339,6 +384,11 @@ def dump_safetensors(
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise ValueError(
+            f"The names of {len(tensors)} tensors and what is to be kept beside them take "
+            f"{len(text)} bytes; at most {MAX_HEADER} are read again."
+        )
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
@@ -442,4 +492,4 @@ def check_tensors(
 
 def _few(items: list[str], most: int = 3) -> str:
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return ", ".join(f"{item:.200}" for item in items[:most]) + more

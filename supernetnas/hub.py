@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from . import __version__
 from .files import FileError
+from .foreign_text import ForeignError
 
 __all__ = ["HubAddress", "HubError", "HubRepository", "check_address", "hub_address"]
 
@@ -39,7 +40,7 @@ _THREADS = 8
 T = TypeVar("T")
 
 
-class HubError(OSError):
+class HubError(ForeignError):
     """A repository, revision or file that cannot be had from the Hub, or not be put there."""
 
 

@@ -18,7 +18,7 @@ from .module_types import ModuleListOf
 from .spaces.cells import N_NODES
 from .spaces.genotype import Genotype
 from .spaces.operations import make_operation
-from .supernets.cell import CellSupernet, cell_inputs, cell_layout
+from .supernets.cell import CellSupernet, cell_inputs, cell_layout, check_sizes
 from .supernets.fused import (
     State,
     checkpointed,
@@ -49,6 +49,16 @@ class NetworkConfig:
     input_channels: int
     n_classes: int
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            init_channels=self.init_channels,
+            n_cells=self.n_cells,
+            input_channels=self.input_channels,
+            n_classes=self.n_classes,
+        )
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number in [0, 1); got {self.dropout!r:.80}.")
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""

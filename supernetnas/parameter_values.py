@@ -2,6 +2,11 @@
 
 JSON has no tuples, no keys other than strings and no objects; these are written as a mapping with
 one key that says what they are.
+
+Places do not travel, be it a zoo or a folder for checkpoints: to others, those of one machine say
+who works on it and mean nothing, and those of a stranger are not to be read from or written to.
+They are None in what is saved and, whatever a file says, in what is loaded; only the builtin zoo is
+the same everywhere.
 """
 
 from __future__ import annotations
@@ -10,19 +15,20 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from .augmentation import Augmentation
 from .files import plain
-from .hub import HubError
-from .zoo import Zoo, ZooError
+from .zoo import Zoo
+from .zoo.places import BUILTIN
 
 __all__ = ["decode_parameters", "encode_parameter", "encode_parameters"]
 
+_PLACES = ("zoo", "checkpoint_dir")
+
 
 def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write parameters as JSON can hold them.
+    """Write parameters as JSON can hold them; places become None.
 
     Warns
     -----
@@ -31,6 +37,9 @@ def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     encoded = {}
     for name, value in parameters.items():
+        if name in _PLACES or isinstance(value, Zoo | os.PathLike):
+            encoded[name] = _place(name, value)
+            continue
         try:
             encoded[name] = encode_parameter(value)
         except TypeError:
@@ -44,18 +53,28 @@ def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_parameters(encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what `encode_parameters` wrote.
+    """Read what `encode_parameters` wrote; places become None. Nothing is opened.
 
     Raises
     ------
     ValueError, TypeError, KeyError
         If a value is none that it writes.
     """
-    return {name: _decode(value) for name, value in encoded.items()}
+    return {
+        name: _place(name, value) if name in _PLACES else _decode(value)
+        for name, value in encoded.items()
+    }
+
+
+def _place(name: str, value: Any) -> str | None:
+    """What is left of a place."""
+    if isinstance(value, Zoo) and value._names is None:
+        value = value._where
+    return BUILTIN if name == "zoo" and value == BUILTIN else None
 
 
 def encode_parameter(value: Any) -> Any:
-    """Write one value as JSON can hold it; TypeError if it cannot."""
+    """Write one value as JSON can hold it, places included; TypeError if it cannot."""
     if isinstance(value, Augmentation):
         return {"augmentation": value.to_dict()}
     if isinstance(value, Zoo):
@@ -85,22 +104,9 @@ def _decode(value: Any) -> Any:
     return _DECODERS[kind](content)
 
 
-def _decode_zoo(content: list) -> Zoo | str:
-    """Open the zoo again; where it is not, its path must do, since predicting needs no zoo."""
-    folder, names = content
-    if names is None and str(folder).startswith("hf://"):
-        return folder  # opening it would fetch its index
-    try:
-        return Zoo(folder, None if names is None else tuple(names))
-    except (ZooError, HubError, ImportError):
-        return folder
-
-
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "augmentation": Augmentation.from_dict,
     "dict": lambda items: {_decode(key): _decode(item) for key, item in items},
     "float": float,
-    "path": Path,
     "tuple": lambda items: tuple(_decode(item) for item in items),
-    "zoo": _decode_zoo,
 }

@@ -24,6 +24,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from . import __version__
+from .cost import count_macs, count_parameters
 from .devices import available_device, placed, resolve_device
 from .files import (
     MAX_HEADER,
@@ -39,6 +40,7 @@ from .files import (
     temporary_beside,
     write_new,
 )
+from .fitted_checks import check_fitted, decode_labels
 from .hub import HubRepository, check_address, hub_address
 from .model_card import model_card
 from .network import Network, NetworkConfig
@@ -46,7 +48,8 @@ from .parameter_values import decode_parameters, encode_parameters
 from .preprocessing import Preprocessing
 from .signature import DatasetSignature
 from .spaces.genotype import Genotype
-from .supernets.cell import CellSupernet, SupernetConfig
+from .stored_states import check_values, network_specs, supernet_specs
+from .supernets.cell import SupernetConfig
 
 if TYPE_CHECKING:
     from .hub_target import Pushed
@@ -60,8 +63,6 @@ _FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, CARD}
 _MAX_CONFIG = 64 * 2**20
 _MAX_TENSORS = 8 * 2**30
 _MAX_SIGNATURE = 256 * 2**20
-_MAX_CELLS = 1000  # of a network that is built to see what its file must hold
-_MAX_LABEL = 2**16  # bytes of one label
 
 
 class PersistenceMixin(BaseEstimator):
@@ -74,6 +75,8 @@ class PersistenceMixin(BaseEstimator):
 
         The folder appears complete or not at all; one that is replaced stays until then. A
         parameter that JSON cannot hold, such as a callable embedder, is left out with a warning.
+        Paths of this machine are left out, too: ``checkpoint_dir``, and a ``zoo`` other than
+        "builtin".
 
         Parameters
         ----------
@@ -97,7 +100,7 @@ class PersistenceMixin(BaseEstimator):
         TypeError
             If labels are of a kind that JSON cannot hold.
         ValueError
-            If the card has other keys.
+            If the card has other keys, or the attributes are not what a fit leaves.
         FileError
             If the folder holds anything else.
         """
@@ -125,8 +128,8 @@ class PersistenceMixin(BaseEstimator):
     ) -> Pushed:
         """Publish the fitted classifier on the Hugging Face Hub, in one commit.
 
-        If the upload breaks off, call it again: what has arrived is not sent again. Paths of this
-        machine, as of a zoo in a folder, are left out.
+        If the upload breaks off, call it again: what has arrived is not sent again. Parameters are
+        left out as in `save_pretrained`.
 
         Parameters
         ----------
@@ -168,9 +171,6 @@ class PersistenceMixin(BaseEstimator):
 
         check_is_fitted(self)
         parameters = self.get_params(deep=False)
-        where = getattr(self.zoo, "_where", self.zoo)
-        if where != "builtin" and hub_address(where) is None:
-            del parameters["zoo"]
         contents = _contents(self, parameters, signature=signature)
         contents[CARD] = model_card(self, card or {}, repo_id).encode()
         target = Target(
@@ -209,6 +209,9 @@ class PersistenceMixin(BaseEstimator):
         progress: bool = True,
     ):
         """Load what `save_pretrained` or `push_to_hub` wrote.
+
+        No file decides what is read from or written to later: ``checkpoint_dir`` is None, and so is
+        a ``zoo`` other than "builtin". Set them before another fit.
 
         Parameters
         ----------
@@ -261,14 +264,9 @@ class PersistenceMixin(BaseEstimator):
             hashes = {file: str(digest) for file, digest in config["sha256"].items()}
             network_config = NetworkConfig.from_dict(fitted["network"])
             supernet_config = SupernetConfig.from_dict(fitted["supernet"])
-            if max(network_config.n_cells, supernet_config.n_cells) > _MAX_CELLS:
-                raise ValueError(f"more than {_MAX_CELLS} cells")
+            check_fitted(fitted, network_config, supernet_config)
             attributes = _decode_fitted(fitted)
-            if network_config.n_classes != len(attributes["classes_"]):
-                raise ValueError("the network has another number of classes")
-            with torch.device("meta"):
-                network = Network(network_config).state_dict()
-                supernet = CellSupernet(supernet_config).state_dict()
+            network, supernet = network_specs(network_config), supernet_specs(supernet_config)
             limits = {MODEL: _most_bytes(network), SUPERNET: _most_bytes(supernet)}
             if SIGNATURE in hashes:
                 limits[SIGNATURE] = _MAX_SIGNATURE
@@ -285,9 +283,9 @@ class PersistenceMixin(BaseEstimator):
                 f"{files.name(CONFIG)} does not describe a {cls.__name__} of this version: "
                 f"{error!r:.300}."
             ) from error
-        supernet = {k: v for k, v in supernet.items() if not k.startswith("classifier.")}
         data = files.read(limits, hashes)
         tensors = _parse_tensors(data[MODEL], files.name(MODEL), network)
+        _check_cost(attributes, network_config, files.name(CONFIG))
         attributes |= {
             "supernet_config_": supernet_config,
             "supernet_state_": _parse_tensors(data[SUPERNET], files.name(SUPERNET), supernet),
@@ -296,7 +294,9 @@ class PersistenceMixin(BaseEstimator):
             "device_": device,
         }
         if SIGNATURE in data:
-            attributes["signature_"] = _parse_signature(data[SIGNATURE], files.name(SIGNATURE))
+            attributes["signature_"] = _parse_signature(
+                data[SIGNATURE], files.name(SIGNATURE), attributes["classes_"]
+            )
         clf.__dict__.update(attributes)
         return clf
 
@@ -456,7 +456,25 @@ def _contents(clf, parameters: Mapping[str, Any], *, signature: bool) -> dict[st
         "parameters": encode_parameters(parameters),
         "fitted": _encode_fitted(clf),
     }
-    return {CONFIG: dump_json(config), **contents}
+    contents = {CONFIG: dump_json(config), **contents}
+    _check_readable(contents)
+    return contents
+
+
+def _check_readable(contents: Mapping[str, bytes]) -> None:
+    """Refuse to write what `from_pretrained` would not read."""
+    try:
+        if len(contents[CONFIG]) > _MAX_CONFIG:
+            raise ValueError(f"{CONFIG} would have {len(contents[CONFIG])} bytes")
+        fitted = parse_json(contents[CONFIG], name=CONFIG)["fitted"]
+        network = NetworkConfig.from_dict(fitted["network"])
+        supernet = SupernetConfig.from_dict(fitted["supernet"])
+        check_fitted(fitted, network, supernet)
+        decode_labels(**fitted["classes"])
+        _parse_tensors(contents[MODEL], "network_", network_specs(network))
+        _parse_tensors(contents[SUPERNET], "supernet_state_", supernet_specs(supernet))
+    except (FileError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise ValueError(f"The classifier could not be loaded again: {error}") from error
 
 
 def _read_config(files: _Files, class_name: str) -> dict[str, Any]:
@@ -473,29 +491,46 @@ def _read_config(files: _Files, class_name: str) -> dict[str, Any]:
     return config
 
 
-def _most_bytes(state: Mapping[str, torch.Tensor]) -> int:
+def _check_cost(attributes: Mapping[str, Any], config: NetworkConfig, name: str) -> None:
+    """Compare the cost that a file states with that of its network."""
+    with torch.device("meta"):
+        network = Network(config)
+        n_macs = count_macs(network, (config.input_channels, *attributes["image_size_"]))
+    stated = attributes["n_parameters_"], attributes["n_macs_"]
+    if stated != (found := (count_parameters(network), n_macs)):
+        raise FileError(
+            f"{name} states a network of {stated[0]} parameters and {stated[1]} MACs; it has "
+            f"{found[0]} and {found[1]}."
+        )
+
+
+def _most_bytes(specs: Mapping[str, TensorSpec]) -> int:
     """Most bytes that a file of such tensors can have."""
-    content = sum(math.prod(tensor.shape) * tensor.element_size() for tensor in state.values())
+    content = sum(
+        math.prod(spec.shape) * max(np.dtype(dtype).itemsize for dtype in spec.dtypes)
+        for spec in specs.values()
+    )
     return min(content + MAX_HEADER, _MAX_TENSORS)
 
 
 def _parse_tensors(
-    data: bytes, name: str, expected: Mapping[str, torch.Tensor]
+    data: bytes, name: str, expected: Mapping[str, TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Read tensors that must be of the names, shapes and dtypes of a state dict."""
-    specs = {
-        key: TensorSpec(tuple(tensor.shape), (str(tensor.dtype).removeprefix("torch."),))
-        for key, tensor in expected.items()
-    }
-    return parse_safetensors(data, name=name, expected=specs)[0]
+    """Read the tensors of a state dict, whose values a training can have left."""
+    arrays, _ = parse_safetensors(data, name=name, expected=expected)
+    check_values(arrays, name=name)
+    return arrays
 
 
-def _parse_signature(data: bytes, name: str) -> DatasetSignature:
+def _parse_signature(data: bytes, name: str, classes: np.ndarray) -> DatasetSignature:
     tensors, metadata = parse_safetensors(data, name=name)
     try:
-        return DatasetSignature.from_tensors(tensors, metadata)
+        signature = DatasetSignature.from_tensors(tensors, metadata)
     except ValueError as error:
         raise FileError(f"{name}: {error}") from error
+    if signature.class_names != tuple(str(label) for label in classes):
+        raise FileError(f"{name} is the signature of other classes than those in {CONFIG}.")
+    return signature
 
 
 # Fitted attributes
@@ -525,7 +560,7 @@ def _decode_fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
     shape = fitted["image_shape"]
     preprocessing = Preprocessing.from_dict(fitted["preprocessing"])
     attributes = {
-        "classes_": _decode_classes(**fitted["classes"]),
+        "classes_": decode_labels(**fitted["classes"]),
         "image_shape_": None if shape is None else tuple(int(n) for n in shape),
         "image_size_": preprocessing.image_size,
         "preprocessing_": preprocessing,
@@ -542,10 +577,3 @@ def _decode_fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
     if fitted["feature_names_in"] is not None:
         attributes["feature_names_in_"] = np.array(fitted["feature_names_in"], dtype=object)
     return attributes
-
-
-def _decode_classes(dtype: str, values: list) -> np.ndarray:
-    kind = np.dtype(dtype)
-    if kind.kind not in "biufUO" or kind.itemsize > _MAX_LABEL:
-        raise ValueError(f"labels of dtype {kind}")
-    return np.array(values, dtype=kind)

@@ -47,7 +47,7 @@ _SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls i
     "label_smoothing": "left",
     "dropout": "left",
 }
-_SIDES = (8, 224)  # least and greatest image_size
+SIDES = (8, 224)  # least and greatest image_size
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _check_image_size(image_size) -> None:
     if isinstance(image_size, str) and image_size == "auto":
         return
     sides = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
-    least, greatest = _SIDES
+    least, greatest = SIDES
     if (
         not isinstance(sides, list | tuple)
         or len(sides) not in (1, 2)

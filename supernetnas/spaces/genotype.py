@@ -47,8 +47,12 @@ class Genotype:
                     if operation not in OPERATIONS or not 0 <= state < position + 2:
                         raise ValueError(
                             f"Node {position} of {kind} cannot have the edge "
-                            f"({operation!r}, {state!r})."
+                            f"({operation!r:.80}, {state!r:.80})."
                         )
+                if len({state for _, state in node}) < len(node):
+                    raise ValueError(
+                        f"Node {position} of {kind} has two edges from the same state."
+                    )
 
     def nodes(self, reduction: bool) -> tuple[Node, ...]:
         """Nodes of the reduction or the normal cell."""
@@ -70,12 +74,21 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, data: dict) -> Genotype:
-        """Rebuild what `to_dict` returned; ValueError if it is not one of a known space."""
+        """Rebuild what `to_dict` returned.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is not one of a known space.
+        """
         get_space(data["space"])
         cells = {
-            kind: tuple(tuple((str(op), int(state)) for op, state in node) for node in data[kind])
+            kind: tuple(tuple((op, state) for op, state in node) for node in data[kind])
             for kind in ("normal", "reduce")
         }
+        states = [state for nodes in cells.values() for node in nodes for _, state in node]
+        if any(type(state) is not int for state in states):
+            raise TypeError("The states of a genotype are integers.")
         return cls(data["space"], **cells)
 
     def __str__(self) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..files import FileError, TensorSpec, check_tensors, dump_safetensors, parse_safetensors
+from ..files import (
+    MAX_HEADER,
+    FileError,
+    TensorSpec,
+    check_tensors,
+    dump_safetensors,
+    parse_safetensors,
+)
 from .index import FileRecord, read_verified
 
 if TYPE_CHECKING:
@@ -18,31 +25,16 @@ if TYPE_CHECKING:
 
     from ..supernets.cell import SupernetConfig
 
-__all__ = ["dump_supernet", "load_supernet", "supernet_specs"]
-
-HEAD = "classifier."
-"""How the names of the classifier's tensors begin, which no zoo stores."""
+__all__ = ["dump_supernet", "load_supernet", "stored_specs"]
 
 
-@lru_cache(maxsize=64)
-def supernet_specs(config: SupernetConfig) -> dict[str, TensorSpec]:
-    """Return the names, shapes and dtypes of the tensors that a configuration makes.
+def stored_specs(config: SupernetConfig) -> dict[str, TensorSpec]:
+    """Return the tensors of a supernet as a zoo may store them, in one precision or the other."""
+    from ..stored_states import supernet_specs
 
-    The module is built on torch's meta device, which has neither memory nor random numbers.
-    """
-    import torch
-
-    from ..supernets.cell import CellSupernet
-
-    with torch.device("meta"):
-        state = CellSupernet(replace(config, n_classes=1)).state_dict()
     return {
-        name: TensorSpec(
-            tuple(tensor.shape),
-            ("float32", "float16") if tensor.is_floating_point() else ("int64",),
-        )
-        for name, tensor in state.items()
-        if not name.startswith(HEAD)
+        name: spec._replace(dtypes=("float32", "float16")) if "float32" in spec.dtypes else spec
+        for name, spec in supernet_specs(config).items()
     }
 
 
@@ -64,13 +56,15 @@ def dump_supernet(
     ValueError
         If `load_supernet` would refuse the file.
     """
+    from ..stored_states import HEAD, check_values
+
     arrays = {
         name: _to_array(tensor) for name, tensor in state_dict.items() if not name.startswith(HEAD)
     }
     try:
         check_tensors(
             {name: (array.shape, array.dtype.name) for name, array in arrays.items()},
-            supernet_specs(config),
+            stored_specs(config),
             name="state_dict",
         )
     except FileError as error:
@@ -78,7 +72,7 @@ def dump_supernet(
     if dtype == "float16":
         arrays = {name: _to_half(name, array) for name, array in arrays.items()}
     try:
-        _check_finite(arrays, name="state_dict")
+        check_values(arrays, name="state_dict")
     except FileError as error:
         hint = " Or is float16 too narrow?" if dtype == "float16" else ""
         raise ValueError(f"{error}{hint}") from error
@@ -109,17 +103,21 @@ def load_supernet(
     Raises
     ------
     FileError
-        If the file is another, or its tensors are not those of the configuration or not finite.
+        If the file is another, its tensors are not those of the configuration, or their values
+        none that a training leaves.
     """
-    if config.n_cells > record.size:
-        raise FileError(f"{path} is too small for a supernet of {config.n_cells} cells.")
+    from ..stored_states import check_values
+
     try:
-        expected = supernet_specs(config)
+        expected = stored_specs(config)
     except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
         raise FileError(f"No supernet can be built from {config}: {error}.") from error
+    n_numbers = sum(math.prod(spec.shape) for spec in expected.values())
+    if not 2 * n_numbers <= record.size <= 8 * n_numbers + MAX_HEADER:
+        raise FileError(f"{path} has not the size of a supernet of {config}: {record.size} bytes.")
     data = read_verified(Path(path), record)
     arrays, _ = parse_safetensors(data, name=path, expected=expected)
-    _check_finite(arrays, name=path)
+    check_values(arrays, name=path)
     return arrays
 
 
@@ -136,9 +134,3 @@ def _to_half(name: str, array: np.ndarray) -> np.ndarray:
         return array
     with np.errstate(over="ignore"):
         return array.astype(np.float16)
-
-
-def _check_finite(arrays: Mapping[str, np.ndarray], *, name: str) -> None:
-    for tensor, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise FileError(f"{name} has numbers in {tensor!r} that are not finite.")

@@ -43,6 +43,7 @@ from ..files import (
     plain,
     write_atomic,
 )
+from ..foreign_text import one_line
 from ..hub import check_address
 from .card import zoo_card
 from .growing import classifier_contents, is_classifier, link_repository, merge_zoos
@@ -900,9 +901,12 @@ class Zoo(Mapping[str, Source]):
         Returns
         -------
         list of str
-            The problems, a sentence each: files that are missing, changed, malformed or foreign.
+            The problems, a line each: files that are missing, changed, malformed or foreign.
             Empty if there is none.
         """
+        return [one_line(problem) for problem in self._problems()]
+
+    def _problems(self) -> list[str]:
         problems = [problem for source in self.values() for problem in source.verify()]
         try:
             self.basis()
@@ -977,7 +981,7 @@ class Zoo(Mapping[str, Source]):
         hint = f" Did you mean {close[0]!r}?" if close else ""
         names = ", ".join(self.names[:40]) + (" ..." if len(self) > 40 else "")
         return UnknownSourceError(
-            f"The zoo {self._where!r} has no source {name!r}.{hint} It has: {names or 'none'}."
+            f"The zoo {self._where!r} has no source {name!r:.120}.{hint} It has: {names or 'none'}."
         )
 
     def _check_signature(self, name: str, kind: str, signature: DatasetSignature | None) -> None:
