@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -20,7 +19,7 @@ from ..images import ImageFiles, as_image_set, image_paths
 from ..persistence import check_destination
 from ..training import stratified_split
 from ..zoo.datasets import load_dataset
-from .printing import fields, progress_shown, table
+from .printing import as_json, fields, progress_shown, table
 
 __all__ = ["fit", "predict"]
 
@@ -138,7 +137,7 @@ def predict(args: argparse.Namespace) -> None:
         if args.proba:
             for row, values in zip(rows, probabilities, strict=True):
                 row["probabilities"] = _by_class(classes, values)
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(as_json(rows))
         return
     if args.proba:
         for row, values in zip(rows, probabilities, strict=True):
