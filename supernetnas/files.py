@@ -353,7 +353,6 @@ def _number(field: str) -> int | float | str | None:
         return number if math.isfinite(number) else field
 
 
-
 # Tensors
 
 

@@ -70,9 +70,7 @@ def _specs(
     make_cell: Callable[[tuple[int, int, int, bool, bool]], nn.Module],
 ) -> dict[str, TensorSpec]:
     """Take what is no cell from a network of one cell, and the cells from one of each kind."""
-    specs = {
-        name: spec for name, spec in _of(of_one_cell).items() if not name.startswith("cells.")
-    }
+    specs = {name: spec for name, spec in _of(of_one_cell).items() if not name.startswith("cells.")}
     kinds: dict[tuple[int, int, int, bool, bool], dict[str, TensorSpec]] = {}
     for index, row in enumerate(cell_layout(init_channels, n_cells)):
         if row not in kinds:

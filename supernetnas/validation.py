@@ -22,6 +22,7 @@ from .image_sets import UnequalImages
 from .images import ImageSet, as_image_set, looks_like_rows
 from .search.methods import DERIVATIONS, SEARCH_METHODS, STOPPING_RULES
 from .spaces.cells import available_spaces
+from .supernets.cell import MAX_SIZES
 
 if TYPE_CHECKING:
     from .classifier import SupernetTransferClassifier
@@ -40,6 +41,12 @@ _INTEGERS = {  # least value, and whether None is allowed
     "max_macs": (1, True),
     "max_parameters": (1, True),
     "verbose": (0, False),
+}
+_LIKE = {  # the size of a network that a parameter is
+    "init_channels": "init_channels",
+    "n_cells": "n_cells",
+    "retrain_cells": "n_cells",
+    "retrain_channels": "init_channels",
 }
 _POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
 _SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls it
@@ -92,6 +99,9 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
             continue
         if not (optional and value is None):
             check_scalar(value, name, numbers.Integral, min_val=least)
+    for name, size in _LIKE.items():
+        if (value := getattr(clf, name)) is not None:
+            check_scalar(value, name, numbers.Integral, max_val=MAX_SIZES[size])
     for name in ("init_channels", "retrain_channels"):
         if (getattr(clf, name) or 0) % 2:
             raise ValueError(f"{name} must be even; got {getattr(clf, name)}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..foreign_text import one_line
 
-PLAIN = {"parse_math": False}
+PLAIN: dict[str, Any] = {"parse_math": False}
 """Of a text that is a name: dollar signs in it enclose no formula."""
 
 _LONGEST = 60  # letters of a name

@@ -155,9 +155,7 @@ class ClassCouplingDisplay:
         columns = [shown(self.classes_b[position]) for position in self.order_]
         if ax is None:
             height, width = (max(0.26 * n, 1.5) for n in shares.shape)
-            beside, below = (
-                0.07 * max(len(name) for name in names) for names in (rows, columns)
-            )
+            beside, below = (0.07 * max(len(name) for name in names) for names in (rows, columns))
             figure_size = (2.0 + beside + width, 0.8 + below + height)
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")
         self.ax_ = ax

@@ -273,7 +273,8 @@ class DistanceHeatmapDisplay:
         if self.column_names is None:
             np.fill_diagonal(matrix, np.nan)  # zeros, which would take up half of the colours
         if ax is None:
-            figure_size = (2.6 + 0.46 * len(columns), 1.6 + 0.46 * len(self.names))
+            beside, below = (0.08 * max(0, max(map(len, n)) - 12) for n in (rows, columns))
+            figure_size = (2.6 + beside + 0.46 * len(columns), 1.6 + below + 0.46 * len(rows))
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")
         self.ax_ = ax
         self.figure_ = ax.figure
@@ -283,7 +284,7 @@ class DistanceHeatmapDisplay:
         if colorbar:
             self.colorbar_ = self.figure_.colorbar(self.im_, ax=ax, label="distance", shrink=0.8)
             self.colorbar_.outline.set_visible(False)
-        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         ax.set_xticks(range(len(columns)), columns, **turned, **PLAIN)
         ax.set_yticks(range(len(rows)), rows, **PLAIN)
         ax.tick_params(length=0)

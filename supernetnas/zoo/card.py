@@ -270,7 +270,7 @@ def _printable(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """Write a value as one line of Markdown that is shown as it is: no link, image, HTML or code."""
+    """Write a value as one line of Markdown that shows it as it is: no link, image or HTML."""
     if value is None:
         return ""
     if isinstance(value, float):

@@ -72,7 +72,9 @@ MAX_BUNDLE = 2**30
 _BUNDLE = re.compile(rf"{BUNDLES}/[0-9]{{4}}\.bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in "123456789"}
+_DEVICES = {"con", "prn", "aux", "nul"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
+}
 
 _MAX_COUNT = 2**53  # of images or classes
 
@@ -211,8 +213,7 @@ class Origin:
         if not isinstance(origin.subfolder, str) or (
             origin.subfolder
             and not all(
-                _NAME.fullmatch(part) and _is_portable(part)
-                for part in origin.subfolder.split("/")
+                _NAME.fullmatch(part) and _is_portable(part) for part in origin.subfolder.split("/")
             )
         ):
             raise ValueError(f"{origin.subfolder!r:.120} cannot be a folder of a repository")
