@@ -398,7 +398,7 @@ def with_file(name, file, data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "is too small for a supernet"),
+        (b"", "ends before its header"),
         (b"12345", "ends before its header"),
         (struct.pack("<Q", 2**62) + b"{}", "declares a header of"),
         (struct.pack("<Q", 4) + b"nope" + b" " * 50, "is not valid JSON"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..foreign_text import one_line, printable
+from ..foreign_text import printable
 
 __all__ = ["HarmlessFormatter", "as_json", "fields", "progress_shown", "table"]
 
@@ -61,7 +61,7 @@ def _text(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
-    return one_line(str(value))
+    return "".join(c if c.isprintable() else " " for c in str(value))
 
 
 def _escaped(character: str) -> str:
