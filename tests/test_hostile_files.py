@@ -29,6 +29,7 @@ from supernetnas.files import (
 from supernetnas.fitted_checks import decode_labels
 from supernetnas.network import Network, NetworkConfig
 from supernetnas.search.methods import SEARCH_METHODS
+from supernetnas.signature import DatasetSignature, SignatureError
 from supernetnas.spaces import available_spaces
 from supernetnas.stored_states import network_specs, supernet_specs
 from supernetnas.supernets.cell import MAX_SIZES, CellSupernet, SupernetConfig
@@ -195,6 +196,24 @@ def test_attributes_that_no_fit_leaves(model, path, value, message):
     with pytest.raises(FileError, match=message) as caught:
         load(model)
     assert time.monotonic() - start < 10 and ESC not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        r'["a", "b", "c", "\ud800"]',
+        "[" * 600 + "]" * 600,
+        '["a"] 1',
+        "[1e999]",
+        '{"a": 1, "a": 2}',
+        "[1, 2, 3, 4]",
+    ],
+)
+def test_names_in_a_signature_that_could_not_be_written_again(fitted, names):
+    signature = fitted.signature_
+    metadata = {**signature.metadata(), "class_names": names}
+    with pytest.raises(SignatureError, match="Malformed signature metadata"):
+        DatasetSignature.from_tensors(signature.to_tensors(), metadata)
 
 
 def test_labels_are_bounded_before_they_are_made():
