@@ -17,7 +17,7 @@ import numpy as np
 from .network import NetworkConfig
 from .spaces.cells import N_NODES, get_space
 from .spaces.genotype import Genotype
-from .supernets.cell import SupernetConfig
+from .supernets.cell import MAX_SIZES, SupernetConfig
 from .validation import SIDES
 from .zoo.index import check_name
 
@@ -93,7 +93,8 @@ def decode_labels(dtype: str, values: list) -> np.ndarray:
     if not isinstance(dtype, str) or not isinstance(values, list):
         raise TypeError("the classes must have a dtype and a list of values")
     kind = np.dtype(dtype)
-    if kind.kind not in "biufUO" or kind.itemsize * len(values) > _MAX_LABELS:
+    # Of itemsize 0, numpy takes the longest label's instead.
+    if kind.kind not in "biufUO" or not 0 < kind.itemsize * len(values) <= _MAX_LABELS:
         raise ValueError(f"{len(values)} labels of dtype {kind!s:.80}")
     if kind.kind == "O" and not all(isinstance(value, str | int | float) for value in values):
         raise TypeError("labels must be text or numbers")
@@ -112,7 +113,7 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
         raise ValueError(f"image_size must be height and width; got {size!r:.80}")
     for side in size:
         _integer("image_size", side, *SIDES)
-    channels = values["channels"]
+    channels = _integer("channels", values["channels"], 1, MAX_SIZES["input_channels"])
     if type(values["eight_bit"]) is not bool:
         raise TypeError(f"eight_bit must be true or false; got {values['eight_bit']!r:.80}")
     low, high = (_number("value_range", limit) for limit in values["value_range"])
@@ -120,7 +121,7 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
         raise ValueError(f"value_range cannot be from {low!r} to {high!r}")
     for name in ("mean", "std"):
         if not isinstance(values[name], list) or len(values[name]) != channels:
-            raise ValueError(f"{name} must have one number for each of {channels!r:.80} channels")
+            raise ValueError(f"{name} must have one number for each of {channels} channels")
     unit = 255 if values["eight_bit"] else 1
     low, high = low / unit, high / unit
     rounding = 1e-5 * max(abs(low), abs(high))

@@ -483,7 +483,7 @@ def _read_config(files: _Files, class_name: str) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("class") != class_name:
         raise FileError(f"{name} does not describe a {class_name}.")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise FileError(
             f"{name} has format version {version!r:.80}; this supernetnas reads {FORMAT_VERSION}. "
             "Upgrade supernetnas if the file is newer."

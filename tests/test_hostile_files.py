@@ -157,6 +157,8 @@ LABELS = {"dtype": "<i8", "values": [0, 1, 2, 3]}
         ("fitted.preprocessing.image_size", [-8, 8], "image_size"),
         ("fitted.preprocessing.image_size", [8, 12], "image size"),
         ("fitted.preprocessing.channels", 3, "3 channels"),
+        ("fitted.preprocessing.channels", True, "channels"),
+        ("format_version", True, "Upgrade"),
         ("fitted.preprocessing.eight_bit", "no", "eight_bit"),
         ("fitted.preprocessing.value_range", [5, -5], "value_range"),
         ("fitted.preprocessing.value_range", [0, 256], "value_range"),
@@ -220,6 +222,8 @@ def test_labels_are_bounded_before_they_are_made():
     assert decode_labels("<U5", MANY).nbytes == 60_000 * 20
     with pytest.raises(ValueError, match="60000 labels of dtype <U16384"):
         decode_labels("<U16384", MANY)
+    with pytest.raises(ValueError, match="60000 labels of dtype <U0"):
+        decode_labels("<U0", ["a" * 16384, *MANY[1:]])
 
 
 def test_a_signature_of_other_classes(fitted, tmp_path):
