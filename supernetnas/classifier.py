@@ -407,6 +407,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             If the images have another shape or another scale than those in ``fit``.
         OSError
             If images cannot be read; names the first and counts them.
+        FloatingPointError
+            If the network returns numbers that are not finite.
         """
         check_is_fitted(self)
         images = read_new_images(self, X)
@@ -416,7 +418,13 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
                 network(batch).float().softmax(dim=1).cpu()
                 for batch in self.preprocessing_.batches(images, self.device_)
             ]
-        return torch.cat(scores).numpy()
+        probabilities = torch.cat(scores).numpy()
+        if not np.isfinite(probabilities).all():
+            raise FloatingPointError(
+                "The network returns numbers that are not finite: its weights, or the pixel values "
+                "of X, are too large."
+            )
+        return probabilities
 
     # Stages of a fit
 

@@ -50,21 +50,25 @@ class Whole:
 
     Attributes
     ----------
-    least : int
-        Smallest value.
+    least, most : int or None
+        Smallest and largest value; None is no end.
     even : bool
     """
 
     least: int
+    most: int | None = None
     even: bool = False
 
     def allows(self, value: Any) -> bool:
         """Whether a parameter may have the value."""
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
-        return whole and value >= self.least and not (self.even and value % 2)
+        if not whole or value < self.least or (self.most is not None and value > self.most):
+            return False
+        return not (self.even and value % 2)
 
     def __str__(self) -> str:
-        return f"{'even ' if self.even else ''}int >= {self.least}"
+        most = "" if self.most is None else f" and <= {self.most}"
+        return f"{'even ' if self.even else ''}int >= {self.least}{most}"
 
 
 @dataclass(frozen=True)

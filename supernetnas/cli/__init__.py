@@ -17,7 +17,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from ..storage.foreign_text import printable
 from .parser import build_parser
+from .printing import HarmlessFormatter
 
 __all__ = ["main"]
 
@@ -88,7 +90,7 @@ def _report(error: Exception) -> int:
     message = str(error) or type(error).__name__
     if not bad_input and not isinstance(error, OSError | ImportError):
         message = f"{type(error).__name__}: {message} (--debug shows where)"
-    print(f"supernetnas: error: {message}", file=sys.stderr)
+    print(f"supernetnas: error: {printable(message)}", file=sys.stderr)
     return BAD_INPUT if bad_input else FAILED
 
 
@@ -97,7 +99,7 @@ def _messages(verbose: int) -> Iterator[None]:
     """Send warnings and, if asked for, the log to the standard error, a line each."""
     logger = logging.getLogger("supernetnas")
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("supernetnas: %(message)s"))
+    handler.setFormatter(HarmlessFormatter("supernetnas: %(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
@@ -111,4 +113,4 @@ def _messages(verbose: int) -> Iterator[None]:
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"supernetnas: warning: {message}", file=sys.stderr)
+    print(f"supernetnas: warning: {printable(str(message))}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import tempfile
 import time
@@ -23,7 +22,7 @@ from ..saving.persistence import check_destination
 from ..storage.destinations import check_file, check_folder, refusal, user_path, write_file
 from ..storage.files import FileError, dump_csv, is_text
 from ..training.batches import stratified_split
-from .printing import fields, progress_shown, table
+from .printing import as_json, fields, progress_shown, table
 
 __all__ = ["fit", "predict"]
 
@@ -156,7 +155,7 @@ def predict(args: argparse.Namespace) -> None:
         if args.proba:
             for row, values in zip(rows, probabilities, strict=True):
                 row["probabilities"] = _by_class(classes, values)
-        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        print(as_json(rows))
         return
     if args.proba:
         for row, values in zip(rows, probabilities, strict=True):

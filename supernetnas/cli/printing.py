@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["fields", "progress_shown", "table"]
+from ..storage.foreign_text import printable
+
+__all__ = ["HarmlessFormatter", "as_json", "fields", "progress_shown", "table"]
+
+
+class HarmlessFormatter(logging.Formatter):
+    """Writes log records without anything that could steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def as_json(value: Any) -> str:
+    """Write JSON for people, with escapes for what is not printable."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -45,6 +62,10 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def _escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
 
 
 def _is_number(value: Any) -> bool:

@@ -7,8 +7,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from ..storage.foreign_text import one_line
 from ..storage.hub import hub_address
-from ..zoo import Source, Zoo
+from ..zoo import Source, Zoo, ZooError
 from .printing import fields, progress_shown, table
 
 __all__ = ["list_", "pretrain", "pull", "push", "show", "vectors", "verify"]
@@ -46,7 +47,7 @@ def verify(args: argparse.Namespace) -> int:
         print(problem)
     if not problems:
         n_files = sum(len(source._entry.files) for source in zoo.values())
-        print(f"{zoo.where} is as its index says: {len(zoo)} sources, {n_files} files.")
+        print(f"{one_line(zoo.where)} is as its index says: {len(zoo)} sources, {n_files} files.")
     return int(bool(problems))
 
 
@@ -164,24 +165,29 @@ def _sources(zoo: Zoo) -> str:
     head += ["accuracy", "MiB", "licence"]
     rows = []
     for source in zoo.values():
-        config = source.config
-        height, width = config.image_size
         rows.append(
             [
                 source.name,
                 source.kind,
                 source.n_images,
                 source.n_classes,
-                config.space,
-                config.init_channels,
-                config.n_cells,
-                f"{height}x{width}",
+                *_supernet(source),
                 source.metrics.get("validation_accuracy"),
                 round(source.n_bytes / 2**20, 2),
                 source.provenance.get("licence", "not stated"),
             ]
         )
     return table(head, rows)
+
+
+def _supernet(source: Source) -> list[object]:
+    """Space, channels, cells and image size, unknown where this version does not know them."""
+    try:
+        config = source.config
+    except ZooError:  # `verify` says why; the other sources are none the worse
+        return [None] * 4
+    height, width = config.image_size
+    return [config.space, config.init_channels, config.n_cells, f"{height}x{width}"]
 
 
 def _card(source: Source) -> str:

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..storage.files import FileError, parse_json
 from .measures import (
     NORMALIZATIONS,
     Measure,
@@ -456,10 +457,10 @@ class DatasetSignature:
             )
         try:
             embedder_id, normalize = metadata["embedder"], metadata["normalize"]
-            names = json.loads(metadata["class_names"])
-            nonnegative = json.loads(metadata["nonnegative"])
+            names = parse_json(metadata["class_names"].encode(), name="class_names")
+            nonnegative = parse_json(metadata["nonnegative"].encode(), name="nonnegative")
             basis_id = metadata["basis"]
-        except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
+        except (AttributeError, KeyError, FileError, UnicodeError) as error:
             raise SignatureError(f"Malformed signature metadata: {error!r}.") from error
         if not embedder_id or normalize not in NORMALIZATIONS or not isinstance(nonnegative, bool):
             raise SignatureError(

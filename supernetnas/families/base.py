@@ -17,6 +17,7 @@ from ..parameters import ParameterError, Parameters
 from ..search.limits import Limits
 from ..search.method import SearchMethod
 from ..search.protocols import Architecture
+from ..storage.files import TensorSpec
 
 __all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
 
@@ -50,10 +51,18 @@ class Config(Protocol):
 
     Attributes
     ----------
-    n_classes : int
+    family : str
+        Name of the family.
+    n_classes, input_channels : int
     """
 
-    n_classes: int
+    family: ClassVar[str]
+
+    @property
+    def n_classes(self) -> int: ...
+
+    @property
+    def input_channels(self) -> int: ...
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
@@ -71,6 +80,8 @@ class Family(Parameters):
     head, stem : str
         How the names of the tensors begin that depend on the classes, and the name of the tensor
         that depends on the channels of an image.
+    exact : tuple of str
+        How the last parts of the names of tensors begin that are never stored in half precision.
     searches : mapping of str to callable
         What makes each search method, by name; the first is what "auto" stands for.
     """
@@ -79,6 +90,7 @@ class Family(Parameters):
     architecture_name: ClassVar[str]
     head: ClassVar[str]
     stem: ClassVar[str]
+    exact: ClassVar[tuple[str, ...]] = ("running_",)
     searches: ClassVar[Mapping[str, Any]]
 
     def method(self, search: str | SearchMethod) -> SearchMethod:
@@ -181,8 +193,19 @@ class Family(Parameters):
         """Return a copy of a network that predicts the same up to rounding, in fewer steps."""
         return network
 
-    def least_bytes(self, config: Any) -> int:
-        """Return fewer bytes than the file of a module can have, without building it."""
+    def supernet_specs(self, config: Any) -> dict[str, TensorSpec]:
+        """Return names, shapes and dtypes of a supernet's stored tensors, without its head.
+
+        Nothing is built or allocated: a configuration may come from a stranger.
+        """
+        raise NotImplementedError
+
+    def network_specs(self, config: Any) -> dict[str, TensorSpec]:
+        """Return names, shapes and dtypes of a network's stored tensors; as `supernet_specs`."""
+        raise NotImplementedError
+
+    def check_network(self, network_config: Any, supernet_config: Any) -> None:
+        """Refuse a network that cannot come from a supernet; ValueError says why."""
         raise NotImplementedError
 
     def unused(self, config: Any) -> list[str]:

@@ -2,6 +2,11 @@
 
 JSON has no tuples, no keys other than strings and no objects; these are written as a mapping with
 one key that says what they are.
+
+Places do not travel, be it a zoo or a folder for checkpoints: to others, those of one machine say
+who works on it and mean nothing, and those of a stranger are not to be read from or written to.
+They are None in what is saved and, whatever a file says, in what is loaded; only the builtin zoo is
+the same everywhere.
 """
 
 from __future__ import annotations
@@ -21,13 +26,16 @@ from ..storage.files import plain
 from ..storage.hub import HubError
 from ..training.execution import Execution
 from ..zoo import Zoo, ZooError
+from ..zoo.places import BUILTIN
 from .retraining import Retraining
 
 __all__ = ["decode_parameters", "encode_parameter", "encode_parameters"]
 
+_PLACES = ("zoo", "checkpoint_dir")
+
 
 def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write parameters as JSON can hold them.
+    """Write parameters as JSON can hold them; places become None.
 
     Warns
     -----
@@ -36,6 +44,9 @@ def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     encoded = {}
     for name, value in parameters.items():
+        if name in _PLACES or isinstance(value, Zoo | os.PathLike):
+            encoded[name] = _place(name, value)
+            continue
         try:
             encoded[name] = encode_parameter(value)
         except TypeError:
@@ -49,18 +60,28 @@ def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_parameters(encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what `encode_parameters` wrote.
+    """Read what `encode_parameters` wrote; places become None. Nothing is opened.
 
     Raises
     ------
     ValueError, TypeError, KeyError
         If a value is none that it writes.
     """
-    return {name: _decode(value) for name, value in encoded.items()}
+    return {
+        name: _place(name, value) if name in _PLACES else _decode(value)
+        for name, value in encoded.items()
+    }
+
+
+def _place(name: str, value: Any) -> str | None:
+    """What is left of a place."""
+    if isinstance(value, Zoo) and value._names is None:
+        value = value._where
+    return BUILTIN if name == "zoo" and value == BUILTIN else None
 
 
 def encode_parameter(value: Any) -> Any:
-    """Write one value as JSON can hold it; TypeError if it cannot."""
+    """Write one value as JSON can hold it, places included; TypeError if it cannot."""
     if isinstance(value, Augmentation):
         return {"augmentation": value.to_dict()}
     if isinstance(value, Zoo):
@@ -131,5 +152,4 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "retraining": lambda content: Retraining(**decode_parameters(content)),
     "search": _decode_search,
     "tuple": lambda items: tuple(_decode(item) for item in items),
-    "zoo": _decode_zoo,
 }

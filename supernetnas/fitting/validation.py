@@ -14,10 +14,11 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from ..images.preprocessing import SIDES
 from ..images.reading import ImageSet, as_image_set, looks_like_rows
 from ..images.sets import UnequalImages
 from ..parameters import ParameterError, check_parameter
-from ..saving.persistence import check_labels
+from ..saving.labels import check_labels
 from ..training.devices import resolve_device
 
 if TYPE_CHECKING:
@@ -25,7 +26,31 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainingData", "check_parameters", "read_new_images", "read_training_data"]
 
-_SIDES = (8, 224)  # least and greatest image_size
+_INTEGERS = {  # least value, and whether None is allowed
+    "init_channels": (2, False),
+    "n_cells": (1, False),
+    "search_epochs": (0, False),
+    "search_patience": (1, True),
+    "derivation_epochs": (0, False),
+    "retrain_epochs": (1, False),
+    "retrain_cells": (1, True),
+    "retrain_channels": (2, True),
+    "max_macs": (1, True),
+    "max_parameters": (1, True),
+    "verbose": (0, False),
+}
+_LIKE = {  # the size of a network that a parameter is
+    "init_channels": "init_channels",
+    "n_cells": "n_cells",
+    "retrain_cells": "n_cells",
+    "retrain_channels": "init_channels",
+}
+_POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
+_SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls it
+    "validation_fraction": "neither",
+    "label_smoothing": "left",
+    "dropout": "left",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +117,7 @@ def _check_image_size(image_size) -> None:
     if isinstance(image_size, str) and image_size == "auto":
         return
     sides = (image_size,) if isinstance(image_size, numbers.Integral) else image_size
-    least, greatest = _SIDES
+    least, greatest = SIDES
     if (
         not isinstance(sides, list | tuple)
         or len(sides) not in (1, 2)

@@ -13,7 +13,10 @@ from .augmentation import Augmentation, StandardisedImages, channel_statistics
 from .reading import ImageSet
 from .stored_pixels import StoredPixels, image_tensors
 
-__all__ = ["Preprocessing"]
+__all__ = ["SIDES", "Preprocessing"]
+
+SIDES = (8, 224)
+"""Least and greatest height and width in pixels that a network sees."""
 
 _FARTHEST = 4  # times the range of the fit that a value may lie above it
 

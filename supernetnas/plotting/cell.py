@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import INK, MUTED, SHADE, fitted_attribute, import_pyplot
+from ._common import INK, MUTED, PLAIN, SHADE, fitted_attribute, import_pyplot, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,7 +183,7 @@ class CellDisplay:
         ax.set(xlim=(-0.47, width - 0.47), ylim=(0.47 - height, 0.47), aspect="equal")
         ax.set_axis_off()
         if self.title is not None:
-            ax.set_title(self.title, color=INK)
+            ax.set_title(shown(self.title), color=INK, **PLAIN)
         font_size = self._font_size(width, height)
 
         self._draw_output(states, output_x, font_size)
@@ -204,7 +204,7 @@ class CellDisplay:
             }
             label_x = target[0] - self._BOX[0] / 2 - 0.08 - self._LABEL_WIDTH / 2
             label_y = target[1] + port
-            self.text_.append(ax.text(label_x, label_y, _readable(operation), **text_style))
+            self.text_.append(ax.text(label_x, label_y, _readable(operation), **PLAIN | text_style))
         # Numbered as in the printed genotype.
         names = ["0\n$c_{k-2}$", "1\n$c_{k-1}$", *map(str, range(2, len(self.nodes) + 2))]
         colours = [SHADE, SHADE, *["white"] * len(self.nodes)]

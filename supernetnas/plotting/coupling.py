@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import INK, import_pyplot
+from ._common import INK, PLAIN, import_pyplot, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,12 +151,11 @@ class ClassCouplingDisplay:
         shares = mass / mass.sum(axis=1, keepdims=True)
         self.order_ = np.lexsort((-shares.max(axis=0), shares.argmax(axis=0)))
         shares = shares[:, self.order_]
-        columns = [str(self.classes_b[position]) for position in self.order_]
+        rows = [shown(name) for name in self.classes_a]
+        columns = [shown(self.classes_b[position]) for position in self.order_]
         if ax is None:
             height, width = (max(0.26 * n, 1.5) for n in shares.shape)
-            beside, below = (
-                0.07 * max(len(str(name)) for name in names) for names in (self.classes_a, columns)
-            )
+            beside, below = (0.07 * max(len(name) for name in names) for names in (rows, columns))
             figure_size = (2.0 + beside + width, 0.8 + below + height)
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")
         self.ax_ = ax
@@ -177,10 +176,10 @@ class ClassCouplingDisplay:
             scale = self.figure_.colorbar(self.im_, ax=ax, shrink=0.8, format="{x:.0%}")
             scale.set_label("share of the class")
             scale.outline.set_visible(False)
-        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize="small")
-        ax.set_yticks(range(len(shares)), [str(name) for name in self.classes_a], fontsize="small")
-        ax.set_xlabel(f"classes of {self.names[1]}")
-        ax.set_ylabel(f"classes of {self.names[0]}")
+        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize="small", **PLAIN)
+        ax.set_yticks(range(len(shares)), rows, fontsize="small", **PLAIN)
+        ax.set_xlabel(f"classes of {shown(self.names[1])}", **PLAIN)
+        ax.set_ylabel(f"classes of {shown(self.names[0])}", **PLAIN)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         return self

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import ACCENT, INK, MUTED, SHADE, fitted_attribute, import_pyplot
+from ._common import (
+    ACCENT,
+    INK,
+    MUTED,
+    PLAIN,
+    SHADE,
+    fitted_attribute,
+    import_pyplot,
+    shown,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -184,7 +193,8 @@ class SearchCurveDisplay:
             self._mark_stage(stage, epochs, shaded=number % 2 == 1, text_kw=text_kw)
             first += len(rows)
 
-        ax.set(xlabel="epoch", ylabel=metric.replace("_", " "), xlim=(0.5, first - 0.5))
+        ax.set(xlabel="epoch", xlim=(0.5, first - 0.5))
+        ax.set_ylabel(shown(metric.replace("_", " ")), **PLAIN)
         ax.locator_params(axis="x", integer=True)
         ax.spines[["top", "right"]].set_visible(False)
         drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in self.lines_])
@@ -224,11 +234,12 @@ class SearchCurveDisplay:
             "va": "bottom",
             "rotation": 45 if is_narrow else 0,
             "color": INK,
+            **PLAIN,
             **(text_kw or {}),
         }
         above = self.ax_.get_xaxis_transform()  # x in epochs, y in heights of the axes
         middle = (left + right) / 2
-        self.text_.append(self.ax_.text(middle, 1.01, stage, transform=above, **style))
+        self.text_.append(self.ax_.text(middle, 1.01, shown(stage), transform=above, **style))
 
 
 def _number(value: Any) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import ACCENT, INK, PALE, fitted_attribute, import_pyplot
+from ._common import ACCENT, INK, PALE, PLAIN, fitted_attribute, import_pyplot, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,7 @@ class DistanceDisplay:
         labels = [format(value, values_format) for _, value in ranked]
         text_style = {"padding": 4, "color": INK, "fontsize": "small", **(text_kw or {})}
         self.text_ = ax.bar_label(self.bars_, labels, **text_style)
-        ax.set_yticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), list(map(shown, names)), **PLAIN)
         for label, name in zip(ax.get_yticklabels(), names, strict=True):
             label.set_fontweight("bold" if name == self.source else "normal")
         ax.invert_yaxis()
@@ -268,11 +268,13 @@ class DistanceHeatmapDisplay:
         """
         plt = import_pyplot()
         matrix = np.array(self.distances, dtype=float)
-        columns = self.names if self.column_names is None else self.column_names
+        rows = list(map(shown, self.names))
+        columns = rows if self.column_names is None else list(map(shown, self.column_names))
         if self.column_names is None:
             np.fill_diagonal(matrix, np.nan)  # zeros, which would take up half of the colours
         if ax is None:
-            figure_size = (2.6 + 0.46 * len(columns), 1.6 + 0.46 * len(self.names))
+            beside, below = (0.08 * max(0, max(map(len, n)) - 12) for n in (rows, columns))
+            figure_size = (2.6 + beside + 0.46 * len(columns), 1.6 + below + 0.46 * len(rows))
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")
         self.ax_ = ax
         self.figure_ = ax.figure
@@ -282,8 +284,9 @@ class DistanceHeatmapDisplay:
         if colorbar:
             self.colorbar_ = self.figure_.colorbar(self.im_, ax=ax, label="distance", shrink=0.8)
             self.colorbar_.outline.set_visible(False)
-        ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
-        ax.set_yticks(range(len(self.names)), self.names)
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(range(len(columns)), columns, **turned, **PLAIN)
+        ax.set_yticks(range(len(rows)), rows, **PLAIN)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
         return self

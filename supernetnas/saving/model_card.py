@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..zoo.cards import cell, header_list, is_number, licence_header, table
+from ..zoo.cards import cell, code, header_list, is_number, licence_header, table
 
 __all__ = ["model_card"]
 
@@ -79,7 +79,7 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
     tags = ["supernetnas", "neural-architecture-search", "image-classification"]
     start = "random weights"
     if clf.source_ != "scratch":
-        start = f"the pretrained supernet `{cell(clf.source_)}`"
+        start = f"the pretrained supernet {code(clf.source_)}"
     description = f"{card['description']}\n\n" if card.get("description") else ""
     hub = "/" in where and not where.startswith("path/")
     return _CARD.format(

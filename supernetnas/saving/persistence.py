@@ -21,20 +21,20 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from ..distance.signature import DatasetSignature
-from ..families.cells.config import NetworkConfig, SupernetConfig
-from ..families.cells.genotype import Genotype
-from ..families.cells.network import Network
-from ..families.cells.supernet import CellSupernet
+from ..families.base import Family, get_family
+from ..fitting.fitted import Fitted
 from ..fitting.parameter_values import decode_parameters, encode_parameters
-from ..images.preprocessing import Preprocessing
+from ..search.costs import count_macs, count_parameters
 from ..storage.destinations import refusal, user_path
 from ..storage.files import (
     MAX_HEADER,
     TEMPORARY,
     FileError,
     TensorSpec,
+    check_values,
     dump_json,
     dump_safetensors,
     parse_json,
@@ -46,14 +46,17 @@ from ..storage.hub import HubRepository, check_address, hub_address
 from ..training.devices import available_device, placed, resolve_device
 from ..training.surroundings import own_surroundings
 from ..version import __version__
+from .fitted_checks import check_fitted
+from .labels import decode_labels
 from .model_card import model_card
+from .older_formats import from_version_1
 
 if TYPE_CHECKING:
     from ..storage.hub_push import Pushed
 
-__all__ = ["PersistenceMixin", "check_destination", "check_labels"]
+__all__ = ["PersistenceMixin", "check_destination"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"
 SIGNATURE, CARD = "signature.safetensors", "README.md"
 _FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, CARD}
@@ -136,8 +139,8 @@ class PersistenceMixin(BaseEstimator):
     ) -> Pushed:
         """Publish the fitted classifier on the Hugging Face Hub, in one commit.
 
-        If the upload breaks off, call it again: what has arrived is not sent again. Paths of this
-        machine, as of a zoo in a folder, are left out.
+        If the upload breaks off, call it again: what has arrived is not sent again. Parameters are
+        left out as in `save_pretrained`.
 
         Parameters
         ----------
@@ -179,9 +182,6 @@ class PersistenceMixin(BaseEstimator):
 
         check_is_fitted(self)
         parameters = self.get_params(deep=False)
-        where = getattr(self.zoo, "_where", self.zoo)
-        if where != "builtin" and hub_address(where) is None:
-            del parameters["zoo"]
         contents = self._contents(parameters, signature=signature)
         contents[CARD] = model_card(self, card or {}, repo_id).encode()
         target = Target(
@@ -221,6 +221,9 @@ class PersistenceMixin(BaseEstimator):
         progress: bool = True,
     ):
         """Load what `save_pretrained` or `push_to_hub` wrote.
+
+        No file decides what is read from or written to later: ``checkpoint_dir`` is None, and so is
+        a ``zoo`` other than "builtin". Set them before another fit.
 
         Parameters
         ----------
@@ -274,19 +277,18 @@ class PersistenceMixin(BaseEstimator):
         config = _read_config(files, cls.__name__)
         try:
             clf = cls(**decode_parameters(config["parameters"]))
-            fitted = config["fitted"]
+            record = config["fitted"]
             hashes = {file: str(digest) for file, digest in config["sha256"].items()}
-            network_config = NetworkConfig.from_dict(fitted["network"])
-            supernet_config = SupernetConfig.from_dict(fitted["supernet"])
-            if max(network_config.n_cells, supernet_config.n_cells) > _MAX_CELLS:
-                raise ValueError(f"more than {_MAX_CELLS} cells")
-            attributes = _decode_fitted(fitted)
-            if network_config.n_classes != len(attributes["classes_"]):
-                raise ValueError("the network has another number of classes")
-            with torch.device("meta"):
-                network = Network(network_config).state_dict()
-                supernet = CellSupernet(supernet_config).state_dict()
-            limits = {MODEL: _most_bytes(network), SUPERNET: _most_bytes(supernet)}
+            family = get_family(record["family"])
+            network_config = family.read_network_config(record["network"])
+            supernet_config = family.read_config(record["supernet"])
+            check_fitted(record, family, network_config, supernet_config)
+            classes = decode_labels(**record["classes"])
+            specs = {
+                MODEL: family.network_specs(network_config),
+                SUPERNET: family.supernet_specs(supernet_config),
+            }
+            limits = {file: _most_bytes(of) for file, of in specs.items()}
             if SIGNATURE in hashes:
                 limits[SIGNATURE] = _MAX_SIGNATURE
             hashes = {file: hashes[file] for file in limits}
@@ -302,19 +304,19 @@ class PersistenceMixin(BaseEstimator):
                 f"{files.name(CONFIG)} does not describe a {cls.__name__} of this version: "
                 f"{error!r:.300}."
             ) from error
-        supernet = {k: v for k, v in supernet.items() if not k.startswith("classifier.")}
         data = files.read(limits, hashes)
-        tensors = _parse_tensors(data[MODEL], files.name(MODEL), network)
-        attributes |= {
-            "supernet_config_": supernet_config,
-            "supernet_state_": _parse_tensors(data[SUPERNET], files.name(SUPERNET), supernet),
-            "signature_": None,
-            "network_": _build_network(network_config, tensors, device),
-            "device_": device,
-        }
+        states = {file: _parse_tensors(data[file], files.name(file), specs[file]) for file in specs}
+        _check_cost(record, family, network_config, files.name(CONFIG))
+        signature = None
         if SIGNATURE in data:
-            attributes["signature_"] = _parse_signature(data[SIGNATURE], files.name(SIGNATURE))
-        clf.__dict__.update(attributes)
+            signature = _parse_signature(data[SIGNATURE], files.name(SIGNATURE), classes)
+        Fitted.from_dict(
+            record,
+            network=_build_network(family, network_config, states[MODEL], device),
+            supernet_state=states[SUPERNET],
+            signature=signature,
+            device=device,
+        ).assign(clf)
         return clf
 
     def _contents(self, parameters: Mapping[str, Any], *, signature: bool) -> dict[str, bytes]:
@@ -339,7 +341,7 @@ class PersistenceMixin(BaseEstimator):
             "supernetnas_version": __version__,
             "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
             "parameters": encode_parameters(parameters),
-            "fitted": _encode_fitted(self),
+            "fitted": Fitted.of(self).to_dict(),
         }
         contents = {CONFIG: dump_json(config), **contents}
         try:
@@ -353,12 +355,9 @@ class PersistenceMixin(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        if isinstance(state.get("network_"), Network):
-            network = state["network_"]
-            state["network_"] = {
-                "config": network.config.to_dict(),
-                "state": _arrays(network),
-            }
+        if isinstance(network := state.get("network_"), nn.Module):
+            config: Any = network.config
+            state["network_"] = {"config": config.to_dict(), "state": _arrays(network)}
         return state
 
     @own_surroundings()
@@ -366,15 +365,18 @@ class PersistenceMixin(BaseEstimator):
         state = dict(state)
         if isinstance(packed := state.get("network_"), dict):
             state["device_"] = available_device(state["device_"])
-            config = NetworkConfig.from_dict(packed["config"])
-            state["network_"] = _build_network(config, packed["state"], state["device_"])
+            family = get_family(state["family_"])
+            config = family.read_network_config(packed["config"])
+            state["network_"] = _build_network(family, config, packed["state"], state["device_"])
         super().__setstate__(state)
 
 
-def _build_network(config: NetworkConfig, state: Mapping[str, np.ndarray], device: str) -> Network:
+def _build_network(
+    family: Family, config: Any, state: Mapping[str, np.ndarray], device: str
+) -> nn.Module:
     """Rebuild a trained network, in evaluation mode; draws no random number."""
     with torch.device("meta"):
-        network = Network(config)
+        network = family.network(config)
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     network.requires_grad_(True)
@@ -515,7 +517,7 @@ def _settled(files: _Files, load: Callable[[], Any]) -> Any:
     )
 
 
-def _arrays(network: Network) -> dict[str, np.ndarray]:
+def _arrays(network: nn.Module) -> dict[str, np.ndarray]:
     """State of a network as it is stored: weights and statistics as float32."""
     return {
         name: (tensor.float() if tensor.is_floating_point() else tensor).detach().cpu().numpy()
@@ -529,112 +531,57 @@ def _read_config(files: _Files, class_name: str) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("class") != class_name:
         raise FileError(f"{name} does not describe a {class_name}.")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise FileError(
-            f"{name} has format version {version!r:.80}; this supernetnas reads {FORMAT_VERSION}. "
-            "Upgrade supernetnas if the file is newer."
+            f"{name} has format version {version!r:.80}; this supernetnas reads 1 to "
+            f"{FORMAT_VERSION}. Upgrade supernetnas if the file is newer."
         )
+    if version == 1:
+        try:
+            return from_version_1(config)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{name} does not describe a {class_name}: {error!r:.300}.") from error
     return config
 
 
-def _most_bytes(state: Mapping[str, torch.Tensor]) -> int:
+def _check_cost(record: Mapping[str, Any], family: Family, config: Any, name: str) -> None:
+    """Compare the cost that a file states with that of its network."""
+    with torch.device("meta"):
+        network = family.network(config)
+        size = record["preprocessing"]["image_size"]
+        n_macs = count_macs(network, (config.input_channels, *size))
+    stated = record["n_parameters"], record["n_macs"]
+    if stated != (found := (count_parameters(network), n_macs)):
+        raise FileError(
+            f"{name} states a network of {stated[0]} parameters and {stated[1]} MACs; it has "
+            f"{found[0]} and {found[1]}."
+        )
+
+
+def _most_bytes(specs: Mapping[str, TensorSpec]) -> int:
     """Most bytes that a file of such tensors can have."""
-    content = sum(math.prod(tensor.shape) * tensor.element_size() for tensor in state.values())
+    content = sum(
+        math.prod(spec.shape) * max(np.dtype(dtype).itemsize for dtype in spec.dtypes)
+        for spec in specs.values()
+    )
     return min(content + MAX_HEADER, _MAX_TENSORS)
 
 
 def _parse_tensors(
-    data: bytes, name: str, expected: Mapping[str, torch.Tensor]
+    data: bytes, name: str, expected: Mapping[str, TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Read tensors that must be of the names, shapes and dtypes of a state dict."""
-    specs = {
-        key: TensorSpec(tuple(tensor.shape), (str(tensor.dtype).removeprefix("torch."),))
-        for key, tensor in expected.items()
-    }
-    return parse_safetensors(data, name=name, expected=specs)[0]
+    """Read the tensors of a state dict, whose values a training can have left."""
+    arrays, _ = parse_safetensors(data, name=name, expected=expected)
+    check_values(arrays, name=name)
+    return arrays
 
 
-def _parse_signature(data: bytes, name: str) -> DatasetSignature:
+def _parse_signature(data: bytes, name: str, classes: np.ndarray) -> DatasetSignature:
     tensors, metadata = parse_safetensors(data, name=name)
     try:
-        return DatasetSignature.from_tensors(tensors, metadata)
+        signature = DatasetSignature.from_tensors(tensors, metadata)
     except ValueError as error:
         raise FileError(f"{name}: {error}") from error
-
-
-# Fitted attributes
-
-
-def _encode_fitted(clf) -> dict[str, Any]:
-    names = getattr(clf, "feature_names_in_", None)
-    return {
-        "classes": _encode_classes(clf.classes_),
-        "n_features_in": getattr(clf, "n_features_in_", None),
-        "feature_names_in": None if names is None else names.tolist(),
-        "image_shape": clf.image_shape_,
-        "preprocessing": clf.preprocessing_.to_dict(),
-        "source": clf.source_,
-        "distances": clf.distances_,
-        "genotype": clf.genotype_.to_dict(),
-        "network": clf.network_.config.to_dict(),
-        "supernet": clf.supernet_config_.to_dict(),
-        "history": clf.history_,
-        "inherited": clf.inherited_,
-        "n_parameters": clf.n_parameters_,
-        "n_macs": clf.n_macs_,
-    }
-
-
-def _decode_fitted(fitted: Mapping[str, Any]) -> dict[str, Any]:
-    shape = fitted["image_shape"]
-    preprocessing = Preprocessing.from_dict(fitted["preprocessing"])
-    attributes = {
-        "classes_": _decode_classes(**fitted["classes"]),
-        "image_shape_": None if shape is None else tuple(int(n) for n in shape),
-        "image_size_": preprocessing.image_size,
-        "preprocessing_": preprocessing,
-        "source_": str(fitted["source"]),
-        "distances_": None if fitted["distances"] is None else dict(fitted["distances"]),
-        "genotype_": Genotype.from_dict(fitted["genotype"]),
-        "history_": [dict(row) for row in fitted["history"]],
-        "inherited_": float(fitted["inherited"]),
-        "n_parameters_": int(fitted["n_parameters"]),
-        "n_macs_": int(fitted["n_macs"]),
-    }
-    if fitted["n_features_in"] is not None:
-        attributes["n_features_in_"] = int(fitted["n_features_in"])
-    if fitted["feature_names_in"] is not None:
-        attributes["feature_names_in_"] = np.array(fitted["feature_names_in"], dtype=object)
-    return attributes
-
-
-def check_labels(classes: np.ndarray) -> None:
-    """Refuse labels that a saved classifier would not have when it is loaded.
-
-    Raises
-    ------
-    ValueError
-        Saying why.
-    """
-    try:
-        data = dump_json(_encode_classes(classes))
-        again = _decode_classes(**parse_json(data, name="labels"))
-        reason = "" if again.tolist() == classes.tolist() else f"their dtype is {classes.dtype}"
-    except (FileError, TypeError, ValueError) as error:
-        reason = str(error).removesuffix(".")
-    if reason:
-        raise ValueError(
-            f"y holds labels that cannot be saved with the classifier: {reason}. Labels may be "
-            "numbers, bools or strings of valid Unicode; np.asarray(y).astype(str) makes strings."
-        )
-
-
-def _encode_classes(classes: np.ndarray) -> dict[str, Any]:
-    return {"dtype": classes.dtype.str, "values": classes.tolist()}
-
-
-def _decode_classes(dtype: str, values: list) -> np.ndarray:
-    kind = np.dtype(dtype)
-    if kind.kind not in "biufUO" or kind.itemsize > _MAX_LABEL:
-        raise ValueError(f"labels of dtype {kind}")
-    return np.array(values, dtype=kind)
+    if signature.class_names != tuple(str(label) for label in classes):
+        raise FileError(f"{name} is the signature of other classes than those in {CONFIG}.")
+    return signature

@@ -106,7 +106,8 @@ def open_zoo(
         return None
     if not isinstance(zoo, Zoo | str | os.PathLike):
         raise TypeError(
-            f"zoo must be 'builtin', a folder, 'org/name' on the Hub or a Zoo; got {zoo!r}."
+            f"zoo must be 'builtin', a folder, 'org/name' on the Hub or a Zoo; got {zoo!r}. "
+            "What from_pretrained loads does not know the zoo of its fit: set_params(zoo=...)."
         )
     zoo = zoo if isinstance(zoo, Zoo) else Zoo.open(zoo)
     check_strategy(strategy, zoo)

@@ -29,10 +29,13 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from .foreign_text import ForeignError
+
 __all__ = [
     "FileError",
     "TensorSpec",
     "check_tensors",
+    "check_values",
     "clear_temporaries",
     "dump_csv",
     "dump_json",
@@ -54,7 +57,10 @@ __all__ = [
 ]
 
 MAX_HEADER = 8 * 2**20
-"""Largest safetensors header that is parsed, in bytes: room for some 80,000 tensors."""
+"""Largest safetensors header that is read or written, in bytes: some 70,000 tensors."""
+
+MAX_DEPTH = 64
+"""Most lists and mappings that JSON may have inside one another."""
 
 TEMPORARY = ".tmp-"
 """How the names of files and folders that are still being written begin."""
@@ -64,6 +70,8 @@ _MAX_NAME = 200
 
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
 """Errors of file systems, as of some networks and containers, that have no `os.fsync`."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 _DTYPES = {
     "BOOL": "bool",
@@ -78,7 +86,7 @@ _DTYPES = {
 }
 
 
-class FileError(OSError):
+class FileError(ForeignError):
     """A file that is missing, too large, malformed or outside its folder."""
 
 
@@ -266,7 +274,10 @@ def read_bytes(path: str | os.PathLike, *, limit: int) -> bytes:
 
 
 def parse_json(data: bytes, *, name: str) -> Any:
-    """Parse JSON strictly: UTF-8, no repeated keys, no NaN or infinity.
+    """Parse JSON strictly, so that `dump_json` can write again whatever comes out.
+
+    It must be UTF-8, without repeated keys, numbers that are not finite, halves of characters
+    (lone surrogates), or more than `MAX_DEPTH` levels.
 
     Parameters
     ----------
@@ -280,11 +291,20 @@ def parse_json(data: bytes, *, name: str) -> Any:
         If the data are anything else.
     """
     try:
-        return json.loads(
-            data.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        value = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
+        _check_depth(value)
+        if _SURROGATE.search(data):  # escaped, or `decode` would have refused it
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise FileError(f"{name} is not valid JSON: it has half a character in a text.") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{name} is not valid JSON: {error}.") from error
+    return value
 
 
 def read_json(path: str | os.PathLike, *, limit: int) -> Any:
@@ -314,7 +334,22 @@ def is_text(value: object) -> bool:
     return True
 
 
-def plain(value: Any) -> Any:
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is too large a number")
+    return number
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    if isinstance(value, dict | list):
+        if depth == MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} lists and mappings are inside one another")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, depth + 1)
+
+
+def plain(value: Any, *, depth: int = 0) -> Any:
     """Return a deep copy made of what JSON has.
 
     Numpy and torch scalars become Python numbers, tuples lists, paths strings, and numbers that
@@ -323,13 +358,15 @@ def plain(value: Any) -> Any:
     Raises
     ------
     TypeError
-        If the value holds anything else: an array for instance, or text that is no Unicode, as the
-        names of some files are.
+        If the value holds anything else: an array for instance, text that is no Unicode, as the
+        names of some files are, or more than `MAX_DEPTH` levels.
     """
+    if isinstance(value, Mapping | list | tuple) and depth == MAX_DEPTH:
+        raise TypeError(f"At most {MAX_DEPTH} lists and mappings inside one another can be stored.")
     if isinstance(value, Mapping):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
+        return {plain(str(key)): plain(item, depth=depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, depth=depth + 1) for item in value]
     if isinstance(value, os.PathLike):
         return plain(os.fspath(value))
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
@@ -398,6 +435,7 @@ def parse_csv(
         raise FileError(f"{name} is not a valid table: {error}.") from error
 
 
+_MAX_DIGITS = 4000  # of an integer that Python reads
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(_INTEGER.pattern + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
@@ -405,7 +443,7 @@ _FLOAT = re.compile(_INTEGER.pattern + r"(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def _number(field: str) -> int | float | str | None:
     if not field:
         return None
-    if _INTEGER.fullmatch(field):
+    if _INTEGER.fullmatch(field) and len(field) <= _MAX_DIGITS:
         return int(field)
     if _FLOAT.fullmatch(field) and math.isfinite(number := float(field)):
         return number
@@ -425,6 +463,11 @@ def dump_safetensors(
     tensors : mapping of str to ndarray
         Any memory layout.
     metadata : mapping of str to str, optional
+
+    Raises
+    ------
+    ValueError
+        If the header would be larger than what is read.
     """
     data = safetensors.numpy.save(
         # `order="C"` because safetensors copies memory as it lies, whatever the strides say.
@@ -437,6 +480,11 @@ def dump_safetensors(
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise ValueError(
+            f"The names of {len(tensors)} tensors and what is to be kept beside them take "
+            f"{len(text)} bytes; at most {MAX_HEADER} are read again."
+        )
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
@@ -531,6 +579,28 @@ def check_tensors(
         raise FileError(f"{name} does not hold the expected tensors: {'; '.join(problems)}.")
 
 
+def check_values(arrays: Mapping[str, np.ndarray], *, name: str) -> None:
+    """Refuse tensors with numbers that no training leaves.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        By the names of a network's state dict.
+    name : str
+        What to call them in errors.
+
+    Raises
+    ------
+    FileError
+        If numbers are not finite, or variances or counts of batches are negative.
+    """
+    for tensor, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise FileError(f"{name} has numbers in {tensor!r} that are not finite.")
+        if tensor.endswith(("running_var", "num_batches_tracked")) and (array < 0).any():
+            raise FileError(f"{name} has negative numbers in {tensor!r}, which counts or squares.")
+
+
 def _few(items: list[str], most: int = 3) -> str:
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    return ", ".join(f"{item:.200}" for item in items[:most]) + more

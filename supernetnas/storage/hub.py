@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from ..version import __version__
 from .files import FileError
+from .foreign_text import ForeignError
 from .hub_cache import CacheFolder, RemoteFile, TooLarge, UntrustworthyError, is_commit
 
 __all__ = [
@@ -57,7 +58,7 @@ _REMEDIES = {
 T = TypeVar("T")
 
 
-class HubError(OSError):
+class HubError(ForeignError):
     """A repository, revision or file that cannot be had from the Hub, or not be put there."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cell",
+    "code",
     "header_list",
     "is_number",
     "licence_header",
@@ -50,7 +52,7 @@ it was pretrained on. Written by [supernetnas](https://pypi.org/project/supernet
 
 "Licence" is what the place that the images were taken from says about them. "Not stated" grants
 nothing. The images themselves are not here. The signature was made with the embedder
-`{embedder}`; it is not anonymous.
+{embedder}; it is not anonymous.
 
 ## Evaluation
 
@@ -67,6 +69,11 @@ zoo = Zoo.open("path/to/a/zoo")  # of the same embedder
 zoo.link("{name}", "{where}")
 ```
 """
+
+_LONGEST = 1000  # characters of one value
+# What begins emphasis, code, links, images, tables, formulas or entities. Within a word, an
+# underscore means nothing.
+_MARKS = re.compile(r"[\\`*\[\]|$&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 _LICENCES = (
     "apache-2.0",
@@ -107,7 +114,7 @@ features of a dataset, from which images cannot simply be read back, but which i
 
 {supernets}
 
-Signatures were made with the embedder `{embedder}`. The classifiers are not included.
+Signatures were made with the embedder {embedder}. The classifiers are not included.
 
 ## How to load
 
@@ -156,7 +163,7 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
         count=count,
         sources=_sources_table(entries),
         supernets=_supernets_table(entries),
-        embedder=cell(index.embedder_id).replace("`", ""),
+        embedder=code(index.embedder_id),
         where=address or "path/to/this/folder",
         package="supernetnas" if address is None else '"supernetnas[hub]"',
         example=example,
@@ -176,7 +183,7 @@ def source_card(source: Source, address: str) -> str:
         ["classes", entry.n_classes],
         ["search space", config.get("space")],
         ["channels, cells", f"{config.get('init_channels')}, {config.get('n_cells')}"],
-        ["image size", "x".join(str(side) for side in config.get("image_size", ()))],
+        ["image size", _size(config)],
     ]
     metrics = [[name.replace("_", " "), value] for name, value in entry.metrics.items()]
     tags = ["supernetnas", "supernet", "neural-architecture-search", "image-classification"]
@@ -187,7 +194,7 @@ def source_card(source: Source, address: str) -> str:
         title=cell(source.name),
         about=table(["", ""], rows),
         metrics=table(["metric", "value"], metrics),
-        embedder=cell(source.embedder_id).replace("`", ""),
+        embedder=code(source.embedder_id),
         name=source.name,
         where=address,
     )
@@ -230,15 +237,19 @@ def _sources_table(entries: Mapping[str, Entry]) -> str:
 def _supernets_table(entries: Mapping[str, Entry]) -> str:
     rows = []
     for name, entry in entries.items():
-        size = "x".join(str(side) for side in entry.config.get("image_size", ()))
         n_bytes = sum(record.size for record in entry.files.values())
         row = [name, entry.kind, entry.config.get("space"), entry.config.get("init_channels")]
-        row += [entry.config.get("n_cells"), size, f"{n_bytes / 2**20:.2f}"]
+        row += [entry.config.get("n_cells"), _size(entry.config), f"{n_bytes / 2**20:.2f}"]
         if any(other.origin for other in entries.values()):
             row.append("" if entry.origin is None else entry.origin.repo_id)
         rows.append(row)
     head = ["source", "kind", "space", "channels", "cells", "image size", "MiB"]
     return table([*head, "repository"][: len(rows[0]) if rows else None], rows)
+
+
+def _size(config: Mapping[str, Any]) -> str:
+    size = config.get("image_size")
+    return "x".join(map(str, size)) if isinstance(size, list) else str(size)
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -259,15 +270,21 @@ def _printable(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """Write a value as one line of Markdown without HTML or table signs."""
+    """Write a value as one line of Markdown that shows it as it is: no link, image or HTML."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    text = _printable(str(value)).replace("\\", "\\\\")
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    text = _MARKS.sub(r"\\\g<0>", _printable(str(value))[:_LONGEST])
+    return text.replace("<", "&lt;")
+
+
+def code(value: Any) -> str:
+    """Write a value as a span of code, which has no escapes: without backticks."""
+    text = _printable(str(value))[:_LONGEST].replace("`", "'").replace("|", "/")
+    return f"`{text or ' '}`"
 
 
 def header_list(values: list[str]) -> str:
     """Write a list of strings; JSON is YAML once nothing in it needs an escape beyond quotes."""
-    return json.dumps([_printable(value) for value in values], ensure_ascii=False)
+    return json.dumps([_printable(value)[:_LONGEST] for value in values], ensure_ascii=False)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 
 from ..storage.files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
+from ..storage.foreign_text import ForeignError
 from ..storage.hub import is_commit, is_repo_id
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "UnknownSourceError",
     "ZooError",
     "check_name",
+    "check_names_differ",
     "decode_vector",
     "encode_vector",
     "read_verified",
@@ -54,7 +56,7 @@ BUNDLES = "_signatures"
 """Folder of the bundles of signatures. No source can have this name."""
 
 LIMITS = {
-    INDEX: 512 * 2**20,
+    INDEX: 64 * 2**20,
     BASIS: 64 * 2**20,
     VECTORS: 64 * 2**20,
     CONFIG: 4 * 2**20,
@@ -70,9 +72,14 @@ MAX_BUNDLE = 2**30
 _BUNDLE = re.compile(rf"{BUNDLES}/[0-9]{{4}}\.bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_DEVICES = {"con", "prn", "aux", "nul"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
+}
+
+_MAX_COUNT = 2**53  # of images or classes
 
 
-class ZooError(OSError):
+class ZooError(ForeignError):
     """A zoo that is missing, damaged, foreign, too new, or not fit for what was asked."""
 
 
@@ -94,19 +101,41 @@ def check_name(name: object) -> str:
     ------
     ValueError
         Unless the name is 1 to 96 letters, digits, dots, dashes and underscores, begins with a
-        letter or digit, and is neither one of the zoo's own files nor a strategy of the
-        classifier, whose names share a parameter with those of sources.
+        letter or digit, does not end with a dot, and is neither one of the zoo's own files nor a
+        device of Windows nor a strategy of the classifier, whose names share a parameter with
+        those of sources.
     """
     if (
         not isinstance(name, str)
         or not _NAME.fullmatch(name)
         or name.lower() in {INDEX, CARD.lower(), BASIS, VECTORS, *STRATEGY_NAMES}
+        or not _is_portable(name)
     ):
         raise ValueError(
-            f"{name!r} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit, and no name of a strategy or of a zoo's file."
+            f"{name!r:.120} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit and not ending with a dot, and no name of a "
+            "strategy, of a zoo's file or of a device of Windows, such as 'con' or 'nul.txt'."
         )
     return name
+
+
+def check_names_differ(names: Iterable[str]) -> None:
+    """Refuse names that differ in nothing but case: some systems have one folder for them.
+
+    Raises
+    ------
+    ValueError
+        Naming two of them.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise ValueError(f"{name!r} and {other!r} are one folder on some systems.")
+
+
+def _is_portable(name: str) -> bool:
+    """Whether Windows would keep a file of this name as such."""
+    return not name.endswith(".") and name.lower().split(".")[0] not in _DEVICES
 
 
 @dataclass(frozen=True)
@@ -183,7 +212,9 @@ class Origin:
             raise ValueError(f"{origin.commit!r:.80} is not the hash of a commit")
         if not isinstance(origin.subfolder, str) or (
             origin.subfolder
-            and not all(_NAME.fullmatch(part) for part in origin.subfolder.split("/"))
+            and not all(
+                _NAME.fullmatch(part) and _is_portable(part) for part in origin.subfolder.split("/")
+            )
         ):
             raise ValueError(f"{origin.subfolder!r:.120} cannot be a folder of a repository")
         return origin
@@ -243,7 +274,7 @@ class Entry:
             if not isinstance(getattr(entry, part), dict):
                 raise ValueError(f"its {part} is no mapping")
         for count in (entry.n_images, entry.n_classes):
-            if count is not None and (type(count) is not int or count < 0):
+            if count is not None and (type(count) is not int or not 0 <= count <= _MAX_COUNT):
                 raise ValueError(f"{count!r:.80} is not a number of images or classes")
         if entry.vector is not None:
             decode_vector(entry.vector)
@@ -341,6 +372,7 @@ class Index:
         basis, vectors = data.get("basis"), data.get("vectors")
         if not isinstance(embedder_id, str) or not isinstance(entries, dict):
             raise ValueError("embedder_id or sources has another type")
+        check_names_differ(entries)
         sources = {}
         for name in sorted(entries):
             try:
@@ -372,8 +404,20 @@ class Index:
         return dump_json(data)
 
     def write(self, folder: Path) -> None:
-        """Replace the index of a zoo in one step."""
-        write_atomic(folder / INDEX, self.dump())
+        """Replace the index of a zoo in one step.
+
+        Raises
+        ------
+        ZooError
+            If it has become larger than what is read.
+        """
+        data = self.dump()
+        if len(data) > LIMITS[INDEX]:
+            raise ZooError(
+                f"The index of the zoo in {folder} would have {len(data)} bytes; at most "
+                f"{LIMITS[INDEX]} are read. Make a second zoo, or keep less provenance."
+            )
+        write_atomic(folder / INDEX, data)
 
     def bundle_of(self, name: str) -> tuple[str, Bundle, int] | None:
         """Find a copy of a source's signature.

@@ -30,6 +30,7 @@ from .index import (
     Entry,
     Index,
     ZooError,
+    check_names_differ,
 )
 from .places import HubPlace
 from .source import Source
@@ -217,10 +218,10 @@ def _check_together(sources: Mapping[str, Entry]) -> None:
     multi = [name for name, entry in sources.items() if entry.kind == "multi"]
     if len(multi) > 1:
         raise ZooError(f"A zoo has at most one source of kind 'multi'; these would be {multi}.")
-    folders: dict[str, str] = {}
-    for name in sources:
-        if (other := folders.setdefault(name.lower(), name)) != name:
-            raise ZooError(f"{name!r} and {other!r} are one folder on some systems.")
+    try:
+        check_names_differ(sources)
+    except ValueError as error:
+        raise ZooError(str(error)) from error
 
 
 def _verify(sources: list[Source]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..storage.files import FileError, parse_json, parse_safetensors, safe_join
+from ..storage.foreign_text import one_line
 from ..storage.hub import HubRepository
 from ..training.history import HistoryRow, parse_history
 from .index import (
@@ -67,7 +68,7 @@ class Source:
     @property
     def family(self) -> str:
         """Name of the kind of supernet."""
-        return getattr(self._entry, "family", "cells")
+        return self.config.family
 
     @property
     def n_images(self) -> int | None:
@@ -251,7 +252,7 @@ class Source:
         Returns
         -------
         list of str
-            The problems, a sentence each; empty if there is none.
+            The problems, a line each; empty if there is none.
         """
         problems = []
         for check in (
@@ -268,7 +269,7 @@ class Source:
                 with self._refusing():
                     check()
             except ZooError as error:
-                problems.append(str(error))
+                problems.append(one_line(str(error)))
         return problems
 
     def _file(self, file: str) -> str:
@@ -360,8 +361,8 @@ class Source:
     def __repr__(self) -> str:
         config = self._entry.config
         return (
-            f"<Source {self.name!r} ({self.kind}): {config.get('space')}, "
-            f"{config.get('init_channels')} channels, {config.get('n_cells')} cells; "
+            f"<Source {self.name!r} ({self.kind}): {one_line(str(config.get('space')))}, "
+            f"{config.get('init_channels')!r} channels, {config.get('n_cells')!r} cells; "
             f"{self.n_images} images of {self.n_classes} classes>"
         )
 

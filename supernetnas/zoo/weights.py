@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..families.base import Config, get_family
 from ..storage.files import (
+    MAX_HEADER,
     FileError,
     TensorSpec,
     check_tensors,
+    check_values,
     dump_safetensors,
     parse_safetensors,
 )
@@ -22,45 +25,27 @@ from .index import FileRecord, read_verified
 if TYPE_CHECKING:
     import torch
 
-    from ..families.cells.config import SupernetConfig
 
-__all__ = ["dump_supernet", "load_supernet", "supernet_specs"]
-
-HEAD = "classifier."
-"""How the names of the classifier's tensors begin, which no zoo stores."""
+__all__ = ["dump_supernet", "load_supernet", "stored_specs"]
 
 
-@lru_cache(maxsize=64)
-def supernet_specs(config: SupernetConfig) -> dict[str, TensorSpec]:
-    """Return the names, shapes and dtypes of the tensors that a configuration makes.
-
-    The module is built on torch's meta device, which has neither memory nor random numbers.
-    """
-    import torch
-
-    from ..families.cells.supernet import CellSupernet
-
-    with torch.device("meta"):
-        state = CellSupernet(replace(config, n_classes=1)).state_dict()
+def stored_specs(config: Config) -> dict[str, TensorSpec]:
+    """Return the tensors of a supernet as a zoo may store them, in one precision or the other."""
     return {
-        name: TensorSpec(
-            tuple(tensor.shape),
-            ("float32", "float16") if tensor.is_floating_point() else ("int64",),
-        )
-        for name, tensor in state.items()
-        if not name.startswith(HEAD)
+        name: spec._replace(dtypes=("float32", "float16")) if "float32" in spec.dtypes else spec
+        for name, spec in get_family(config.family).supernet_specs(config).items()
     }
 
 
 def dump_supernet(
-    state_dict: Mapping[str, torch.Tensor | np.ndarray], config: SupernetConfig, dtype: str
+    state_dict: Mapping[str, torch.Tensor | np.ndarray], config: Config, dtype: str
 ) -> bytes:
     """Return the file of a supernet's state without its head.
 
     Parameters
     ----------
     state_dict : mapping of str to tensor
-    config : SupernetConfig
+    config : Config
         What it must fit.
     dtype : {"float32", "float16"}
         Of the weights; alphas and batch-norm statistics stay float32.
@@ -70,21 +55,24 @@ def dump_supernet(
     ValueError
         If `load_supernet` would refuse the file.
     """
+    family = get_family(config.family)
     arrays = {
-        name: _to_array(tensor) for name, tensor in state_dict.items() if not name.startswith(HEAD)
+        name: _to_array(tensor)
+        for name, tensor in state_dict.items()
+        if not name.startswith(family.head)
     }
     try:
         check_tensors(
             {name: (array.shape, array.dtype.name) for name, array in arrays.items()},
-            supernet_specs(config),
+            stored_specs(config),
             name="state_dict",
         )
     except FileError as error:
         raise ValueError(str(error)) from error
     if dtype == "float16":
-        arrays = {name: _to_half(name, array) for name, array in arrays.items()}
+        arrays = {name: _to_half(name, array, family.exact) for name, array in arrays.items()}
     try:
-        _check_finite(arrays, name="state_dict")
+        check_values(arrays, name="state_dict")
     except FileError as error:
         hint = " Or is float16 too narrow?" if dtype == "float16" else ""
         raise ValueError(f"{error}{hint}") from error
@@ -93,7 +81,7 @@ def dump_supernet(
 
 @lru_cache(maxsize=32)
 def load_supernet(
-    path: str, mtime_ns: int, record: FileRecord, config: SupernetConfig
+    path: str, mtime_ns: int, record: FileRecord, config: Config
 ) -> dict[str, np.ndarray]:
     """Read and check a supernet's file; what it returns is shared and not to be changed.
 
@@ -104,7 +92,7 @@ def load_supernet(
         Modification time: a file that was rewritten is read again.
     record : FileRecord
         What the file must be.
-    config : SupernetConfig
+    config : Config
         What it must fit.
 
     Returns
@@ -115,17 +103,19 @@ def load_supernet(
     Raises
     ------
     FileError
-        If the file is another, or its tensors are not those of the configuration or not finite.
+        If the file is another, its tensors are not those of the configuration, or their values
+        none that a training leaves.
     """
-    if config.n_cells > record.size:
-        raise FileError(f"{path} is too small for a supernet of {config.n_cells} cells.")
     try:
-        expected = supernet_specs(config)
+        expected = stored_specs(config)
     except (RuntimeError, OverflowError) as error:  # sizes beyond what torch can count
         raise FileError(f"No supernet can be built from {config}: {error}.") from error
+    most = 8 * sum(math.prod(spec.shape) for spec in expected.values()) + MAX_HEADER
+    if record.size > most:
+        raise FileError(f"{path} is too large for a supernet of {config}: {record.size} bytes.")
     data = read_verified(Path(path), record)
     arrays, _ = parse_safetensors(data, name=path, expected=expected)
-    _check_finite(arrays, name=path)
+    check_values(arrays, name=path)
     return arrays
 
 
@@ -136,15 +126,8 @@ def _to_array(tensor: torch.Tensor | np.ndarray) -> np.ndarray:
     return tensor.astype(np.float32) if tensor.dtype.kind == "f" else tensor
 
 
-def _to_half(name: str, array: np.ndarray) -> np.ndarray:
-    last = name.rsplit(".", 1)[-1]
-    if array.dtype.kind != "f" or last.startswith(("alphas_", "running_")):
+def _to_half(name: str, array: np.ndarray, exact: tuple[str, ...]) -> np.ndarray:
+    if array.dtype.kind != "f" or name.rsplit(".", 1)[-1].startswith(exact):
         return array
     with np.errstate(over="ignore"):
         return array.astype(np.float16)
-
-
-def _check_finite(arrays: Mapping[str, np.ndarray], *, name: str) -> None:
-    for tensor, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise FileError(f"{name} has numbers in {tensor!r} that are not finite.")

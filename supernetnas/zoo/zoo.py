@@ -43,6 +43,7 @@ from ..storage.files import (
     plain,
     write_atomic,
 )
+from ..storage.foreign_text import one_line
 from ..storage.hub import check_address
 from ..training.history import dump_history
 from .cards import zoo_card
@@ -906,9 +907,12 @@ class Zoo(Mapping[str, Source]):
         Returns
         -------
         list of str
-            The problems, a sentence each: files that are missing, changed, malformed or foreign.
+            The problems, a line each: files that are missing, changed, malformed or foreign.
             Empty if there is none.
         """
+        return [one_line(problem) for problem in self._problems()]
+
+    def _problems(self) -> list[str]:
         problems = [problem for source in self.values() for problem in source.verify()]
         try:
             self.basis()
@@ -984,7 +988,7 @@ class Zoo(Mapping[str, Source]):
         hint = f" Did you mean {close[0]!r}?" if close else ""
         names = ", ".join(self.names[:40]) + (" ..." if len(self) > 40 else "")
         return UnknownSourceError(
-            f"The zoo {self._where!r} has no source {name!r}.{hint} It has: {names or 'none'}."
+            f"The zoo {self._where!r} has no source {name!r:.120}.{hint} It has: {names or 'none'}."
         )
 
     def _check_signature(self, name: str, kind: str, signature: DatasetSignature | None) -> None:

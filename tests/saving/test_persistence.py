@@ -21,7 +21,7 @@ from supernetnas.storage import folders
 from supernetnas.storage.files import FileError
 
 FILES = {"config.json", "model.safetensors", "supernet.safetensors", "README.md"}
-SAVED_WITHOUT = {"embedder": "efficientnet_lite0"}
+SAVED_WITHOUT = {"embedder": "efficientnet_lite0", "zoo": None}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +85,9 @@ def test_everything_comes_back(saved):
     assert {path.name for path in folder.iterdir()} == FILES
     loaded = load(folder)
     assert_same(clf, loaded, patterns(seed=1)[0])
-    assert loaded.get_params() == clf.get_params()
-    assert [type(v) for v in loaded.get_params().values()] == [
-        type(v) for v in clf.get_params().values()
-    ]
+    expected = {**clf.get_params(), "zoo": None}
+    assert loaded.get_params() == expected
+    assert [type(v) for v in loaded.get_params().values()] == list(map(type, expected.values()))
 
 
 @pytest.mark.parametrize(
@@ -132,15 +131,13 @@ def test_a_saved_classifier_can_be_saved_and_fitted_again(saved, tmp_path):
     assert loaded.classes_.tolist() == [0, 1, 2, 3]
 
 
-def test_parameters(tiny_zoo):
+def test_parameters():
     parameters = {
         "plain": [1, 0.1, "s", None, True],
         "tuple": (1, (2, 3), [4]),
         "class_weight": {1: 0.5, "b": 2, False: 3.0},
         "augmentation": Augmentation.NONE,
-        "zoo": tiny_zoo,
-        "subset": tiny_zoo.subset(["bars"]),
-        "folder": tiny_zoo.folder,
+        "zoo": "builtin",
         "infinite": float("-inf"),
         "seed": np.int64(3),
     }
@@ -150,11 +147,15 @@ def test_parameters(tiny_zoo):
     assert [type(v) for v in decoded.values()][:-1] == [type(v) for v in parameters.values()][:-1]
 
 
-def test_a_zoo_that_is_gone_is_its_path(tiny_zoo, tmp_path):
-    zoo = Zoo.create(tmp_path / "gone", embedder_id="e")
-    encoded = encode_parameters({"zoo": zoo})
-    (zoo.folder / "index.json").unlink()
-    assert decode_parameters(encoded) == {"zoo": str(zoo.folder)}
+def test_places_do_not_travel(tiny_zoo, tmp_path):
+    for zoo in (tiny_zoo, tiny_zoo.subset(["bars"]), tiny_zoo.folder, "org/zoo", "hf://org/zoo"):
+        places = {"zoo": zoo, "checkpoint_dir": "builtin", "of_a_subclass": tmp_path}
+        nowhere = dict.fromkeys(places)
+        assert encode_parameters(places) == nowhere
+        assert decode_parameters(encode_parameters(places)) == nowhere
+    assert encode_parameters({"zoo": Zoo.open("builtin")}) == {"zoo": "builtin"}
+    some = Zoo.open("builtin").subset(["multi"])
+    assert encode_parameters({"zoo": some}) == {"zoo": None}
 
 
 def test_loading_draws_no_random_number(saved):
@@ -206,7 +207,7 @@ def test_a_file_of_another_network(copy, saved):
         ({"fitted": {}}, "does not describe a SupernetTransferClassifier"),
         ({"fitted": None}, "does not describe a SupernetTransferClassifier"),
         ({"parameters": {"colour": 1}}, "colour"),
-        ({"parameters": {"zoo": {"eval": "1"}}}, "eval"),
+        ({"parameters": {"strategy": {"eval": "1"}}}, "eval"),
         ({"sha256": {}}, "model.safetensors"),
     ],
 )

@@ -338,6 +338,10 @@ HASH = "0" * 64
         (lambda i, s: i["sources"].update({"../x": s}), "cannot name a source"),
         (lambda i, s: i["sources"].update({"/x": s}), "cannot name a source"),
         (lambda i, s: i["sources"].update({"x": s}), "cannot be its folder"),
+        (lambda i, s: i["sources"].update({"CON": {**s, "folder": "CON"}}), "cannot name a source"),
+        (lambda i, s: i["sources"].update({"a.": {**s, "folder": "a."}}), "cannot name a source"),
+        (lambda i, s: i["sources"].update({"Birds": {**s, "folder": "Birds"}}), "one folder"),
+        (lambda i, s: s.update(n_images=10**400), "not a number"),
         (lambda i, s: i["sources"].update({"birds": 3}), "'birds'"),
         (lambda i, s: s.update(folder="../birds"), "cannot be its folder"),
         (lambda i, s: s.update(folder="/etc"), "cannot be its folder"),
@@ -501,11 +505,14 @@ def stored(changes):
     ("data", "message"),
     [
         (b"\xff" * 100, "declares a header"),
+        (b"\xff" * 9 * 2**20, "is too large for a supernet"),
         (stored({"alphas_normal": None}), "lacks alphas_normal"),
         (stored({"extra": np.zeros(1, np.float32)}), "no use for extra"),
         (stored({"alphas_normal": np.zeros((14, 3), np.float32)}), r"alphas_normal is float32"),
         (stored({"alphas_normal": np.zeros((14, 2))}), "float64"),
         (stored({"alphas_normal": np.full((14, 2), np.nan, np.float32)}), "not finite"),
+        (stored({"stem.1.running_var": np.full(6, -1, np.float32)}), "negative numbers in 'stem"),
+        (stored({"stem.1.num_batches_tracked": np.array(-1)}), "negative numbers in 'stem"),
     ],
 )
 def test_a_supernet_other_than_configured_is_refused(zoo, data, message):
@@ -519,9 +526,14 @@ def test_a_supernet_other_than_configured_is_refused(zoo, data, message):
         ({"space": "unheard-of"}, "does not know"),
         ({"n_cells": "3"}, "does not know"),
         ({"colour": "red"}, "does not know"),
-        ({"n_cells": 10**12}, "too small for a supernet"),
-        ({"init_channels": 10**12}, "No supernet can be built"),
+        ({"n_cells": 10**6}, "does not know"),
+        ({"n_cells": True}, "does not know"),
+        ({"n_cells": 100}, "expected tensors"),
+        ({"init_channels": 10**12}, "does not know"),
+        ({"init_channels": 4096}, "expected tensors"),
         ({"init_channels": 4}, "expected tensors"),
+        ({"image_size": [10**9, 1]}, "does not know"),
+        ({"image_size": {}}, "does not know"),
     ],
 )
 def test_a_configuration_from_a_stranger_is_refused(zoo, change, message):
@@ -615,6 +627,7 @@ def test_a_damaged_basis_is_refused(tmp_path):
     [
         *("", ".", "..", ".x", "-x", "a/b", "a\\b", "a b", "ä", "a~", "a\n", "x" * 97, None, 3),
         *("index.json", "readme.MD", "basis.safetensors"),
+        *("CON", "nul.txt", "Aux.tar.gz", "com1", "lpt9.x", "a.", "a.."),
     ],
 )
 def test_names_that_are_no_names(zoo, name):
@@ -623,7 +636,7 @@ def test_names_that_are_no_names(zoo, name):
 
 
 def test_names_that_are(zoo):
-    for name in ("x" * 96, "0", "S1.v2_final-"):
+    for name in ("x" * 96, "0", "S1.v2_final-", "console", "com0", "x.nul"):
         assert add(zoo, name).name == name
     assert zoo.verify() == []
 

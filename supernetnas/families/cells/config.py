@@ -3,11 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from .genotype import Genotype
 from .space import get_space
 
-__all__ = ["NetworkConfig", "SupernetConfig"]
+__all__ = ["MAX_SIZES", "NetworkConfig", "SupernetConfig", "check_sizes"]
+
+MAX_SIZES = {
+    "init_channels": 4096,
+    "n_cells": 100,
+    "image_size": 4096,
+    "input_channels": 65_536,
+    "n_classes": 100_000,
+}
+"""Greatest sizes of a network: far above what is of use, and what a stored one may claim."""
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes of a network that are no integers from 1 to `MAX_SIZES`, or odd channels.
+
+    Raises
+    ------
+    ValueError
+        Naming the size, what it may be, and what it is.
+    """
+    for name, value in sizes.items():
+        if type(value) is not int or not 1 <= value <= MAX_SIZES[name]:
+            raise ValueError(
+                f"{name} must be an integer from 1 to {MAX_SIZES[name]}; got {value!r:.80}."
+            )
+        if name == "init_channels" and value % 2:
+            raise ValueError(f"init_channels must be even; got {value}.")
 
 
 @dataclass(frozen=True)
@@ -31,6 +58,8 @@ class SupernetConfig:
         Outputs of the classifier.
     """
 
+    family: ClassVar[str] = "cells"
+
     space: str = "s1"
     init_channels: int = 16
     n_cells: int = 5
@@ -41,17 +70,16 @@ class SupernetConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", tuple(self.image_size))
         get_space(self.space)
-        numbers = (
-            self.init_channels,
-            self.n_cells,
-            *self.image_size,
-            self.input_channels,
-            self.n_classes,
+        check_sizes(
+            init_channels=self.init_channels,
+            n_cells=self.n_cells,
+            input_channels=self.input_channels,
+            n_classes=self.n_classes,
         )
-        if any(not isinstance(n, int) or n < 1 for n in numbers) or len(self.image_size) != 2:
-            raise ValueError(f"Sizes of a supernet must be positive integers; got {self}.")
-        if self.init_channels % 2:
-            raise ValueError(f"init_channels must be even; got {self.init_channels}.")
+        if len(self.image_size) != 2:
+            raise ValueError(f"image_size must be height and width; got {self.image_size!r:.80}.")
+        for side in self.image_size:
+            check_sizes(image_size=side)
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""
@@ -76,12 +104,24 @@ class NetworkConfig:
         Share of the pooled features that are dropped before the classifier in training.
     """
 
+    family: ClassVar[str] = "cells"
+
     genotype: Genotype
     init_channels: int
     n_cells: int
     input_channels: int
     n_classes: int
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            init_channels=self.init_channels,
+            n_cells=self.n_cells,
+            input_channels=self.input_channels,
+            n_classes=self.n_classes,
+        )
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number in [0, 1); got {self.dropout!r:.80}.")
 
     def to_dict(self) -> dict:
         """Return plain values, for JSON."""

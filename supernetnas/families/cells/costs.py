@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import torch
 from torch import nn
 
 from ...search.costs import count_macs, count_parameters
-from ...training.batches import seeded_modules
 from .genotype import Genotype
 from .modules import cell_inputs, cell_layout, make_stem
 from .operations import make_operation
@@ -73,7 +73,7 @@ def network_cost(
     """
     offers = get_space(space)
     edges = np.zeros((len(CellKind), N_EDGES, offers.width, 2), np.int64)
-    with seeded_modules(0):
+    with torch.device("meta"):  # without memory, whatever the sizes of a stranger's source
         fixed = _cost(make_stem(input_shape[0], init_channels), input_shape)
         size_before = size = input_shape[1:]
         for before, last, channels, kind, kind_last in cell_layout(init_channels, n_cells):

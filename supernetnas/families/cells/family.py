@@ -9,24 +9,25 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ...parameters import NOTHING, AnyOf, Constraint, OneOf, ParameterError, Whole
+from ...parameters import NOTHING, AnyOf, Constraint, OneOf, Whole
 from ...search.limits import Limits
+from ...storage.files import TensorSpec
 from ..base import Family, NetworkInput
-from .config import NetworkConfig, SupernetConfig
+from .config import MAX_SIZES, NetworkConfig, SupernetConfig
 from .costs import network_cost
 from .folding import folded
 from .genotype import Genotype
 from .network import Network, inherit_weights
 from .search.budget import Budget
 from .search.methods import SEARCHES
-from .space import available_spaces
+from .space import CellKind, available_spaces, edge_index, get_space
+from .stored_states import network_specs, supernet_specs
 from .supernet import CellSupernet
 
 __all__ = ["Cells"]
 
 _SMALLEST, _LARGEST = 8, 32  # side of an image under "auto"
 _SIDE = 4  # which sides are multiples of
-_MOST_CELLS = 1000
 
 
 class Cells(Family):
@@ -36,14 +37,14 @@ class Cells(Family):
     ----------
     space : {"darts", "darts_no_none", "s1", "s2", "s3", "s4"}, default="s1"
         Search space of a supernet that starts from random weights; a source brings its own.
-    init_channels : even int >= 2, default=16
+    init_channels : even int >= 2 and <= 4096, default=16
         Channels of its first cells; a source brings its own.
-    n_cells : int >= 1, default=5
+    n_cells : int >= 1 and <= 100, default=5
         Its cells; a source brings its own.
-    network_channels : even int >= 2 or None, default=None
+    network_channels : even int >= 2 and <= 4096 or None, default=None
         Initial channels of the final network; None for those of the supernet. Where shapes
         differ, weights start anew.
-    network_cells : int >= 1 or None, default=None
+    network_cells : int >= 1 and <= 100 or None, default=None
         Cells of the final network; None for those of the supernet. More repeat the supernet's.
     """
 
@@ -51,13 +52,14 @@ class Cells(Family):
     architecture_name = "genotype"
     head = "classifier."
     stem = "stem.0.weight"
+    exact = ("alphas_", "running_")
     searches = SEARCHES
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": OneOf(*available_spaces()),
-        "init_channels": Whole(2, even=True),
-        "n_cells": Whole(1),
-        "network_channels": AnyOf(Whole(2, even=True), NOTHING),
-        "network_cells": AnyOf(Whole(1), NOTHING),
+        "init_channels": Whole(2, MAX_SIZES["init_channels"], even=True),
+        "n_cells": Whole(1, MAX_SIZES["n_cells"]),
+        "network_channels": AnyOf(Whole(2, MAX_SIZES["init_channels"], even=True), NOTHING),
+        "network_cells": AnyOf(Whole(1, MAX_SIZES["n_cells"]), NOTHING),
     }
 
     def __init__(
@@ -99,7 +101,7 @@ class Cells(Family):
 
     def read_config(self, data: Mapping[str, Any]) -> SupernetConfig:
         """Rebuild a supernet's configuration; ValueError if it is none."""
-        return _bounded(SupernetConfig.from_dict(dict(data)))
+        return SupernetConfig.from_dict(dict(data))
 
     def adapted(self, config: SupernetConfig, seen: NetworkInput, n_classes: int) -> SupernetConfig:
         """Return a source's configuration with the input and the classes of a target."""
@@ -142,7 +144,7 @@ class Cells(Family):
 
     def read_network_config(self, data: Mapping[str, Any]) -> NetworkConfig:
         """Rebuild a network's configuration; ValueError if it is none."""
-        return _bounded(NetworkConfig.from_dict(dict(data)))
+        return NetworkConfig.from_dict(dict(data))
 
     def architecture(self, network_config: NetworkConfig) -> Genotype:
         """Return the genotype of a network."""
@@ -160,9 +162,26 @@ class Cells(Family):
         """Return a copy of a network whose batch norms are part of its convolutions."""
         return folded(network)
 
-    def least_bytes(self, config: SupernetConfig | NetworkConfig) -> int:
-        """Return fewer bytes than the file of a module can have: one for each cell."""
-        return config.n_cells
+    def supernet_specs(self, config: SupernetConfig) -> dict[str, TensorSpec]:
+        """Return names, shapes and dtypes of a supernet's stored tensors, without its head."""
+        return supernet_specs(config)
+
+    def network_specs(self, config: NetworkConfig) -> dict[str, TensorSpec]:
+        """Return names, shapes and dtypes of a network's stored tensors."""
+        return network_specs(config)
+
+    def check_network(self, network_config: NetworkConfig, supernet_config: SupernetConfig) -> None:
+        """Refuse a genotype with operations that the supernet's space does not offer there."""
+        genotype, space = network_config.genotype, get_space(supernet_config.space)
+        if genotype.space != space.name:
+            raise ValueError(f"the genotype is of space {genotype.space}, not {space.name}")
+        for kind in CellKind:
+            for position, node in enumerate(genotype.nodes(kind)):
+                for operation, state in node:
+                    if operation not in space.edges(kind)[edge_index(position, state)]:
+                        raise ValueError(
+                            f"the genotype has {operation} where space {space.name} does not"
+                        )
 
     def unused(self, config: SupernetConfig) -> list[str]:
         """Say which of the chosen sizes a source's supernet does not have."""
@@ -186,9 +205,3 @@ class Cells(Family):
         """Initial channels and cells of the final network."""
         channels = self.network_channels or config.init_channels
         return int(channels), int(self.network_cells or config.n_cells)
-
-
-def _bounded(config: Any) -> Any:
-    if config.n_cells > _MOST_CELLS:
-        raise ParameterError(f"{config.n_cells} cells are more than {_MOST_CELLS}.")
-    return config

@@ -49,8 +49,12 @@ class Genotype:
                     if operation not in OPERATIONS or not 0 <= state < position + 2:
                         raise ValueError(
                             f"Node {position} of {kind.key} cannot have the edge "
-                            f"({operation!r}, {state!r})."
+                            f"({operation!r:.80}, {state!r:.80})."
                         )
+                if len({state for _, state in node}) < len(node):
+                    raise ValueError(
+                        f"Node {position} of {kind.key} has two edges from the same state."
+                    )
 
     def nodes(self, kind: CellKind) -> tuple[Node, ...]:
         """Nodes of a kind of cell."""
@@ -72,12 +76,21 @@ class Genotype:
 
     @classmethod
     def from_dict(cls, data: dict) -> Genotype:
-        """Rebuild what `to_dict` returned; ValueError if it is not one of a known space."""
+        """Rebuild what `to_dict` returned.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is not one of a known space.
+        """
         get_space(data["space"])
-        cells = (
-            tuple(tuple((str(op), int(state)) for op, state in node) for node in data[kind.key])
+        cells = [
+            tuple(tuple((op, state) for op, state in node) for node in data[kind.key])
             for kind in CellKind
-        )
+        ]
+        states = [state for nodes in cells for node in nodes for _, state in node]
+        if any(type(state) is not int for state in states):
+            raise TypeError("The states of a genotype are integers.")
         return cls(data["space"], *cells)
 
     def __str__(self) -> str:

@@ -225,17 +225,20 @@ class TestConfig:
         assert SupernetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
     @pytest.mark.parametrize(
-        "values",
+        ("values", "message"),
         [
-            {"n_cells": 0},
-            {"init_channels": 2.0},
-            {"n_classes": -1},
-            {"image_size": (32,)},
-            {"input_channels": 0},
+            ({"n_cells": 0}, "n_cells must be an integer from 1 to 100; got 0"),
+            ({"n_cells": 101}, "n_cells must be an integer from 1 to 100; got 101"),
+            ({"n_cells": True}, "n_cells must be an integer"),
+            ({"init_channels": 2.0}, "init_channels must be an integer"),
+            ({"n_classes": -1}, "n_classes must be an integer"),
+            ({"image_size": (32,)}, "image_size must be height and width"),
+            ({"image_size": (32, 10**9)}, "image_size must be an integer"),
+            ({"input_channels": 0}, "input_channels must be an integer"),
         ],
     )
-    def test_bad_sizes(self, values):
-        with pytest.raises(ValueError, match="must be positive integers"):
+    def test_bad_sizes(self, values, message):
+        with pytest.raises(ValueError, match=message):
             SupernetConfig(**values)
 
     def test_odd_channels(self):
