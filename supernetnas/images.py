@@ -15,7 +15,9 @@ from PIL import Image
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset
 
+from supernetnas.class_folders import is_foreign, training_split
 from supernetnas.image_sets import ArrayImages, ImageSet, PictureImages, UnequalImages
+from supernetnas.pictures import IMAGE_EXTENSIONS
 
 __all__ = [
     "ImageFiles",
@@ -25,12 +27,6 @@ __all__ = [
     "load_images",
     "looks_like_rows",
 ]
-
-IMAGE_EXTENSIONS = (
-    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm"),
-    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-)
-_SPLIT_NAMES = frozenset(("dev", "test", "train", "training", "val", "valid", "validation"))
 
 
 def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "X") -> ImageSet:
@@ -184,8 +180,9 @@ class ImageFiles:
 def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
     """List a folder that holds one folder of images per class.
 
-    Class folders are searched to any depth. Names that begin with a dot and files without an
-    image's extension are passed over; symbolic links are followed, once.
+    Class folders are searched to any depth. Names that begin with a dot, folders that systems and
+    archives leave (``__MACOSX``, ``@eaDir``) and files without an image's extension are passed
+    over; symbolic links are followed, once.
 
     Parameters
     ----------
@@ -204,22 +201,22 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
     NotADirectoryError
         If `folder` is not a folder.
     ValueError
-        If there are no class folders, one has no images, or all are named like the splits of a
+        If there are no class folders, one has no images, or they are named like the splits of a
         dataset (train, test).
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is not a folder.")
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not is_foreign(p.name))
     if not classes:
         raise ValueError(
             f"{str(folder)!r} has no class folders. Put the images of each class into a folder of "
             f"its own: cat/1.jpg, dog/1.jpg."
         )
-    if _SPLIT_NAMES.issuperset(path.name.lower() for path in classes):
+    if (split := training_split([path.name for path in classes])) is not None:
         raise ValueError(
             f"The folders in {str(folder)!r} are splits of a dataset, not classes. Load one of "
-            f"them: load_images({str(classes[0])!r})."
+            f"them: load_images({str(folder / split)!r})."
         )
     paths: list[str] = []
     labels: list[str] = []
@@ -437,7 +434,7 @@ def image_paths(folder: Path) -> list[str]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_foreign(name)]
         paths += [
             os.path.join(parent, name)
             for name in files
