@@ -43,7 +43,13 @@ from .stored_pixels import decode
 from .supernets.cell import CellSupernet, SupernetConfig
 from .supernets.warm_start import warm_started_supernet
 from .training import Stopwatch, class_weights, seeded_modules
-from .validation import TrainingData, check_parameters, read_new_images, read_training_data
+from .validation import (
+    TrainingData,
+    check_parameters,
+    read_new_images,
+    read_training_data,
+    refuse_fit_parameters,
+)
 from .zoo import Source, Zoo
 
 __all__ = ["SupernetTransferClassifier"]
@@ -308,7 +314,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         tags.input_tags.three_d_array = True
         return tags
 
-    def fit(self, X, y):
+    def fit(self, X, y, **fit_params):
         """Search, derive and train a network for the images X of the classes y.
 
         A fit that fails or is interrupted leaves the classifier as it was; with a
@@ -321,6 +327,10 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             paths, PIL images or arrays of any sizes; see `supernetnas.images.as_image_set`.
         y : array-like of shape (n,)
             Labels: integers, strings or booleans.
+        **fit_params : dict
+            Refused, ``sample_weight`` included: scikit-learn demands that a weight of 2 be the same
+            as an image that is there twice, which training in random batches cannot give. The
+            parameter ``class_weight`` weighs classes.
 
         Returns
         -------
@@ -341,6 +351,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             If a step needs more memory than there is; suggests a batch size.
         """
         watch = Stopwatch(self.time_limit)
+        refuse_fit_parameters(fit_params)
         check_parameters(self)
         device = resolve_device(self.device)
         data = read_training_data(self, X, y)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from numbers import Integral
 from pathlib import Path
 
@@ -43,9 +45,10 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
         - images (n, height, width, channels) or (n, channels, height, width). Channels come
           first if the second axis is 1 or 3 and the last is neither; `image_shape` overrules;
         - a sequence of arrays of one image each, of equal or different sizes;
-        - a sequence of paths (list, array, Series, DataFrame of one column, `ImageFiles`) or of
-          PIL images, of any sizes and modes. EXIF orientation is honoured, transparent parts
-          are shown on white, 16-bit grey becomes 8-bit.
+        - a sequence of paths (list, array, Series, DataFrame of one column, `ImageFiles`), of
+          what image files hold (bytes, BytesIO, or dicts with "bytes" or a "path", as Hugging
+          Face datasets have them), or of PIL images, of any sizes and modes. EXIF orientation is
+          honoured, transparent parts are shown on white, 16-bit grey becomes 8-bit.
 
         Arrays are NumPy's, torch's or anything with ``__array__``, of integers, floats or bool.
     image_shape : tuple of int (height, width) or (height, width, channels), optional
@@ -77,11 +80,10 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
         return _from_sequence(X.paths, image_shape, name)
     _refuse(X, name)
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        X = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+        X = _from_torch(X)
     elif hasattr(X, "__array__"):
         X = np.asarray(X)
-    if isinstance(X, np.ndarray) and not _holds_images(X):
+    if isinstance(X, np.ndarray) and not _holds_items(X):
         return _from_array(X, image_shape, name)
     return _from_sequence(list(X.ravel() if isinstance(X, np.ndarray) else X), image_shape, name)
 
@@ -91,21 +93,25 @@ def looks_like_rows(X) -> bool:
 
     An estimator hands such X to `sklearn.utils.validation.validate_data` and what comes back to
     `as_image_set`; anything else goes to `as_image_set` at once. Sparse matrices and numbers in
-    one dimension are "rows" too, since scikit-learn has the errors that people know. Tensors
-    that NumPy cannot view (on a GPU, with gradients, bfloat16) are not. Reads no file.
+    one dimension are "rows" too, since scikit-learn has the errors that people know. Lists of
+    tensors, and tensors that NumPy cannot view (on a GPU, with gradients, bfloat16), are not; nor
+    is what `as_image_set` has better errors for: missing images, open files, tables of paths and
+    labels, lists of unequal lengths. Reads no file.
     """
-    if isinstance(X, ImageSet | ImageFiles | str | bytes | os.PathLike | Mapping):
+    if isinstance(X, ImageSet | ImageFiles | str | os.PathLike | Mapping | _ENCODED):
         return False
     if isinstance(X, Image.Image | Dataset | DataLoader):
         return False
-    if isinstance(X, list | tuple):
-        return len(X) == 0 or not _is_image(X[0])
+    if isinstance(X, Sequence):
+        return _holds_rows(X)
     if hasattr(X, "__array__"):
         try:
             X = np.asarray(X)
         except (TypeError, RuntimeError):
             return False
-        return X.ndim <= 2 and not _holds_images(X)
+        if X.ndim > 2:
+            return False
+        return not _holds_items(X) and not (X.ndim == 2 and _is_table(X))
     return issparse(X) or not hasattr(X, "__iter__")
 
 
@@ -127,6 +133,10 @@ class ImageFiles:
                 f"paths is one path, {os.fspath(paths)!r}. Pass a list of paths, or read a folder "
                 f"of class folders with supernetnas.load_images(folder)."
             )
+        paths = list(paths)
+        for i, path in enumerate(paths):
+            if not isinstance(path, str | bytes | os.PathLike):
+                raise TypeError(f"paths[{i}] is a {type(path).__name__}, not a path.")
         self.paths = [os.fsdecode(path) for path in paths]
 
     @property
@@ -235,7 +245,11 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
 def _refuse(X, name: str) -> None:
     """Raise for what is not read, with what to pass instead."""
     instead = "Pass the images as an array or as a list of paths"
-    if isinstance(X, str | bytes | os.PathLike):
+    if isinstance(X, _ENCODED):
+        raise TypeError(
+            f"{name} is a {type(X).__name__}, the content of one image file. Pass a list: [{name}]."
+        )
+    if isinstance(X, str | os.PathLike):
         raise TypeError(
             f"{name} is one path, {os.fspath(X)!r}. Pass a list of paths, or read a folder of "
             f"class folders: X, y = supernetnas.load_images(folder)."
@@ -254,28 +268,34 @@ def _refuse(X, name: str) -> None:
         raise TypeError(f"{name} is one PIL image. Pass a list of images: [{name}].")
     if isinstance(X, Mapping):
         raise TypeError(f"{name} is a {type(X).__name__}. {instead}, and the labels as y.")
-    if not isinstance(X, list | tuple) and not hasattr(X, "__array__"):
+    if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
+        if hasattr(X, "column_names"):  # of Hugging Face
+            instead = f"Pass the column of the images, such as {name}['image']"
         raise TypeError(f"{name} is a {type(X).__name__}, which is not read. {instead}.")
 
 
 def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
     if len(items) == 0:
         raise ValueError(f"Found {name} with 0 images while a minimum of 1 is required.")
+    _refuse_missing(items, name)
     kinds = [_kind(item) for item in items]
     for i, kind in enumerate(kinds):
-        if kind != kinds[0]:
+        if kind != kinds[0] and not {kind, kinds[0]} <= _FILES:
             raise TypeError(
                 f"{name} mixes images of different kinds: {name}[0] is a {kinds[0]}, {name}[{i}] a "
                 f"{kind}. Pass images of one kind."
             )
-    if kinds[0] in ("path", "PIL image"):
-        paths = kinds[0] == "path"
-        return PictureImages([os.fsdecode(item) for item in items] if paths else items, name)
+    if kinds[0] == "PIL image":
+        return PictureImages(items, name)
+    if kinds[0] in _FILES:
+        return PictureImages([_path_or_content(item) for item in items], name)
     if kinds[0] == "array":
-        arrays = [np.asarray(i.detach().cpu() if torch.is_tensor(i) else i) for i in items]
+        arrays = [_from_torch(i) if torch.is_tensor(i) else np.asarray(i) for i in items]
         if len({array.shape for array in arrays}) == 1:
             return _from_array(np.stack(arrays), image_shape, name)
         return _from_unequal(arrays, name)
+    if kinds[0] == "list" and _is_table(items):
+        raise _table_error(name)
     if kinds[0] in ("list", "number"):
         try:
             return _from_array(np.asarray(items), image_shape, name)
@@ -286,9 +306,10 @@ def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: s
                 f"{name} is a nested list of unequal lengths. Rows must have the same number of "
                 f"values; images of different sizes are passed as a list of arrays."
             ) from None
-    raise TypeError(
-        f"{name}[0] is a {kinds[0]}, which is not read. Pass paths, PIL images or arrays."
-    )
+    instead = "Pass paths, PIL images or arrays"
+    if hasattr(items[0], "read"):
+        instead = "Pass the paths of files, or what read() gives"
+    raise TypeError(f"{name}[0] is a {kinds[0]}, which is not read. {instead}.")
 
 
 def _from_unequal(arrays: list[np.ndarray], name: str) -> ImageSet:
@@ -323,6 +344,8 @@ def _from_array(array: np.ndarray, image_shape: tuple[int, ...] | None, name: st
             f"Found array with dim {array.ndim}, while dim <= 4 is required by as_image_set: pass "
             f"{name} as (n, height, width, channels)."
         )
+    if array.ndim == 2 and _is_table(array):
+        raise _table_error(name)
     if array.size == 0:
         raise ValueError(
             f"Found {name} with shape {array.shape}: at least one image of one pixel is required."
@@ -443,9 +466,18 @@ def image_paths(folder: Path) -> list[str]:
     return sorted(paths)
 
 
+_ENCODED = bytes | bytearray | memoryview | io.BytesIO
+_FILES = frozenset(("path", "encoded image", "row with bytes or a path"))  # may be mixed
+_ROW_KEYS = ("bytes", "path")  # of images in datasets of Hugging Face
+
+
 def _kind(item) -> str:
     if isinstance(item, str | os.PathLike):
         return "path"
+    if isinstance(item, _ENCODED):
+        return "encoded image"
+    if isinstance(item, Mapping) and any(key in item for key in _ROW_KEYS):
+        return "row with bytes or a path"
     if isinstance(item, Image.Image):
         return "PIL image"
     if isinstance(item, list | tuple):
@@ -455,6 +487,43 @@ def _kind(item) -> str:
     return "array" if hasattr(item, "__array__") else type(item).__name__
 
 
+def _path_or_content(item) -> str | bytes:
+    if isinstance(item, Mapping):
+        content = item.get("bytes")
+        item = item["path"] if content is None else content
+    if isinstance(item, io.BytesIO):
+        return item.getvalue()  # wherever its position is
+    return bytes(item) if isinstance(item, _ENCODED) else os.fsdecode(item)
+
+
+def _from_torch(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    try:
+        return tensor.numpy()
+    except TypeError:  # bfloat16 and types of 8 bits
+        if not tensor.is_floating_point():
+            raise
+        return tensor.float().numpy()
+
+
+def _is_missing(item) -> bool:
+    if isinstance(item, Mapping):
+        return any(key in item for key in _ROW_KEYS) and all(
+            item.get(key) is None for key in _ROW_KEYS
+        )
+    is_nan = isinstance(item, float | np.floating) and math.isnan(item)
+    return item is None or is_nan or type(item).__name__ == "NAType"  # pandas' NA
+
+
+def _refuse_missing(items: Sequence, name: str) -> None:
+    missing = [i for i, item in enumerate(items) if _is_missing(item)]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(items)} images are missing (None or NaN), the first of them "
+            f"{name}[{missing[0]}]."
+        )
+
+
 def _is_image(item) -> bool:
     """Whether an item of a sequence is an image, not a row or a number."""
     kind = _kind(item)
@@ -462,10 +531,64 @@ def _is_image(item) -> bool:
         return np.ndim(item) >= 2
     if kind == "list":
         return len(item) > 0 and _kind(item[0]) in ("list", "array")
-    return kind in ("path", "PIL image", "bytes")
+    return kind == "PIL image" or kind in _FILES
 
 
-def _holds_images(array: np.ndarray) -> bool:
-    """Whether an array of one dimension or column holds paths or images as objects."""
+def _first(items: Iterable):
+    """The first item that is not missing, or None."""
+    return next((item for item in items if not _is_missing(item)), None)
+
+
+def _holds_rows(items: Sequence) -> bool:
+    """Whether a sequence is empty or holds numbers, or rows of numbers of equal lengths."""
+    first = _first(items)
+    if first is None:
+        return len(items) == 0
+    if _kind(first) == "number":
+        return True
+    if _kind(first) not in ("list", "array") or torch.is_tensor(first) or _is_image(first):
+        return False
+    return len({_length(item) for item in items}) == 1 and not _is_table(items)
+
+
+def _holds_items(array: np.ndarray) -> bool:
+    """Whether an array of one dimension or column holds objects other than numbers."""
     one_column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
-    return one_column and array.dtype.kind in "OUT" and array.size > 0 and _is_image(array.flat[0])
+    if not one_column or array.dtype.kind not in "OUT" or array.size == 0:
+        return False
+    first = _first(array.flat)
+    return first is None or _kind(first) != "number"
+
+
+def _length(row) -> int | None:
+    try:
+        return len(row)
+    except TypeError:
+        return None
+
+
+def _is_table(rows: Iterable) -> bool:
+    """Whether rows hold paths, names or images, which the first few tell."""
+    if isinstance(rows, np.ndarray) and rows.dtype.kind not in "OUT":
+        return False
+    cells = (cell for row in islice(rows, 10) if _length(row) for cell in row)
+    return any(
+        _kind(cell) == "PIL image" or (_kind(cell) in _FILES and not _is_numeral(cell))
+        for cell in cells
+    )
+
+
+def _is_numeral(cell) -> bool:
+    """Whether scikit-learn would make a number of a text."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _table_error(name: str) -> ValueError:
+    return ValueError(
+        f"{name} is a table with columns that do not hold numbers. Paths are passed in one "
+        f"dimension, such as one column of a DataFrame, {name}['path'], and the labels as y."
+    )

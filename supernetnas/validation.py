@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
@@ -26,7 +27,13 @@ from .spaces.cells import available_spaces
 if TYPE_CHECKING:
     from .classifier import SupernetTransferClassifier
 
-__all__ = ["TrainingData", "check_parameters", "read_new_images", "read_training_data"]
+__all__ = [
+    "TrainingData",
+    "check_parameters",
+    "read_new_images",
+    "read_training_data",
+    "refuse_fit_parameters",
+]
 
 _INTEGERS = {  # least value, and whether None is allowed
     "init_channels": (2, False),
@@ -139,6 +146,23 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
             "strategy='oracle' compares sources by their searches, so search_epochs must be at "
             "least 1 and search_method must not be 'random'."
         )
+
+
+def refuse_fit_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse what ``fit`` is given besides X and y.
+
+    Raises
+    ------
+    TypeError
+        If there is anything.
+    """
+    if "sample_weight" in parameters:
+        raise TypeError(
+            "fit() takes no sample_weight: images cannot be weighed one by one. Weigh classes with "
+            "the parameter class_weight, or leave out images that are not to count."
+        )
+    if parameters:
+        raise TypeError(f"fit() takes X and y alone; got {', '.join(map(repr, parameters))}, too.")
 
 
 def _check_choice(clf, name: str, choices: tuple[str, ...], others: str = "") -> None:
