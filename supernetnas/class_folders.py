@@ -14,16 +14,20 @@ __all__ = ["is_foreign", "training_split"]
 
 # Of macOS archives, of Synology and QNAP servers, of Windows and of Linux.
 _FOREIGN = frozenset(
-    ("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin")
-    + ("lost+found", "system volume information", "__pycache__")
+    (
+        *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin"),
+        *("lost+found", "system volume information", "__pycache__"),
+    )
 )
 _TRAINING = frozenset(("train", "training", "trn"))
 _OTHERS = frozenset(
-    ("dev", "development", "eval", "evaluation", "holdout", "test", "testing", "tst")
-    + ("val", "valid", "validation")
+    (
+        *("dev", "development", "eval", "evaluation", "holdout", "test", "testing", "tst"),
+        *("val", "valid", "validation"),
+    )
 )
-_UNLABELLED = frozenset(("extra", "fold", "pred", "unlabeled", "unlabelled", "unsup"))
-_SPLITS = _TRAINING | _OTHERS | _UNLABELLED
+_MORE = frozenset(("extra", "fold", "pred", "unlabeled", "unlabelled", "unsup"))
+_SPLITS = _TRAINING | _OTHERS | _MORE
 # What stands beside the name of a split: train_set, test-images, TrainingData, val2017.
 _FILLERS = ("data", "dataset", "folder", "image", "images", "img", "imgs", "set", "split")
 _GLUED = re.compile(rf"^({'|'.join(_SPLITS)})(?:{'|'.join(_FILLERS)})$")

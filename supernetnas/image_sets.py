@@ -6,7 +6,9 @@ their pixels are asked for, so a set can be larger than memory.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +26,8 @@ __all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
 LUMA = (0.299, 0.587, 0.114)
 
 _BLOCK_FILES = 1024  # handed to the threads at a time: a waiting call takes a kilobyte or two
+_LARGE_PIXELS = 1 << 25  # from here on images are decoded one at a time, for the memory
+_ONE_AT_A_TIME = threading.Lock()
 _BLOCK_VALUES = 1 << 22  # pixel values resized at a time: 16 MB as float32
 
 
@@ -286,7 +290,9 @@ class PictureImages(ImageSet):
                 # A large JPEG is decoded at 1/2, 1/4 or 1/8, still twice the wanted size. The
                 # square holds for turned images too.
                 image.draft(None, (2 * max(height, width),) * 2)
-            pixels[slot] = _decode(image, height, width, channels).transpose(2, 0, 1)
+            large = image.width * image.height > _LARGE_PIXELS
+            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+                pixels[slot] = _decode(image, height, width, channels).transpose(2, 0, 1)
 
         self._each(slots, decode)
         return torch.from_numpy(pixels)

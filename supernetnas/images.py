@@ -67,7 +67,8 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
     TypeError
         If X is of a kind that is not read: a sparse matrix, torch Dataset, dict, single path.
     ValueError
-        If X is empty, ragged, not finite or not of `image_shape`.
+        If X is empty, ragged, not finite or not of `image_shape`, misses images, or is a table
+        of paths and labels.
 
     Warns
     -----
@@ -493,7 +494,7 @@ def _path_or_content(item) -> str | bytes:
         item = item["path"] if content is None else content
     if isinstance(item, io.BytesIO):
         return item.getvalue()  # wherever its position is
-    return bytes(item) if isinstance(item, _ENCODED) else os.fsdecode(item)
+    return bytes(item) if isinstance(item, bytes | bytearray | memoryview) else os.fsdecode(item)
 
 
 def _from_torch(tensor: torch.Tensor) -> np.ndarray:

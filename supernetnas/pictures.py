@@ -63,7 +63,9 @@ def open_picture(source: str | bytes) -> Image.Image:
         raise OSError("it is not a regular file but a folder, a pipe or a device")
     formats = [name for name in _readable() if name != "TGA" or suffix in _EXTENSIONS["TGA"]]
     try:
-        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, "r", formats)
+        image = Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, "r", formats
+        )
     except UnidentifiedImageError:
         raise UnidentifiedImageError(_unknown(suffix, formats)) from None
     except Image.DecompressionBombError as error:
