@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 
@@ -18,6 +16,18 @@ from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset
 
 from supernetnas.class_folders import is_foreign, training_split
+from supernetnas.image_items import (
+    ENCODED,
+    FILES,
+    from_torch,
+    holds_items,
+    holds_rows,
+    is_table,
+    kind_of,
+    path_or_content,
+    refuse_missing,
+    table_error,
+)
 from supernetnas.image_sets import ArrayImages, ImageSet, PictureImages, UnequalImages
 from supernetnas.pictures import IMAGE_EXTENSIONS
 
@@ -81,10 +91,15 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
         return _from_sequence(X.paths, image_shape, name)
     _refuse(X, name)
     if isinstance(X, torch.Tensor):
-        X = _from_torch(X)
+        X = from_torch(X)
     elif hasattr(X, "__array__"):
         X = np.asarray(X)
-    if isinstance(X, np.ndarray) and not _holds_items(X):
+    if isinstance(X, np.ndarray) and X.dtype.kind == "S":
+        raise TypeError(
+            f"{name} is an array of bytes (dtype {X.dtype}), which loses zeros at their ends. Pass "
+            f"the contents of image files as a list of bytes, and paths as str."
+        )
+    if isinstance(X, np.ndarray) and not holds_items(X):
         return _from_array(X, image_shape, name)
     return _from_sequence(list(X.ravel() if isinstance(X, np.ndarray) else X), image_shape, name)
 
@@ -99,20 +114,20 @@ def looks_like_rows(X) -> bool:
     is what `as_image_set` has better errors for: missing images, open files, tables of paths and
     labels, lists of unequal lengths. Reads no file.
     """
-    if isinstance(X, ImageSet | ImageFiles | str | os.PathLike | Mapping | _ENCODED):
+    if isinstance(X, ImageSet | ImageFiles | str | os.PathLike | Mapping | ENCODED):
         return False
     if isinstance(X, Image.Image | Dataset | DataLoader):
         return False
     if isinstance(X, Sequence):
-        return _holds_rows(X)
+        return holds_rows(X)
     if hasattr(X, "__array__"):
         try:
             X = np.asarray(X)
         except (TypeError, RuntimeError):
             return False
-        if X.ndim > 2:
+        if X.ndim > 2 or (X.dtype.kind == "S" and X.ndim == 1):
             return False
-        return not _holds_items(X) and not (X.ndim == 2 and _is_table(X))
+        return not holds_items(X) and not (X.ndim == 2 and is_table(X))
     return issparse(X) or not hasattr(X, "__iter__")
 
 
@@ -246,7 +261,7 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
 def _refuse(X, name: str) -> None:
     """Raise for what is not read, with what to pass instead."""
     instead = "Pass the images as an array or as a list of paths"
-    if isinstance(X, _ENCODED):
+    if isinstance(X, ENCODED):
         raise TypeError(
             f"{name} is a {type(X).__name__}, the content of one image file. Pass a list: [{name}]."
         )
@@ -278,25 +293,25 @@ def _refuse(X, name: str) -> None:
 def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
     if len(items) == 0:
         raise ValueError(f"Found {name} with 0 images while a minimum of 1 is required.")
-    _refuse_missing(items, name)
-    kinds = [_kind(item) for item in items]
+    refuse_missing(items, name)
+    kinds = [kind_of(item) for item in items]
     for i, kind in enumerate(kinds):
-        if kind != kinds[0] and not {kind, kinds[0]} <= _FILES:
+        if kind != kinds[0] and not {kind, kinds[0]} <= FILES:
             raise TypeError(
                 f"{name} mixes images of different kinds: {name}[0] is a {kinds[0]}, {name}[{i}] a "
                 f"{kind}. Pass images of one kind."
             )
     if kinds[0] == "PIL image":
         return PictureImages(items, name)
-    if kinds[0] in _FILES:
-        return PictureImages([_path_or_content(item) for item in items], name)
+    if kinds[0] in FILES:
+        return PictureImages([path_or_content(item) for item in items], name)
     if kinds[0] == "array":
-        arrays = [_from_torch(i) if torch.is_tensor(i) else np.asarray(i) for i in items]
+        arrays = [from_torch(i) if torch.is_tensor(i) else np.asarray(i) for i in items]
         if len({array.shape for array in arrays}) == 1:
             return _from_array(np.stack(arrays), image_shape, name)
         return _from_unequal(arrays, name)
-    if kinds[0] == "list" and _is_table(items):
-        raise _table_error(name)
+    if kinds[0] == "list" and is_table(items):
+        raise table_error(name)
     if kinds[0] in ("list", "number"):
         try:
             return _from_array(np.asarray(items), image_shape, name)
@@ -345,8 +360,8 @@ def _from_array(array: np.ndarray, image_shape: tuple[int, ...] | None, name: st
             f"Found array with dim {array.ndim}, while dim <= 4 is required by as_image_set: pass "
             f"{name} as (n, height, width, channels)."
         )
-    if array.ndim == 2 and _is_table(array):
-        raise _table_error(name)
+    if array.ndim == 2 and is_table(array):
+        raise table_error(name)
     if array.size == 0:
         raise ValueError(
             f"Found {name} with shape {array.shape}: at least one image of one pixel is required."
@@ -465,131 +480,3 @@ def image_paths(folder: Path) -> list[str]:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
         ]
     return sorted(paths)
-
-
-_ENCODED = bytes | bytearray | memoryview | io.BytesIO
-_FILES = frozenset(("path", "encoded image", "row with bytes or a path"))  # may be mixed
-_ROW_KEYS = ("bytes", "path")  # of images in datasets of Hugging Face
-
-
-def _kind(item) -> str:
-    if isinstance(item, str | os.PathLike):
-        return "path"
-    if isinstance(item, _ENCODED):
-        return "encoded image"
-    if isinstance(item, Mapping) and any(key in item for key in _ROW_KEYS):
-        return "row with bytes or a path"
-    if isinstance(item, Image.Image):
-        return "PIL image"
-    if isinstance(item, list | tuple):
-        return "list"
-    if isinstance(item, int | float | complex | np.number | np.bool_):
-        return "number"
-    return "array" if hasattr(item, "__array__") else type(item).__name__
-
-
-def _path_or_content(item) -> str | bytes:
-    if isinstance(item, Mapping):
-        content = item.get("bytes")
-        item = item["path"] if content is None else content
-    if isinstance(item, io.BytesIO):
-        return item.getvalue()  # wherever its position is
-    return bytes(item) if isinstance(item, bytes | bytearray | memoryview) else os.fsdecode(item)
-
-
-def _from_torch(tensor: torch.Tensor) -> np.ndarray:
-    tensor = tensor.detach().cpu()
-    try:
-        return tensor.numpy()
-    except TypeError:  # bfloat16 and types of 8 bits
-        if not tensor.is_floating_point():
-            raise
-        return tensor.float().numpy()
-
-
-def _is_missing(item) -> bool:
-    if isinstance(item, Mapping):
-        return any(key in item for key in _ROW_KEYS) and all(
-            item.get(key) is None for key in _ROW_KEYS
-        )
-    is_nan = isinstance(item, float | np.floating) and math.isnan(item)
-    return item is None or is_nan or type(item).__name__ == "NAType"  # pandas' NA
-
-
-def _refuse_missing(items: Sequence, name: str) -> None:
-    missing = [i for i, item in enumerate(items) if _is_missing(item)]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(items)} images are missing (None or NaN), the first of them "
-            f"{name}[{missing[0]}]."
-        )
-
-
-def _is_image(item) -> bool:
-    """Whether an item of a sequence is an image, not a row or a number."""
-    kind = _kind(item)
-    if kind == "array":
-        return np.ndim(item) >= 2
-    if kind == "list":
-        return len(item) > 0 and _kind(item[0]) in ("list", "array")
-    return kind == "PIL image" or kind in _FILES
-
-
-def _first(items: Iterable):
-    """The first item that is not missing, or None."""
-    return next((item for item in items if not _is_missing(item)), None)
-
-
-def _holds_rows(items: Sequence) -> bool:
-    """Whether a sequence is empty or holds numbers, or rows of numbers of equal lengths."""
-    first = _first(items)
-    if first is None:
-        return len(items) == 0
-    if _kind(first) == "number":
-        return True
-    if _kind(first) not in ("list", "array") or torch.is_tensor(first) or _is_image(first):
-        return False
-    return len({_length(item) for item in items}) == 1 and not _is_table(items)
-
-
-def _holds_items(array: np.ndarray) -> bool:
-    """Whether an array of one dimension or column holds objects other than numbers."""
-    one_column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
-    if not one_column or array.dtype.kind not in "OUT" or array.size == 0:
-        return False
-    first = _first(array.flat)
-    return first is None or _kind(first) != "number"
-
-
-def _length(row) -> int | None:
-    try:
-        return len(row)
-    except TypeError:
-        return None
-
-
-def _is_table(rows: Iterable) -> bool:
-    """Whether rows hold paths, names or images, which the first few tell."""
-    if isinstance(rows, np.ndarray) and rows.dtype.kind not in "OUT":
-        return False
-    cells = (cell for row in islice(rows, 10) if _length(row) for cell in row)
-    return any(
-        _kind(cell) == "PIL image" or (_kind(cell) in _FILES and not _is_numeral(cell))
-        for cell in cells
-    )
-
-
-def _is_numeral(cell) -> bool:
-    """Whether scikit-learn would make a number of a text."""
-    try:
-        float(cell)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _table_error(name: str) -> ValueError:
-    return ValueError(
-        f"{name} is a table with columns that do not hold numbers. Paths are passed in one "
-        f"dimension, such as one column of a DataFrame, {name}['path'], and the labels as y."
-    )

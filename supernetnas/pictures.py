@@ -67,7 +67,10 @@ def open_picture(source: str | bytes) -> Image.Image:
             io.BytesIO(source) if isinstance(source, bytes) else source, "r", formats
         )
     except UnidentifiedImageError:
-        raise UnidentifiedImageError(_unknown(suffix, formats)) from None
+        what = "it is"
+        if isinstance(source, bytes):
+            what = "paths are passed as str, and these bytes are"
+        raise UnidentifiedImageError(_unknown(what, suffix, formats)) from None
     except Image.DecompressionBombError as error:
         raise _too_large(str(error)) from None
     limit = Image.MAX_IMAGE_PIXELS
@@ -88,11 +91,11 @@ def _readable() -> tuple[str, ...]:
     )
 
 
-def _unknown(suffix: str, formats: list[str]) -> str:
+def _unknown(what: str, suffix: str, formats: list[str]) -> str:
     for name, suffixes in _EXTENSIONS.items():
         if suffix in suffixes and name not in _readable():
             return f"the installed Pillow does not read {name}; a newer one may"
-    return f"it is not an image of the formats that are read ({', '.join(formats)})"
+    return f"{what} not an image of the formats that are read ({', '.join(formats)})"
 
 
 def _too_large(what: str) -> Image.DecompressionBombError:
