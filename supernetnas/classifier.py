@@ -28,6 +28,7 @@ from .fitting.validation import (
     check_parameters,
     read_new_images,
     read_training_data,
+    refuse_fit_parameters,
 )
 from .images.augmentation import Augmentation
 from .images.sets import ImageSet
@@ -274,7 +275,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         return tags
 
     @own_surroundings()
-    def fit(self, X, y):
+    def fit(self, X, y, **fit_params):
         """Search, derive and train a network for the images X of the classes y.
 
         A fit that fails or is interrupted leaves the classifier as it was; with a
@@ -287,6 +288,10 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             paths, PIL images or arrays of any sizes; see `supernetnas.images.reading.as_image_set`.
         y : array-like of shape (n,)
             Labels: integers, strings or booleans.
+        **fit_params : dict
+            Refused, ``sample_weight`` included: scikit-learn demands that a weight of 2 be the same
+            as an image that is there twice, which training in random batches cannot give. The
+            parameter ``class_weight`` weighs classes.
 
         Returns
         -------
@@ -308,6 +313,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             If a step needs more memory than there is; suggests a batch size.
         """
         watch = Stopwatch(self.time_limit)
+        refuse_fit_parameters(fit_params)
         check_parameters(self)
         device, execution = resolve_device(self.device), self._execution()
         method, retraining = self._method(), self._retraining()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import deque
 
 import joblib
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
+from sklearn.utils.validation import has_fit_parameter
 from tiny import EMBEDDER, coarse_pixels, patterns, tiny_classifier
 
 from supernetnas import (
@@ -384,6 +386,30 @@ def test_files_in_cross_validation(files):
     np.testing.assert_array_equal(scores, cross_val_score(quick(), arrays, y, cv=2))
 
 
+def test_encoded_images_and_rows_of_datasets(files):
+    X, y = load_images(files)
+    contents = []
+    for path in X:
+        with open(path, "rb") as file:
+            contents.append(file.read())
+    rows = deque({"bytes": content, "path": None} for content in contents)
+    clf = quick().fit(rows, deque(y))
+    expected = quick().fit(X, y).predict_proba(X).tobytes()
+    for images in (rows, contents, deque(X), X):
+        assert clf.predict_proba(images).tobytes() == expected
+    scores = cross_val_score(quick(), rows, y, cv=2)
+    np.testing.assert_array_equal(scores, cross_val_score(quick(), X, y, cv=2))
+
+
+@pytest.mark.parametrize("shape", [(40, 64), (40, 8, 8)])
+def test_sequences_of_tensors_are_as_their_array(shape):
+    X = torch.from_numpy(IMAGES).reshape(shape).float()
+    clf = quick().fit(list(X.bfloat16()), LABELS)
+    assert clf.n_features_in_ == 64
+    expected = quick().fit(X.bfloat16().float().numpy(), LABELS).predict_proba(NEW)
+    assert clf.predict_proba(NEW).tobytes() == expected.tobytes()
+
+
 def test_features_are_forgotten_with_their_fit(files):
     clf = quick().fit(IMAGES, LABELS)
     clf.fit(*load_images(files))
@@ -478,7 +504,10 @@ def test_types_are_checked(spoiled_zoo, parameter):
         (np.where(IMAGES > 200, np.nan, IMAGES), LABELS, "NaN"),
         (np.where(IMAGES > 200, np.inf, IMAGES), LABELS, "infinity"),
         (IMAGES[..., None, None], LABELS, "dim 5"),
-        ([[1, 2], [3]], [0, 1], "inhomogeneous"),
+        ([[1, 2], [3]], [0, 1], "nested list of unequal lengths"),
+        ([None, "a.png"], [0, 1], r"1 of 2 images are missing .*X\[0\]"),
+        ([("a.png", "cat"), ("b.png", "dog")], [0, 1], "the labels as y"),
+        (np.array([["a.png", "cat"], ["b.png", "dog"]]), [0, 1], "the labels as y"),
         ([[[1, 2]], [[3]]], [0, 1], "unequal lengths"),
         ([np.ones((4, 4)), np.full((5, 5), np.nan)], [0, 1], "NaN"),
         ([np.ones((4, 4)), np.ones(3)], [0, 1], "is not an image"),
@@ -520,6 +549,33 @@ def test_a_truncated_file_is_named(files, spoiled_zoo):
 
 def test_one_path_is_not_images(files, spoiled_zoo):
     refuse(TypeError, "load_images", str(files), LABELS, zoo=spoiled_zoo, strategy="multi")
+
+
+def test_a_table_of_paths_and_labels_is_not_images(files, spoiled_zoo, fitted):
+    pandas = pytest.importorskip("pandas")
+    X, y = load_images(files)
+    for label in (y, LABELS):
+        frame = pandas.DataFrame({"path": list(X), "label": label})
+        text = r"one column of a DataFrame, X\['path'\], and the labels as y"
+        refuse(ValueError, text, frame, y, zoo=spoiled_zoo, strategy="multi")
+        with pytest.raises(ValueError, match=text):
+            fitted.predict(frame)
+
+
+def test_open_files_are_not_images(files, spoiled_zoo):
+    X, y = load_images(files)
+    with open(X[0], "rb") as one, open(X[1], "rb") as other:
+        text = r"X\[0\] is a BufferedReader, which is not read. Pass the paths of files"
+        refuse(TypeError, text, [one, other], y[:2], zoo=spoiled_zoo, strategy="multi")
+
+
+def test_weights_of_images_are_refused(spoiled_zoo):
+    clf = tiny_classifier(spoiled_zoo, "multi")
+    with pytest.raises(TypeError, match=r"no sample_weight: .*class_weight"):
+        clf.fit(IMAGES, LABELS, sample_weight=np.ones(40))
+    with pytest.raises(TypeError, match="X and y alone; got 'eval_set', too"):
+        clf.fit(IMAGES, LABELS, eval_set=None)
+    assert not has_fit_parameter(clf, "sample_weight")
 
 
 def test_no_zoo():

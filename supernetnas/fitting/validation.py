@@ -7,8 +7,9 @@ errors are the ones that people know. Images go through `supernetnas.images.read
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
@@ -24,7 +25,13 @@ from ..training.devices import resolve_device
 if TYPE_CHECKING:
     from ..classifier import SupernetTransferClassifier
 
-__all__ = ["TrainingData", "check_parameters", "read_new_images", "read_training_data"]
+__all__ = [
+    "TrainingData",
+    "check_parameters",
+    "read_new_images",
+    "read_training_data",
+    "refuse_fit_parameters",
+]
 
 _INTEGERS = {  # least value, and whether None is allowed
     "init_channels": (2, False),
@@ -111,6 +118,23 @@ def check_parameters(clf: SupernetTransferClassifier) -> None:
             "it on. Use compile=False, which is the fastest on a CPU."
         )
     _check_image_size(clf.image_size)
+
+
+def refuse_fit_parameters(parameters: Mapping[str, Any]) -> None:
+    """Refuse what ``fit`` is given besides X and y.
+
+    Raises
+    ------
+    TypeError
+        If there is anything.
+    """
+    if "sample_weight" in parameters:
+        raise TypeError(
+            "fit() takes no sample_weight: images cannot be weighed one by one. Weigh classes with "
+            "the parameter class_weight, or leave out images that are not to count."
+        )
+    if parameters:
+        raise TypeError(f"fit() takes X and y alone; got {', '.join(map(repr, parameters))}, too.")
 
 
 def _check_image_size(image_size) -> None:

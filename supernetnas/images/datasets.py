@@ -140,6 +140,8 @@ def load_npz_dataset(path: str | os.PathLike) -> SourceDataset:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if not path.is_file():  # opening a pipe would wait for somebody who writes
+        raise ValueError(f"{path} is not a regular file.")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not an .npz file.")
     try:

@@ -15,6 +15,20 @@ from PIL import Image
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Dataset
 
+from .class_folders import is_foreign, training_split
+from .items import (
+    ENCODED,
+    FILES,
+    from_torch,
+    holds_items,
+    holds_rows,
+    is_table,
+    kind_of,
+    path_or_content,
+    refuse_missing,
+    table_error,
+)
+from .pictures import IMAGE_EXTENSIONS
 from .sets import ArrayImages, ImageSet, PictureImages, UnequalImages
 
 __all__ = [
@@ -25,12 +39,6 @@ __all__ = [
     "load_images",
     "looks_like_rows",
 ]
-
-IMAGE_EXTENSIONS = (
-    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm"),
-    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-)
-_SPLIT_NAMES = frozenset(("dev", "test", "train", "training", "val", "valid", "validation"))
 
 
 def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "X") -> ImageSet:
@@ -47,9 +55,10 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
         - images (n, height, width, channels) or (n, channels, height, width). Channels come
           first if the second axis is 1 or 3 and the last is neither; `image_shape` overrules;
         - a sequence of arrays of one image each, of equal or different sizes;
-        - a sequence of paths (list, array, Series, DataFrame of one column, `ImageFiles`) or of
-          PIL images, of any sizes and modes. EXIF orientation is honoured, transparent parts
-          are shown on white, 16-bit grey becomes 8-bit.
+        - a sequence of paths (list, array, Series, DataFrame of one column, `ImageFiles`), of
+          what image files hold (bytes, BytesIO, or dicts with "bytes" or a "path", as Hugging
+          Face datasets have them), or of PIL images, of any sizes and modes. EXIF orientation is
+          honoured, transparent parts are shown on white, 16-bit grey becomes 8-bit.
 
         Arrays are NumPy's, torch's or anything with ``__array__``, of integers, floats or bool.
     image_shape : tuple of int (height, width) or (height, width, channels), optional
@@ -68,7 +77,8 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
     TypeError
         If X is of a kind that is not read: a sparse matrix, torch Dataset, dict, single path.
     ValueError
-        If X is empty, ragged, not finite or not of `image_shape`.
+        If X is empty, ragged, not finite or not of `image_shape`, misses images, or is a table
+        of paths and labels.
 
     Warns
     -----
@@ -81,11 +91,15 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
         return _from_sequence(X.paths, image_shape, name)
     _refuse(X, name)
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        X = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+        X = from_torch(X)
     elif hasattr(X, "__array__"):
         X = np.asarray(X)
-    if isinstance(X, np.ndarray) and not _holds_images(X):
+    if isinstance(X, np.ndarray) and X.dtype.kind == "S":
+        raise TypeError(
+            f"{name} is an array of bytes (dtype {X.dtype}), which loses zeros at their ends. Pass "
+            f"the contents of image files as a list of bytes, and paths as str."
+        )
+    if isinstance(X, np.ndarray) and not holds_items(X):
         return _from_array(X, image_shape, name)
     return _from_sequence(list(X.ravel() if isinstance(X, np.ndarray) else X), image_shape, name)
 
@@ -95,21 +109,25 @@ def looks_like_rows(X) -> bool:
 
     An estimator hands such X to `sklearn.utils.validation.validate_data` and what comes back to
     `as_image_set`; anything else goes to `as_image_set` at once. Sparse matrices and numbers in
-    one dimension are "rows" too, since scikit-learn has the errors that people know. Tensors
-    that NumPy cannot view (on a GPU, with gradients, bfloat16) are not. Reads no file.
+    one dimension are "rows" too, since scikit-learn has the errors that people know. Lists of
+    tensors, and tensors that NumPy cannot view (on a GPU, with gradients, bfloat16), are not; nor
+    is what `as_image_set` has better errors for: missing images, open files, tables of paths and
+    labels, lists of unequal lengths. Reads no file.
     """
-    if isinstance(X, ImageSet | ImageFiles | str | bytes | os.PathLike | Mapping):
+    if isinstance(X, ImageSet | ImageFiles | str | os.PathLike | Mapping | ENCODED):
         return False
     if isinstance(X, Image.Image | Dataset | DataLoader):
         return False
-    if isinstance(X, list | tuple):
-        return len(X) == 0 or not _is_image(X[0])
+    if isinstance(X, Sequence):
+        return holds_rows(X)
     if hasattr(X, "__array__"):
         try:
             X = np.asarray(X)
         except (TypeError, RuntimeError):
             return False
-        return X.ndim <= 2 and not _holds_images(X)
+        if X.ndim > 2 or (X.dtype.kind == "S" and X.ndim == 1):
+            return False
+        return not holds_items(X) and not (X.ndim == 2 and is_table(X))
     return issparse(X) or not hasattr(X, "__iter__")
 
 
@@ -131,6 +149,10 @@ class ImageFiles:
                 f"paths is one path, {os.fspath(paths)!r}. Pass a list of paths, or read a folder "
                 f"of class folders with supernetnas.load_images(folder)."
             )
+        paths = list(paths)
+        for i, path in enumerate(paths):
+            if not isinstance(path, str | bytes | os.PathLike):
+                raise TypeError(f"paths[{i}] is a {type(path).__name__}, not a path.")
         self.paths = [os.fsdecode(path) for path in paths]
 
     @property
@@ -184,8 +206,9 @@ class ImageFiles:
 def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
     """List a folder that holds one folder of images per class.
 
-    Class folders are searched to any depth. Names that begin with a dot and files without an
-    image's extension are passed over; symbolic links are followed, once.
+    Class folders are searched to any depth. Names that begin with a dot, folders that systems and
+    archives leave (``__MACOSX``, ``@eaDir``) and files without an image's extension are passed
+    over; symbolic links are followed, once.
 
     Parameters
     ----------
@@ -204,22 +227,22 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
     NotADirectoryError
         If `folder` is not a folder.
     ValueError
-        If there are no class folders, one has no images, or all are named like the splits of a
+        If there are no class folders, one has no images, or they are named like the splits of a
         dataset (train, test).
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{str(folder)!r} is not a folder.")
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not is_foreign(p.name))
     if not classes:
         raise ValueError(
             f"{str(folder)!r} has no class folders. Put the images of each class into a folder of "
             f"its own: cat/1.jpg, dog/1.jpg."
         )
-    if _SPLIT_NAMES.issuperset(path.name.lower() for path in classes):
+    if (split := training_split([path.name for path in classes])) is not None:
         raise ValueError(
             f"The folders in {str(folder)!r} are splits of a dataset, not classes. Load one of "
-            f"them: load_images({str(classes[0])!r})."
+            f"them: load_images({str(folder / split)!r})."
         )
     paths: list[str] = []
     labels: list[str] = []
@@ -238,7 +261,11 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
 def _refuse(X, name: str) -> None:
     """Raise for what is not read, with what to pass instead."""
     instead = "Pass the images as an array or as a list of paths"
-    if isinstance(X, str | bytes | os.PathLike):
+    if isinstance(X, ENCODED):
+        raise TypeError(
+            f"{name} is a {type(X).__name__}, the content of one image file. Pass a list: [{name}]."
+        )
+    if isinstance(X, str | os.PathLike):
         raise TypeError(
             f"{name} is one path, {os.fspath(X)!r}. Pass a list of paths, or read a folder of "
             f"class folders: X, y = supernetnas.load_images(folder)."
@@ -257,28 +284,34 @@ def _refuse(X, name: str) -> None:
         raise TypeError(f"{name} is one PIL image. Pass a list of images: [{name}].")
     if isinstance(X, Mapping):
         raise TypeError(f"{name} is a {type(X).__name__}. {instead}, and the labels as y.")
-    if not isinstance(X, list | tuple) and not hasattr(X, "__array__"):
+    if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
+        if hasattr(X, "column_names"):  # of Hugging Face
+            instead = f"Pass the column of the images, such as {name}['image']"
         raise TypeError(f"{name} is a {type(X).__name__}, which is not read. {instead}.")
 
 
 def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
     if len(items) == 0:
         raise ValueError(f"Found {name} with 0 images while a minimum of 1 is required.")
-    kinds = [_kind(item) for item in items]
+    refuse_missing(items, name)
+    kinds = [kind_of(item) for item in items]
     for i, kind in enumerate(kinds):
-        if kind != kinds[0]:
+        if kind != kinds[0] and not {kind, kinds[0]} <= FILES:
             raise TypeError(
                 f"{name} mixes images of different kinds: {name}[0] is a {kinds[0]}, {name}[{i}] a "
                 f"{kind}. Pass images of one kind."
             )
-    if kinds[0] in ("path", "PIL image"):
-        paths = kinds[0] == "path"
-        return PictureImages([os.fsdecode(item) for item in items] if paths else items, name)
+    if kinds[0] == "PIL image":
+        return PictureImages(items, name)
+    if kinds[0] in FILES:
+        return PictureImages([path_or_content(item) for item in items], name)
     if kinds[0] == "array":
-        arrays = [np.asarray(i.detach().cpu() if torch.is_tensor(i) else i) for i in items]
+        arrays = [from_torch(i) if torch.is_tensor(i) else np.asarray(i) for i in items]
         if len({array.shape for array in arrays}) == 1:
             return _from_array(np.stack(arrays), image_shape, name)
         return _from_unequal(arrays, name)
+    if kinds[0] == "list" and is_table(items):
+        raise table_error(name)
     if kinds[0] in ("list", "number"):
         try:
             return _from_array(np.asarray(items), image_shape, name)
@@ -289,9 +322,10 @@ def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: s
                 f"{name} is a nested list of unequal lengths. Rows must have the same number of "
                 f"values; images of different sizes are passed as a list of arrays."
             ) from None
-    raise TypeError(
-        f"{name}[0] is a {kinds[0]}, which is not read. Pass paths, PIL images or arrays."
-    )
+    instead = "Pass paths, PIL images or arrays"
+    if hasattr(items[0], "read"):
+        instead = "Pass the paths of files, or what read() gives"
+    raise TypeError(f"{name}[0] is a {kinds[0]}, which is not read. {instead}.")
 
 
 def _from_unequal(arrays: list[np.ndarray], name: str) -> ImageSet:
@@ -326,6 +360,8 @@ def _from_array(array: np.ndarray, image_shape: tuple[int, ...] | None, name: st
             f"Found array with dim {array.ndim}, while dim <= 4 is required by as_image_set: pass "
             f"{name} as (n, height, width, channels)."
         )
+    if array.ndim == 2 and is_table(array):
+        raise table_error(name)
     if array.size == 0:
         raise ValueError(
             f"Found {name} with shape {array.shape}: at least one image of one pixel is required."
@@ -437,38 +473,10 @@ def image_paths(folder: Path) -> list[str]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_foreign(name)]
         paths += [
             os.path.join(parent, name)
             for name in files
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_EXTENSIONS
         ]
     return sorted(paths)
-
-
-def _kind(item) -> str:
-    if isinstance(item, str | os.PathLike):
-        return "path"
-    if isinstance(item, Image.Image):
-        return "PIL image"
-    if isinstance(item, list | tuple):
-        return "list"
-    if isinstance(item, int | float | complex | np.number | np.bool_):
-        return "number"
-    return "array" if hasattr(item, "__array__") else type(item).__name__
-
-
-def _is_image(item) -> bool:
-    """Whether an item of a sequence is an image, not a row or a number."""
-    kind = _kind(item)
-    if kind == "array":
-        return np.ndim(item) >= 2
-    if kind == "list":
-        return len(item) > 0 and _kind(item[0]) in ("list", "array")
-    return kind in ("path", "PIL image", "bytes")
-
-
-def _holds_images(array: np.ndarray) -> bool:
-    """Whether an array of one dimension or column holds paths or images as objects."""
-    one_column = array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1)
-    return one_column and array.dtype.kind in "OUT" and array.size > 0 and _is_image(array.flat[0])

@@ -6,7 +6,9 @@ their pixels are asked for, so a set can be larger than memory.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+
+from .pictures import open_picture, shown_size, upright
 
 __all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
 
 # ITU-R BT.601-7, section 2.5.1: the luma of red, green and blue; also what Pillow's "L" is.
 LUMA = (0.299, 0.587, 0.114)
 
-_EXIF_ORIENTATION = 0x0112
 _BLOCK_FILES = 1024  # handed to the threads at a time: a waiting call takes a kilobyte or two
+_LARGE_PIXELS = 1 << 25  # from here on images are decoded one at a time, for the memory
+_ONE_AT_A_TIME = threading.Lock()
 _BLOCK_VALUES = 1 << 22  # pixel values resized at a time: 16 MB as float32
 
 
@@ -236,9 +241,9 @@ class UnequalImages(ImageSet):
 
 
 class PictureImages(ImageSet):
-    """Images that Pillow decodes when they are read: paths or PIL images."""
+    """Images that Pillow decodes when they are read: paths, contents of files, or PIL images."""
 
-    def __init__(self, pictures: Sequence[str | Image.Image], name: str) -> None:
+    def __init__(self, pictures: Sequence[str | bytes | Image.Image], name: str) -> None:
         self._pictures = pictures
         self._positions = np.arange(len(pictures))  # in what the user passed, for messages
         self._in_memory = len(pictures) > 0 and isinstance(pictures[0], Image.Image)
@@ -284,7 +289,7 @@ class PictureImages(ImageSet):
             if isinstance(picture, Image.Image):
                 yield repr((picture.mode, picture.size)).encode() + picture.tobytes()
             else:
-                yield Path(picture).read_bytes()
+                yield picture if isinstance(picture, bytes) else Path(picture).read_bytes()
 
     def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
         positions = np.arange(len(self))[index]
@@ -306,7 +311,9 @@ class PictureImages(ImageSet):
                 # A large JPEG is decoded at 1/2, 1/4 or 1/8, still twice the wanted size. The
                 # square holds for turned images too.
                 image.draft(None, (2 * max(height, width),) * 2)
-            pixels[slot] = _decode(image, height, width, channels).transpose(2, 0, 1)
+            large = image.width * image.height > _LARGE_PIXELS
+            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+                pixels[slot] = _decode(image, height, width, channels).transpose(2, 0, 1)
 
         self._each(slots, decode)
         return torch.from_numpy(pixels)
@@ -320,7 +327,7 @@ class PictureImages(ImageSet):
                 if isinstance(picture, Image.Image):
                     visit(k, picture)
                 else:
-                    with Image.open(picture) as image:
+                    with open_picture(picture) as image:
                         visit(k, image)
             except Exception as error:  # decoders raise all kinds of it on damaged files
                 return error
@@ -340,7 +347,7 @@ class PictureImages(ImageSet):
         if failed:
             picture, error = self._pictures[slots[failed[0]]], failures[failed[0]]
             where = f"{self._name}[{self._positions[slots[failed[0]]]}]"
-            if not self._in_memory:
+            if isinstance(picture, str):
                 where += f" = {picture!r}"
             raise OSError(
                 f"{len(failed)} of {len(slots)} images cannot be read. The first is {where}: "
@@ -375,17 +382,13 @@ def _convert_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def _header(image: Image.Image) -> tuple[int, int, bool]:
-    """Height and width as shown, and whether the image is grey, without decoding it."""
-    width, height = image.size
-    # A PNG would be decoded to look for EXIF behind its pixels.
-    if image.format != "PNG" and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5:
-        width, height = height, width
-    return height, width, image.mode[0] in "1I" or image.mode in ("L", "LA", "La")
+    """Height and width as shown, and whether the image is grey."""
+    return *shown_size(image), image.mode[0] in "1I" or image.mode in ("L", "LA", "La")
 
 
 def _decode(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
     """One picture as uint8 (height, width, channels)."""
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode.startswith("I"):
         # 16 bits; Pillow's own conversion to 8 clips instead of scaling.
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
@@ -394,7 +397,9 @@ def _decode(image: Image.Image, height: int, width: int, channels: int) -> np.nd
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:  # a conversion to the same mode is a copy
+        image = image.convert(mode)
     image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return np.asarray(image).reshape(height, width, channels)
 

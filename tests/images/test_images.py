@@ -1,3 +1,5 @@
+import collections
+import io
 import os
 import pickle
 
@@ -111,9 +113,12 @@ class TestArrays:
 
     def test_tensors_that_numpy_cannot_view(self):
         X = torch.rand(2, 16)
-        for tensor in (X.clone().requires_grad_(), X.bfloat16()):
-            assert not looks_like_rows(tensor)
-            assert as_image_set(tensor).native_shape == (4, 4, 1)
+        for tensor in (X.clone().requires_grad_(), X.bfloat16(), X.to(torch.float8_e5m2)):
+            for container in (tensor, list(tensor), tuple(tensor.view(2, 4, 4))):
+                assert not looks_like_rows(container)
+                images = as_image_set(container)
+                assert images.native_shape == (4, 4, 1)
+                assert np.array_equal(images.rows(), tensor.detach().float())
 
     def test_numeric_frame_is_rows(self, rng):
         frame = pd.DataFrame(rng.integers(0, 9, (3, 16)))
@@ -228,7 +233,14 @@ class TestArrayErrors:
             (Image.new("L", (4, 4)), "X is one PIL image"),
             ((i for i in range(3)), "X is a generator"),
             (None, "X is a NoneType"),
-            ([b"\x89PNG"], r"X\[0\] is a bytes"),
+            (b"\x89PNG", r"X is a bytes, the content of one image file. Pass a list: \[X\]"),
+            (
+                np.array([b"\x89PNG"]),
+                "X is an array of bytes .* as a list of bytes, and paths as str",
+            ),
+            (io.BytesIO(b"\x89PNG"), r"X is a BytesIO, the content of one image file"),
+            ([io.StringIO("text")], r"X\[0\] is a StringIO.*Pass the paths of files, or what read"),
+            ([{"a": 1}], r"X\[0\] is a dict, which is not read"),
             (["a.png", np.zeros((3, 3))], r"X\[0\] is a path, X\[1\] a array"),
         ],
     )
@@ -493,6 +505,75 @@ class TestFiles:
             as_image_set(files).tensor(8, 8, channels=4)
 
 
+class TestEncodedImages:
+    @pytest.mark.parametrize(
+        "encode",
+        [
+            lambda path, content: content,
+            lambda path, content: bytearray(content),
+            lambda path, content: memoryview(content),
+            lambda path, content: io.BytesIO(content),
+            lambda path, content: {"bytes": content, "path": None},
+            lambda path, content: {"bytes": content, "path": "inside/an/archive.png"},
+            lambda path, content: {"bytes": None, "path": path},
+            lambda path, content: {"path": path},
+        ],
+    )
+    @pytest.mark.parametrize("container", [list, tuple, collections.deque, pd.Series])
+    def test_containers(self, files, encode, container):
+        X = []
+        for path in files:
+            with open(path, "rb") as file:
+                X.append(encode(path, file.read()))
+        X = container(X)
+        assert not looks_like_rows(X)
+        images, expected = as_image_set(X), as_image_set(files)
+        assert images.typical_size == expected.typical_size
+        assert torch.equal(images.tensor(8, 8), expected.tensor(8, 8))
+        assert torch.equal(images.take([2]).tensor(8, 8), expected.take([2]).tensor(8, 8))
+
+    def test_a_buffer_is_read_from_its_start_and_stays_where_it_is(self):
+        buffer = io.BytesIO()
+        Image.fromarray(smooth(8, 8)).save(buffer, "PNG")
+        position = buffer.tell()
+        assert position > 0
+        assert as_image_set([buffer]).tensor(8, 8).shape == (1, 3, 8, 8)
+        assert buffer.tell() == position
+
+    def test_paths_and_contents_may_be_mixed(self, files):
+        with open(files[0], "rb") as file:
+            X = [file.read(), *files[1:]]
+        assert torch.equal(as_image_set(X).tensor(8, 8), as_image_set(files).tensor(8, 8))
+
+    def test_content_that_is_no_image_is_counted_and_not_printed(self, files):
+        with pytest.raises(
+            OSError, match=r"1 of 2 .* X\[1\]: Unidentified.* paths are passed as str"
+        ):
+            as_image_set([files[0], b"bytes of a secret"]).check()
+
+
+class TestMissingImages:
+    @pytest.mark.parametrize(
+        "X",
+        [
+            [None, "a.png", None],
+            [None, np.zeros((4, 4)), np.nan],
+            [{"bytes": None, "path": None}, "a.png", None],
+            np.array([None, "a.png", np.nan], dtype=object),
+            pd.Series([None, "a.png", None]),
+            pd.Series([pd.NA, "a.png", pd.NA], dtype="string"),
+            pd.DataFrame({"path": [None, "a.png", None]}),
+        ],
+    )
+    def test_they_are_counted(self, X):
+        with pytest.raises(ValueError, match=r"2 of 3 images are missing .* the first .* X\[0\]"):
+            as_image_set(X)
+
+    def test_not_among_paths(self):
+        with pytest.raises(TypeError, match=r"paths\[1\] is a NoneType, not a path"):
+            ImageFiles(["a.png", None])
+
+
 class TestPILImages:
     def test_sizes_and_modes(self):
         images = [Image.new(mode, (5 + i, 7)) for i, mode in enumerate(["RGB", "P", "L", "CMYK"])]
@@ -711,10 +792,14 @@ class NotAnArray:
         np.zeros((3, 4), complex),
         np.array([[{"a": 1}, 2.0]], dtype=object),
         np.array([[1.0], [None]], dtype=object),
-        np.array([["a", "b"]]),
+        np.array([["1", "2"]]),
+        np.array([[np.nan], [1.0]], dtype=object),
         [[1, 2], [3, 4]],
-        [[1, 2], [3]],
+        [["1", "2"]],
         [1, 2],
+        [np.nan, 2],
+        range(3),
+        collections.deque([[1, 2], [3, 4]]),
         [],
         [np.zeros(3), np.zeros(3)],
         csr_array(np.eye(3)),
@@ -741,6 +826,25 @@ def test_looks_like_rows(X):
         ["a.png"],
         np.array([["a.png"], ["b.png"]]),
         [b"bytes"],
+        [io.BytesIO(b"bytes")],
+        [{"bytes": b"bytes", "path": None}],
+        b"bytes",
+        np.array([b"bytes"]),
+        collections.deque(["a.png"]),
+        np.array([["a", "b"]]),
+        [("a.png", "cat")],
+        pd.DataFrame({"path": ["a.png"], "label": [3]}),
+        pd.DataFrame({"path": [None, "a.png"], "label": [3, 4]}),
+        [[1, 2], [3]],
+        [np.zeros(3), np.zeros(4)],
+        [torch.zeros(3), torch.zeros(3)],
+        pd.Series([np.zeros(3), np.zeros(3)]),
+        [None, "a.png"],
+        [None, None],
+        pd.Series([None, "a.png"]),
+        np.array([[None], ["a.png"]], dtype=object),
+        [io.StringIO("text")],
+        np.array([object()]),
         "folder",
         {"a": 1},
         (i for i in range(3)),

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -311,6 +314,19 @@ def test_files_that_are_no_datasets(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     with pytest.raises(ValueError, match="not a dataset"):
         load_dataset(tmp_path / "a.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_no_dataset(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    for path in (tmp_path, tmp_path / "pipe.npz"):
+        command = (
+            "import sys; from supernetnas.images.datasets import *; load_datasets(sys.argv[1:])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", command, path], capture_output=True, text=True, timeout=120
+        )
+        assert "ValueError" in done.stderr and "is not a regular file" in done.stderr
 
 
 def test_class_folders(tmp_path):
