@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from itertools import chain
 
 import numpy as np
@@ -421,18 +422,27 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Raises
         ------
         ValueError
-            If the images have another shape or another scale than those in ``fit``.
+            If the images have another shape or another scale than those in ``fit``, or X is one
+            image.
         OSError
             If images cannot be read; names the first and counts them.
+
+        Warns
+        -----
+        UserWarning
+            If a few images are very dark, or have no negative values unlike those in ``fit``, so
+            that they may be on another scale. Ten or more such images are an error.
         """
         check_is_fitted(self)
+        return np.concatenate(list(self._predicted_batches(X)))
+
+    def _predicted_batches(self, X) -> Iterator[np.ndarray]:
+        """Yield the rows of `predict_proba`, a batch of images at a time."""
         images = read_new_images(self, X)
-        with torch.inference_mode():
-            scores = [
-                self.network_(batch).float().softmax(dim=1).cpu()
-                for batch in self.preprocessing_.batches(images, self.device_)
-            ]
-        return torch.cat(scores).numpy()
+        for batch in self.preprocessing_.batches(images, self.device_):
+            with torch.inference_mode():
+                scores = self.network_(batch).float().softmax(dim=1).cpu()
+            yield scores.numpy()
 
     # Stages of a fit
 
@@ -445,6 +455,14 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
     def _prepare(self, data: TrainingData, device: torch.device) -> Target:
         """Decode and resize the images, and choose what they go through."""
         pixels = decode(data.images, *self._network_size(data.images))
+        preprocessing = Preprocessing.of(pixels)
+        low, high = preprocessing.value_range
+        if low == high:
+            warnings.warn(
+                f"All pixels of X are {low:g}, so there is nothing to learn from.",
+                UserWarning,
+                stacklevel=3,
+            )
         labels, n_classes = torch.from_numpy(data.labels), len(data.classes)
         weights = class_weights(labels, n_classes, data.class_weight)
         return Target(
@@ -452,7 +470,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
             labels=labels,
             n_classes=n_classes,
             class_weight=None if weights is None else weights.to(device),
-            preprocessing=Preprocessing.of(pixels),
+            preprocessing=preprocessing,
             augmentation=self._augmentation(data.images),
             device=device,
         )
