@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import pathlib
 import pickle
 import shutil
 import signal
@@ -606,7 +607,9 @@ def test_unreadable_files_are_counted_in_all(files, tmp_path, monkeypatch):
     monkeypatch.setattr("supernetnas.preprocessing._BLOCK_IMAGES", 16)
     paths = list(X)
     for position in (3, 20, 39):
-        paths[position] = str(tmp_path / f"{position}.png")
+        path = tmp_path / f"{position}.png"
+        path.write_bytes(pathlib.Path(X[position]).read_bytes()[:60])  # its header is whole
+        paths[position] = str(path)
     with pytest.raises(OSError, match=r"3 of 40 images cannot be read. The first is X\[3\] = "):
         clf.predict(paths)
 
