@@ -40,7 +40,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from kept import saved_bytes
-from supernetnas.training.batches.execution import Execution
 
 from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
 from supernetnas.families.cells.folding import folded
@@ -53,6 +52,7 @@ from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.search.costs import count_macs
 from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
 from supernetnas.training.devices import resolve_device
+from supernetnas.training.execution import Execution
 
 NETWORKS = {  # space, channels, cells, side
     "small": ("s1", 16, 5, 32),

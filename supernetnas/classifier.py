@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -410,27 +411,35 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Raises
         ------
         ValueError
-            If the images have another shape or another scale than those in ``fit``.
+            If the images have another shape or another scale than those in ``fit``, or X is one
+            image.
         OSError
             If images cannot be read; names the first and counts them.
         FloatingPointError
             If the network returns numbers that are not finite.
+
+        Warns
+        -----
+        UserWarning
+            If a few images are very dark, or have no negative values unlike those in ``fit``, so
+            that they may be on another scale. Ten or more such images are an error.
         """
         check_is_fitted(self)
+        return np.concatenate(list(self._predicted_batches(X)))
+
+    def _predicted_batches(self, X) -> Iterator[np.ndarray]:
+        """Yield the rows of `predict_proba`, a batch of images at a time."""
         images = read_new_images(self, X)
         network = for_predictions(self.network_, get_family(self.family_).folded)
-        with torch.inference_mode():
-            scores = [
-                network(batch).float().softmax(dim=1).cpu()
-                for batch in self.preprocessing_.batches(images, self.device_)
-            ]
-        probabilities = torch.cat(scores).numpy()
-        if not np.isfinite(probabilities).all():
-            raise FloatingPointError(
-                "The network returns numbers that are not finite: its weights, or the pixel values "
-                "of X, are too large."
-            )
-        return probabilities
+        for batch in self.preprocessing_.batches(images, self.device_):
+            with torch.inference_mode():
+                probabilities = network(batch).float().softmax(dim=1).cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                raise FloatingPointError(
+                    "The network returns numbers that are not finite: its weights, or the pixel "
+                    "values of X, are too large."
+                )
+            yield probabilities
 
     # Stages of a fit
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import pathlib
 import pickle
 import shutil
 import signal
@@ -623,10 +624,57 @@ def test_new_images_are_checked(fitted, X, text):
         fitted.predict(X)
 
 
-def test_rows_are_no_images_of_any_size(files):
+def test_rows_are_no_images_of_any_size(files, recwarn):
     clf = quick().fit(*load_images(files))
-    with pytest.raises(ValueError, match="rows of numbers"):
-        clf.predict(IMAGES.reshape(40, 64))
+    with pytest.raises(ValueError, match=r"rows of numbers.* X\[None\]"):
+        clf.predict(IMAGES.reshape(40, 64)[:, :60])
+    assert not recwarn
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_one_image_is_no_stack_of_rows(colour):
+    images, labels = patterns(colour=colour)
+    one = images[0]
+    on_pictures = quick().fit([Image.fromarray(image) for image in images], labels)
+    on_unequal = quick().fit([np.kron(one, np.ones((2, 2, 1)[: one.ndim])), *images[1:]], labels)
+    for clf in (on_pictures, on_unequal, quick().fit(images, labels)):
+        given = [one, torch.from_numpy(one), list(one), one[..., None]]
+        if colour:
+            given = [one, torch.from_numpy(one), list(one), np.moveaxis(one, -1, 0)]
+        elif clf.image_shape_ is None:
+            given = given[3:]  # the others are rows
+        for X in given:
+            with pytest.raises(ValueError, match=r"X is one image.* Pass X\[None\]"):
+                clf.predict(X)
+        assert clf.predict(one[None]) == clf.predict(images[:1])
+    # What the message says of grey images of any size.
+    assert on_pictures.predict(np.zeros((5, 9, 3, 1))).shape == (5,)
+    assert on_pictures.predict(np.zeros((5, 9, 8))).shape == (5,)
+    if colour:
+        with pytest.raises(ValueError, match=r"channels first, .* or 3 grey images"):
+            on_pictures.predict(np.zeros((3, 9, 8)))
+
+
+def test_channels_of_the_fit_are_found_without_a_warning(recwarn):
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 12, 8), dtype=np.uint8)
+    first = quick(image_shape=(12, 8, 4)).fit(images, LABELS)
+    assert first.image_shape_ == (12, 8, 4)
+    expected = first.predict_proba(np.moveaxis(images, 1, 3)).tobytes()
+    assert first.predict_proba(images).tobytes() == expected
+    assert not recwarn
+
+
+def test_unreadable_files_are_counted_in_all(files, tmp_path, monkeypatch):
+    X, y = load_images(files)
+    clf = quick().fit(X, y)
+    monkeypatch.setattr("supernetnas.images.preprocessing._BLOCK_IMAGES", 16)
+    paths = list(X)
+    for position in (3, 20, 39):
+        path = tmp_path / f"{position}.png"
+        path.write_bytes(pathlib.Path(X[position]).read_bytes()[:60])  # its header is whole
+        paths[position] = str(path)
+    with pytest.raises(OSError, match=r"3 of 40 images cannot be read. The first is X\[3\] = "):
+        clf.predict(paths)
 
 
 # Interruptions

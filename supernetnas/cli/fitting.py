@@ -26,7 +26,7 @@ from .printing import as_json, fields, progress_shown, table
 
 __all__ = ["fit", "predict"]
 
-_BATCH = 256
+_FEW = 256  # images that are predicted without a progress bar
 
 
 def fit(args: argparse.Namespace) -> None:
@@ -52,7 +52,9 @@ def fit(args: argparse.Namespace) -> None:
         verbose=int(progress_shown(args.quiet)),
     ).set_params(**_settings(args))
     if len(test):  # one that cannot be read is better found before the fit than after
-        as_image_set(dataset.images[test]).tensor(8, 8)
+        images = as_image_set(dataset.images)
+        images.check()
+        images.take(test).tensor(8, 8)
     start = time.monotonic()
     classifier.fit(dataset.images[train], names[codes[train]])
     seconds = time.monotonic() - start
@@ -137,14 +139,13 @@ def predict(args: argparse.Namespace) -> None:
         check_file(args.csv, "--csv")
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     paths = _image_files(args.images)
-    starts = range(0, len(paths), _BATCH)
-    hidden = len(starts) == 1 or not progress_shown(args.quiet)
-    probabilities = np.concatenate(
-        [
-            classifier.predict_proba(ImageFiles(paths[start : start + _BATCH]))
-            for start in tqdm(starts, desc="predict", unit="batch", disable=hidden)
-        ]
-    )
+    hidden = len(paths) <= _FEW or not progress_shown(args.quiet)
+    batches = []
+    with tqdm(total=len(paths), desc="predict", unit="image", disable=hidden) as progress:
+        for batch in classifier._predicted_batches(ImageFiles(paths)):
+            batches.append(batch)
+            progress.update(len(batch))
+    probabilities = np.concatenate(batches)
     classes = classifier.classes_.tolist()
     best = probabilities.argmax(axis=1)
     rows: list[dict[str, Any]] = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,14 @@ def prepare(
         Where networks are trained.
     """
     pixels = decode(data.images, *seen.size)
+    preprocessing = Preprocessing.of(pixels)
+    low, high = preprocessing.value_range
+    if low == high:
+        warnings.warn(
+            f"All pixels of X are {low:g}, so there is nothing to learn from.",
+            UserWarning,
+            stacklevel=3,
+        )
     labels, n_classes = torch.from_numpy(data.labels), len(data.classes)
     weights = class_weights(labels, n_classes, data.class_weight)
     if augmentation == "none":
@@ -80,7 +89,7 @@ def prepare(
         labels=labels,
         n_classes=n_classes,
         class_weight=None if weights is None else weights.to(device),
-        preprocessing=Preprocessing.of(pixels),
+        preprocessing=preprocessing,
         augmentation=augmentation,
         device=device,
     )

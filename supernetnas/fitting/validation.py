@@ -258,21 +258,60 @@ def read_new_images(clf: SupernetTransferClassifier, X) -> ImageSet:
     shape, name = clf.image_shape_, type(clf).__name__
     if looks_like_rows(X):
         if shape is not None:
+            _refuse_one_image(_shape_of(X), shape)
             return as_image_set(validate_data(clf, X, reset=False), image_shape=shape)
-        as_image_set(X)  # has better words for what is not even rows
+        given = _shape_of(X)
+        one_row = (1, given[1]) if len(given) == 2 and given[1] else None
+        as_image_set(X, image_shape=one_row)  # has better words for what is not even rows
         raise ValueError(
-            f"X holds rows of numbers, but {name} was fitted on images of any size. Pass images."
+            f"X holds rows of numbers, but {name} was fitted on images of any size. Pass images; "
+            "if X is one grey image, X[None]."
         )
-    images = as_image_set(X)
-    if shape is None or images.native_shape == shape:
+    if shape is None:
+        images = as_image_set(X)
+        if images.is_array:
+            _refuse_one_image_of_any_size(_shape_of(X), clf.preprocessing_.channels)
         return images
-    if images.is_array:
-        try:
-            return as_image_set(X, image_shape=shape)  # it may tell where the channels are
-        except ValueError:
-            raise ValueError(
-                f"X holds images of shape {images.native_shape}, but {name} was fitted on {shape}."
-            ) from None
+    try:
+        images = as_image_set(X, image_shape=shape)  # it may tell where the channels are
+    except ValueError:
+        images = as_image_set(X)  # has better words for what no shape could mend
+        _refuse_one_image(_shape_of(X), shape)
+        raise ValueError(
+            f"X holds images of shape {images.native_shape}, but {name} was fitted on {shape}."
+        ) from None
     if isinstance(images, UnequalImages):
         raise ValueError(f"X holds images of different sizes, but {name} was fitted on {shape}.")
     return images
+
+
+def _shape_of(X) -> tuple[int, ...]:
+    """Shape of an array, or of a list of arrays or numbers of one shape."""
+    if isinstance(X, list | tuple):
+        return (len(X), *np.shape(X[0])) if len(X) else (0,)
+    return tuple(getattr(X, "shape", ()))
+
+
+def _refuse_one_image(given: tuple[int, ...], shape: tuple[int, int, int]) -> None:
+    """Raise if X is an image of the fit's shape, where it is not an array of them."""
+    height, width, channels = shape
+    if given in (shape, (channels, height, width)) or (
+        given == (height, width) and channels == 1 and height > 1
+    ):
+        raise ValueError(f"X is one image, of shape {given}. Pass X[None].")
+
+
+def _refuse_one_image_of_any_size(given: tuple[int, ...], channels: int) -> None:
+    """Raise if X is an image with channels, where it would be read as a stack of grey rows."""
+    if len(given) != 3:
+        return
+    if given[2] in (1, 3, 4, channels):
+        raise ValueError(
+            f"X is one image, of shape {given}. Pass X[None], or X[..., None] if it holds "
+            f"{given[0]} grey images."
+        )
+    if given[0] == channels > 1:
+        raise ValueError(
+            f"X is one image with its channels first, of shape {given}, or {channels} grey images. "
+            "Pass X[None] or X[..., None]."
+        )

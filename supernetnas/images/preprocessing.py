@@ -11,14 +11,13 @@ from torch import Tensor
 
 from .augmentation import Augmentation, StandardisedImages, channel_statistics
 from .reading import ImageSet
+from .scales import Scale, ScaleCheck
 from .stored_pixels import StoredPixels, image_tensors
 
 __all__ = ["SIDES", "Preprocessing"]
 
 SIDES = (8, 224)
 """Least and greatest height and width in pixels that a network sees."""
-
-_FARTHEST = 4  # times the range of the fit that a value may lie above it
 
 _BLOCK_IMAGES = 1024  # decoded at a time where batches are made
 
@@ -28,8 +27,8 @@ class Preprocessing:
     """What later images must go through to look like the images of a fit.
 
     Pixel values count as numbers, whatever their dtype: what was fitted on 0 to 255 is given 0 to
-    255 later, be it as uint8, int64 or float. A dtype that differs from the fit's is a hint that
-    the scale may differ too, so then `pixels` refuses values that cannot be on the fit's scale.
+    255 later, be it as uint8, int64 or float. `batches` refuses values that are not on the fit's
+    scale.
 
     Attributes
     ----------
@@ -42,6 +41,9 @@ class Preprocessing:
         divided by 255; all others are taken as they are.
     value_range : tuple of float (low, high)
         Least and greatest pixel value of the fit, before that division.
+    usual_range : tuple of float (low, high)
+        Of a hundred images of the fit, 99 have a value of at most ``low``, and 99 one of at least
+        ``high``, before that division.
     mean, std : tuple of float, one per channel
         Of the fit's pixels, after that division.
     """
@@ -50,6 +52,7 @@ class Preprocessing:
     channels: int
     eight_bit: bool
     value_range: tuple[float, float]
+    usual_range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -58,20 +61,18 @@ class Preprocessing:
         """Describe the resized images of a fit, of shape (n, c, h, w), uint8 or float32."""
         mean, std = channel_statistics(pixels)
         _, channels, height, width = pixels.shape
-        limits = [torch.aminmax(block) for block in pixels.split(_BLOCK_IMAGES)]
+        scale = Scale.of(pixels.split(_BLOCK_IMAGES))
         return cls(
             image_size=(height, width),
             channels=channels,
-            eight_bit=pixels.dtype == torch.uint8,
-            value_range=(
-                float(min(low for low, _ in limits)),
-                float(max(high for _, high in limits)),
-            ),
+            eight_bit=scale.eight_bit,
+            value_range=scale.value_range,
+            usual_range=scale.usual_range,
             mean=tuple(mean.tolist()),
             std=tuple(std.tolist()),
         )
 
-    def pixels(self, images: ImageSet) -> Tensor:
+    def pixels(self, images: ImageSet) -> Iterator[Tensor]:
         """Read images at the size, with the channels and in the dtype of the fit.
 
         Parameters
@@ -79,9 +80,9 @@ class Preprocessing:
         images : ImageSet
             n images.
 
-        Returns
-        -------
-        torch.Tensor of shape (n, channels, height, width), uint8 or float32
+        Yields
+        ------
+        torch.Tensor of shape (b, channels, height, width), uint8 or float32
 
         Raises
         ------
@@ -89,35 +90,20 @@ class Preprocessing:
             If their values are on another scale than the fit's.
         OSError
             If a file cannot be read.
+
+        Warns
+        -----
+        UserWarning
+            If that is likely, but may also be the nature of these few images.
         """
-        pixels = images.tensor(*self.image_size, channels=self.channels)
-        if pixels.dtype == torch.uint8 and self.eight_bit:
-            return pixels
-        low, high = float(pixels.min()), float(pixels.max())
-        fitted_low, fitted_high = self.value_range
-        if pixels.dtype != torch.uint8 and not self.eight_bit:
-            if high > fitted_high + _FARTHEST * (fitted_high - fitted_low):
-                raise ValueError(
-                    f"X holds values up to {high:g}, but the classifier was fitted on values from "
-                    f"{fitted_low:g} to {fitted_high:g}. Pass images on that scale."
-                )
-            return pixels
-        if self.eight_bit:
-            rounded = pixels.round()
-            # Resizing may overshoot by a rounding error. Fractions that end at 1 are not 8-bit.
-            unit_scale = high <= 1 < fitted_high and not torch.equal(rounded, pixels)
-            if low < -0.5 or high > 255.5 or unit_scale:
-                raise ValueError(
-                    f"X holds values from {low:g} to {high:g}, but the classifier was fitted on "
-                    "8-bit images. Pass values of 0 to 255."
-                )
-            return rounded.clamp(0, 255).to(torch.uint8)
-        if high > fitted_high + (fitted_high - fitted_low):
-            raise ValueError(
-                f"X holds 8-bit images with values up to {high:g}, but the classifier was fitted "
-                f"on values from {fitted_low:g} to {fitted_high:g}. Pass images on that scale."
-            )
-        return pixels.float()
+        fitted = Scale(self.eight_bit, self.value_range, self.usual_range)
+        check = ScaleCheck(fitted, images.held)
+        size = *self.image_size, _BLOCK_IMAGES
+        for block in images.batches(*size, channels=self.channels, as_uint8=False):
+            check.see(block)
+            if self.eight_bit and block.dtype != torch.uint8:
+                block = block.round().clamp(0, 255).to(torch.uint8)
+            yield block if self.eight_bit else block.float()
 
     def on_device(
         self,
@@ -134,10 +120,10 @@ class Preprocessing:
     ) -> Iterator[Tensor]:
         """Yield all images in order: standardised batches of shape (b, channels, height, width).
 
-        Files are decoded as their turn comes, so the images need not fit into memory.
+        Files are decoded as their turn comes, so the images need not fit into memory. Raises and
+        warns as `pixels`.
         """
-        for start in range(0, len(images), _BLOCK_IMAGES):
-            pixels = self.pixels(images.take(slice(start, start + _BLOCK_IMAGES)))
+        for pixels in self.pixels(images):
             block = self.on_device(pixels, device)
             for index in torch.arange(len(pixels)).split(batch_size):
                 yield block.clean(index)
@@ -154,11 +140,14 @@ class Preprocessing:
         """Rebuild what `to_dict` returned."""
         height, width = (int(n) for n in data["image_size"])
         low, high = (float(n) for n in data["value_range"])
+        # Models of version 0.1 have none; this one no image falls short of.
+        usual_low, usual_high = (float(n) for n in data.get("usual_range", (high, low)))
         return cls(
             image_size=(height, width),
             channels=int(data["channels"]),
             eight_bit=bool(data["eight_bit"]),
             value_range=(low, high),
+            usual_range=(usual_low, usual_high),
             mean=tuple(float(n) for n in data["mean"]),
             std=tuple(float(n) for n in data["std"]),
         )

@@ -29,6 +29,7 @@ from .items import (
     table_error,
 )
 from .pictures import IMAGE_EXTENSIONS
+from .scales import eight_bit_range, values_held_by
 from .sets import ArrayImages, ImageSet, PictureImages, UnequalImages
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "load_images",
     "looks_like_rows",
 ]
+
+_FEW_CHANNELS = 16  # as many as sensors have (13 of Sentinel-2), and fewer than images have rows
 
 
 def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "X") -> ImageSet:
@@ -53,12 +56,14 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
           side x side, and any other p an image of height 1;
         - grey images (n, height, width);
         - images (n, height, width, channels) or (n, channels, height, width). Channels come
-          first if the second axis is 1 or 3 and the last is neither; `image_shape` overrules;
+          first if the second axis is 1 or 3 and the last is neither, or if the last two are equal
+          and the second is smaller and at most 16; `image_shape` overrules;
         - a sequence of arrays of one image each, of equal or different sizes;
         - a sequence of paths (list, array, Series, DataFrame of one column, `ImageFiles`), of
           what image files hold (bytes, BytesIO, or dicts with "bytes" or a "path", as Hugging
           Face datasets have them), or of PIL images, of any sizes and modes. EXIF orientation is
-          honoured, transparent parts are shown on white, 16-bit grey becomes 8-bit.
+          honoured, transparent parts are shown on white. Grey of more than 8 bits is numbers on a
+          scale of their own, as in an array; it does not mix with 8-bit images.
 
         Arrays are NumPy's, torch's or anything with ``__array__``, of integers, floats or bool.
     image_shape : tuple of int (height, width) or (height, width, channels), optional
@@ -77,13 +82,14 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
     TypeError
         If X is of a kind that is not read: a sparse matrix, torch Dataset, dict, single path.
     ValueError
-        If X is empty, ragged, not finite or not of `image_shape`, misses images, or is a table
-        of paths and labels.
+        If X is empty, ragged, not finite or not of `image_shape`, mixes channel numbers, misses
+        images, or is a table of paths and labels.
 
     Warns
     -----
     UserWarning
-        If rows of 48 or more values, not a square number, are read as images of height 1.
+        If rows of 48 or more values, not a square number, are read as images of height 1; if the
+        channels may come first, but are read as if they came last.
     """
     if isinstance(X, ImageSet):
         return X
@@ -197,6 +203,7 @@ class ImageFiles:
         Returns
         -------
         ndarray of shape (n, height, width, channels), uint8
+            float32 for grey files of more than 8 bits.
         """
         height, width = (size, size) if isinstance(size, int | Integral) else size
         pixels = as_image_set(self).tensor(height, width, channels)
@@ -337,16 +344,17 @@ def _from_unequal(arrays: list[np.ndarray], name: str) -> ImageSet:
             )
     arrays = [_numeric(array, name) for array in arrays]
     value_range = _value_range(arrays, name)
+    held = _values_held_by_all(arrays)
     if any(array.dtype != np.uint8 for array in arrays):
         arrays = [array.astype(np.float32) for array in arrays]
-    images = [ArrayImages(_channels_last(array[None], None, name), value_range) for array in arrays]
+    images = [ArrayImages(i, value_range) for i in _unequal_channels_last(arrays, name)]
     counts = sorted({image.channels for image in images})
     if len(counts) > 1 and counts != [1, 3]:
         raise ValueError(
             f"The images in {name} have {' or '.join(map(str, counts))} channels. Unequal images "
             f"may mix 1 and 3 channels only."
         )
-    return UnequalImages(images, value_range)
+    return UnequalImages(images, value_range, held)
 
 
 def _from_array(array: np.ndarray, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
@@ -409,13 +417,46 @@ def _channels_last(array: np.ndarray, image_shape: tuple[int, ...] | None, name:
     last = array.shape[1:]
     first = (*last[1:], last[0])
     if image_shape is None:
-        channels_first = last[0] in (1, 3) and last[2] not in (1, 3)
+        channels_first = _channels_come_first(last, name)
     else:
         shape = _three(image_shape)
         if shape not in (last, first):
             raise ValueError(f"{name} holds images of shape {last}, not image_shape={shape}.")
         channels_first = shape != last
     return np.moveaxis(array, 1, 3) if channels_first else array
+
+
+def _channels_come_first(shape: tuple[int, ...], name: str) -> bool:
+    """Whether images of this shape have their channels first, as far as the shape tells."""
+    first, second, last = shape
+    if last in (1, 3) or first in (1, 3):
+        return last not in (1, 3)
+    if first > _FEW_CHANNELS or first >= min(second, last):
+        return False
+    if second == last:
+        return True
+    if last > 4:
+        warnings.warn(
+            f"{name} is read as images of {first} x {second} pixels with {last} channels. If the "
+            f"channels come first, pass image_shape=({second}, {last}, {first}); if they come "
+            f"last, image_shape={shape}.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return False
+
+
+def _unequal_channels_last(arrays: list[np.ndarray], name: str) -> list[np.ndarray]:
+    """View images of different sizes as (1, height, width, channels) each."""
+    firsts = {array.shape[0] for array in arrays if array.ndim == 3}
+    lasts = {array.shape[2] for array in arrays if array.ndim == 3}
+    images = [array[None] for array in arrays]
+    # An axis that all share, where sizes differ, is that of the channels.
+    if len(lasts) == 1 < len(firsts):
+        return [image if image.ndim == 4 else image[..., None] for image in images]
+    if len(firsts) == 1 < len(lasts) and max(firsts) <= _FEW_CHANNELS < max(lasts):
+        return [np.moveaxis(i, 1, 3) if i.ndim == 4 else i[..., None] for i in images]
+    return [_channels_last(image, None, name) for image in images]
 
 
 def _three(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -459,8 +500,17 @@ def _value_range(arrays: list[np.ndarray], name: str) -> tuple[float, float]:
             f"Input {name} contains infinity or a value too large for dtype('float32')."
         )
     if all(array.dtype == np.uint8 for array in arrays):
-        return 0.0, high if 0 < high < 64 else 255.0
+        return eight_bit_range(high)
     return low, high
+
+
+def _values_held_by_all(arrays: list[np.ndarray]) -> tuple[float, float] | None:
+    """Least and greatest value that the integer types of arrays hold; None if any are floats."""
+    held = [values_held_by(array.dtype) for array in arrays]
+    limits = [each for each in held if each is not None]
+    if len(limits) < len(held):
+        return None
+    return min(low for low, _ in limits), max(high for _, high in limits)
 
 
 def image_paths(folder: Path) -> list[str]:

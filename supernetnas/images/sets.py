@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from .pictures import open_picture, shown_size, upright
+from .scales import eight_bit_range, reaches_pixels, values_held_by
 
 __all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
 
 # ITU-R BT.601-7, section 2.5.1: the luma of red, green and blue; also what Pillow's "L" is.
 LUMA = (0.299, 0.587, 0.114)
 
+_WHITE = 65535.0  # of grey pictures of more than 8 bits: what their transparent parts are shown on
 _BLOCK_FILES = 1024  # handed to the threads at a time: a waiting call takes a kilobyte or two
 _LARGE_PIXELS = 1 << 25  # from here on images are decoded one at a time, for the memory
 _ONE_AT_A_TIME = threading.Lock()
@@ -52,10 +55,13 @@ class ImageSet(ABC):
         up to 64 of them.
     value_range : tuple of float (low, high)
         The values that `batches` maps to 0 and 255: (0, 255) for 8-bit images, else the least
-        and greatest value of the whole set. 8-bit arrays that stay below 64, such as masks of
+        and greatest value of the whole set. 8-bit images that stay below 64, such as masks of
         0 and 1 or digits of 0 to 16, count as data on a scale of their own too. Subsets keep
         the range of their set. May be set: later images must be read on the scale of the
-        images that were fitted.
+        images that were fitted. Files and PIL images are decoded to find it, those of 8 bits
+        until one reaches 64.
+    held : tuple of float (low, high) or None
+        Least and greatest value that the images' integer type could hold; None for floats.
     """
 
     is_array: bool = False
@@ -63,7 +69,8 @@ class ImageSet(ABC):
     typical_size: tuple[int, int]
     channels: int
     colour: bool
-    value_range: tuple[float, float] = (0.0, 255.0)
+    value_range: tuple[float, float]
+    held: tuple[float, float] | None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -116,15 +123,15 @@ class ImageSet(ABC):
         Returns
         -------
         torch.Tensor of shape (n, channels, height, width)
-            uint8 (0 to 255) for files, PIL images and uint8 arrays, else float32 on the scale
-            of the source. A copy, never the caller's memory.
+            uint8 (0 to 255) for 8-bit files and PIL images and uint8 arrays, else float32 on the
+            scale of the source. A copy, never the caller's memory.
 
         Raises
         ------
         OSError
             If images cannot be read: names the first and counts them all.
         ValueError
-            If the channels cannot be converted.
+            If the channels cannot be converted, or files or PIL images mix scales.
         """
         return self._read(slice(None), height, width, channels or self.channels)
 
@@ -168,6 +175,7 @@ class ArrayImages(ImageSet):
     def __init__(self, pixels: np.ndarray, value_range: tuple[float, float]) -> None:
         self._pixels = pixels  # (n, height, width, channels), any strides
         self.value_range = value_range
+        self.held = values_held_by(pixels.dtype)
         self.native_shape: tuple[int, int, int] = pixels.shape[1:]
         self.typical_size = pixels.shape[1:3]
         self.channels = pixels.shape[3]
@@ -213,9 +221,15 @@ class ArrayImages(ImageSet):
 class UnequalImages(ImageSet):
     """Images in arrays of different sizes, each an `ArrayImages` of one image."""
 
-    def __init__(self, images: list[ArrayImages], value_range: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        images: list[ArrayImages],
+        value_range: tuple[float, float],
+        held: tuple[float, float] | None,
+    ) -> None:
         self._images = images
         self.value_range = value_range
+        self.held = held
         self.channels = max(image.channels for image in images)
         self.typical_size = _median_size([image.typical_size for image in images])
 
@@ -228,7 +242,7 @@ class UnequalImages(ImageSet):
 
     def take(self, index: slice | np.ndarray | Sequence[int]) -> ImageSet:
         positions = np.arange(len(self))[index]
-        subset = UnequalImages([self._images[i] for i in positions], self.value_range)
+        subset = UnequalImages([self._images[i] for i in positions], self.value_range, self.held)
         subset.channels = self.channels
         return subset
 
@@ -241,31 +255,39 @@ class UnequalImages(ImageSet):
 
 
 class PictureImages(ImageSet):
-    """Images that Pillow decodes when they are read: paths, contents of files, or PIL images."""
+    """Images that Pillow decodes when they are read: paths, contents of files, or PIL images.
+
+    Grey pictures of more than 8 bits hold numbers on any scale: a file of 16 bits may hold those
+    of a camera of 12. They are taken as they are, as those of an array would be.
+    """
 
     def __init__(self, pictures: Sequence[str | bytes | Image.Image], name: str) -> None:
         self._pictures = pictures
         self._positions = np.arange(len(pictures))  # in what the user passed, for messages
         self._in_memory = len(pictures) > 0 and isinstance(pictures[0], Image.Image)
         self._name = name
+        self._whole = self  # whose range counts
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     @cached_property
-    def _headers(self) -> list[tuple[int, int, bool]]:
-        """Height, width and whether it is grey, of every picture."""
-        headers: list = [None] * len(self)
+    def _opened(self) -> tuple[dict[int, tuple[int, int, bool, str]], dict[int, Exception]]:
+        """Height, width, whether it is grey and mode of every picture; why some have none."""
+        headers: dict[int, tuple[int, int, bool, str]] = {}
+        failures = self._each(range(len(self)), _header, headers.__setitem__)
+        return headers, failures
 
-        def read(slot: int, image: Image.Image) -> None:
-            headers[slot] = _header(image)
-
-        self._each(range(len(self)), read)
-        return headers
+    @property
+    def _headers(self) -> list[tuple[int, int, bool, str]]:
+        headers, failures = self._opened
+        if failures:
+            raise self._unreadable(failures)
+        return [headers[slot] for slot in range(len(self))]
 
     @cached_property
     def channels(self) -> int:
-        return 1 if all(grey for _, _, grey in self._headers) else 3
+        return 1 if all(grey for _, _, grey, _ in self._headers) else 3
 
     @cached_property
     def typical_size(self) -> tuple[int, int]:
@@ -281,8 +303,50 @@ class PictureImages(ImageSet):
                 return True
         return False
 
+    @cached_property
+    def _values(self) -> str:
+        """What every picture holds; ValueError if not all hold the same, so scales may differ."""
+        found = {slot: _held_values(mode) for slot, (*_, mode) in self._opened[0].items()}
+        if not found:
+            return _BYTES
+        first = min(found)
+        for slot in sorted(found):
+            if found[slot] != found[first]:
+                raise ValueError(
+                    f"{self._name} mixes images whose scales may differ: {self._where(first)} "
+                    f"holds {found[first]}, {self._where(slot)} {found[slot]}. Convert them to "
+                    "one kind."
+                )
+        return found[first]
+
+    @cached_property
+    def value_range(self) -> tuple[float, float]:
+        if self._whole is not self:
+            return self._whole.value_range
+        limits: list[tuple[float, float]] = []
+
+        def read(image: Image.Image) -> tuple[float, float]:
+            values = np.asarray(_upright(image, 3, self._values))
+            return float(values.min()), float(values.max())
+
+        eight_bit = self._values == _BYTES
+        step = 1 if eight_bit else _BLOCK_FILES  # the first is enough, but for masks
+        for start in range(0, len(self), step):
+            slots = range(start, min(start + step, len(self)))
+            self._read_each(slots, read, lambda _, found: limits.append(found))
+            if eight_bit and reaches_pixels(limits[-1][1]):
+                break
+        low, high = min(low for low, _ in limits), max(high for _, high in limits)
+        return eight_bit_range(high) if eight_bit else (low, high)
+
+    @property
+    def held(self) -> tuple[float, float] | None:
+        # Not uint16 for 16 bits: older versions of Pillow read those as 32.
+        dtypes = {_BYTES: np.uint8, _INTEGERS: np.int32, _FLOATS: np.float32}
+        return values_held_by(np.dtype(dtypes[self._values]))
+
     def check(self) -> None:
-        _ = self._headers
+        _ = self._headers, self._values
 
     def contents(self) -> Iterator[bytes]:
         for picture in self._pictures:
@@ -295,64 +359,93 @@ class PictureImages(ImageSet):
         positions = np.arange(len(self))[index]
         subset = PictureImages([self._pictures[i] for i in positions], self._name)
         subset._positions = self._positions[positions]
-        subset._headers = [self._headers[i] for i in positions]
+        subset._opened = {slot: self._headers[i] for slot, i in enumerate(positions)}, {}
+        subset._values = self._values
+        subset._whole = self._whole
         subset.channels = self.channels
-        subset.value_range = self.value_range
         return subset
 
     def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
         if channels not in (1, 3):
             raise ValueError(f"Files and PIL images give 1 or 3 channels, not {channels}.")
         slots = range(len(self))[part]
-        pixels = np.empty((len(slots), channels, height, width), np.uint8)
+        values = self._values
+        dtype = np.uint8 if values == _BYTES else np.float32
+        pixels = np.empty((len(slots), channels, height, width), dtype)
 
-        def decode(slot: int, image: Image.Image) -> None:
+        def decode(image: Image.Image) -> np.ndarray:
             if not self._in_memory:
                 # A large JPEG is decoded at 1/2, 1/4 or 1/8, still twice the wanted size. The
                 # square holds for turned images too.
                 image.draft(None, (2 * max(height, width),) * 2)
             large = image.width * image.height > _LARGE_PIXELS
             with _ONE_AT_A_TIME if large else contextlib.nullcontext():
-                pixels[slot] = _decode(image, height, width, channels).transpose(2, 0, 1)
+                return _decode(image, height, width, channels, values).transpose(2, 0, 1)
 
-        self._each(slots, decode)
+        self._read_each(slots, decode, pixels.__setitem__)
         return torch.from_numpy(pixels)
 
-    def _each(self, slots: range, visit: Callable[[int, Image.Image], None]) -> None:
-        """Call ``visit(k, opened picture)`` for the k-th of `slots`; report failures together."""
+    def _read_each(
+        self,
+        slots: range,
+        read: Callable[[Image.Image], Any],
+        store: Callable[[int, Any], None],
+    ) -> None:
+        """Do as `_each`; raise OSError if a picture of the whole set cannot be read."""
+        failures = self._each(slots, read, store)
+        if failures:
+            for rest in (range(slots.start), range(slots.stop, len(self))):
+                failures |= self._each(rest, read, lambda *_: None)
+            raise self._unreadable(failures)
 
-        def attempt(k: int) -> Exception | None:
+    def _each(
+        self,
+        slots: range,
+        read: Callable[[Image.Image], Any],
+        store: Callable[[int, Any], None],
+    ) -> dict[int, Exception]:
+        """Call ``store(k, read(opened picture))`` for the k-th of `slots`; returns what failed."""
+
+        def attempt(slot: int) -> Exception | None:
             try:
-                picture = self._pictures[slots[k]]
+                picture = self._pictures[slot]
                 if isinstance(picture, Image.Image):
-                    visit(k, picture)
+                    store(slot - slots.start, read(picture))
                 else:
                     with open_picture(picture) as image:
-                        visit(k, image)
+                        store(slot - slots.start, read(image))
             except Exception as error:  # decoders raise all kinds of it on damaged files
                 return error
             return None
 
         if self._in_memory:
             # Not in threads: one lazily opened image may be in the list twice.
-            failures = list(map(attempt, range(len(slots))))
+            failures = list(map(attempt, slots))
         else:
             # torch's number of threads respects joblib's and the user's limits.
             failures = []
             with ThreadPoolExecutor(torch.get_num_threads()) as pool:
                 for start in range(0, len(slots), _BLOCK_FILES):
-                    block = range(start, min(start + _BLOCK_FILES, len(slots)))
-                    failures += pool.map(attempt, block)
-        failed = [k for k, error in enumerate(failures) if error is not None]
-        if failed:
-            picture, error = self._pictures[slots[failed[0]]], failures[failed[0]]
-            where = f"{self._name}[{self._positions[slots[failed[0]]]}]"
-            if isinstance(picture, str):
-                where += f" = {picture!r}"
-            raise OSError(
-                f"{len(failed)} of {len(slots)} images cannot be read. The first is {where}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+                    failures += pool.map(attempt, slots[start : start + _BLOCK_FILES])
+        return {
+            slot: error for slot, error in zip(slots, failures, strict=True) if error is not None
+        }
+
+    def _unreadable(self, failures: dict[int, Exception]) -> OSError:
+        """What to raise; its cause is the first failure."""
+        first = min(failures)
+        error = OSError(
+            f"{len(failures)} of {len(self)} images cannot be read. The first is "
+            f"{self._where(first)}: {type(failures[first]).__name__}: {failures[first]}"
+        )
+        error.__cause__ = failures[first]
+        return error
+
+    def _where(self, slot: int) -> str:
+        """Name a picture in messages."""
+        where = f"{self._name}[{self._positions[slot]}]"
+        picture = self._pictures[slot]
+        return f"{where} = {picture!r}" if isinstance(picture, str) else where
 
 
 def _to_uint8(pixels: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
@@ -381,27 +474,45 @@ def _convert_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
     return grey.round_().to(torch.uint8) if images.dtype == torch.uint8 else grey
 
 
-def _header(image: Image.Image) -> tuple[int, int, bool]:
-    """Height and width as shown, and whether the image is grey."""
-    return *shown_size(image), image.mode[0] in "1I" or image.mode in ("L", "LA", "La")
+_BYTES, _INTEGERS, _FLOATS = "8 bits a value", "integers of 16 or 32 bits", "floats"
 
 
-def _decode(image: Image.Image, height: int, width: int, channels: int) -> np.ndarray:
-    """One picture as uint8 (height, width, channels)."""
+def _held_values(mode: str) -> str:
+    """What the pictures of a mode of Pillow's hold."""
+    if mode.startswith("I"):
+        return _INTEGERS
+    return _FLOATS if mode == "F" else _BYTES
+
+
+def _header(image: Image.Image) -> tuple[int, int, bool, str]:
+    """Height and width as shown, whether the image is grey and its mode, without decoding it."""
+    grey = image.mode[0] in "1IF" or image.mode in ("L", "LA", "La")
+    return *shown_size(image), grey, image.mode
+
+
+def _decode(image: Image.Image, height: int, width: int, channels: int, values: str) -> np.ndarray:
+    """One picture as an array (height, width, channels or 1), uint8 or float32."""
+    image = _upright(image, channels, values)
+    image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image).reshape(height, width, -1)
+
+
+def _upright(image: Image.Image, channels: int, values: str) -> Image.Image:
+    """One picture as shown, of mode "L", "RGB" or, if it holds no bytes, "F"."""
+    transparent = image.info.get("transparency")
     image = upright(image)
-    if image.mode.startswith("I"):
-        # 16 bits; Pillow's own conversion to 8 clips instead of scaling.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("float pixels have no known scale; pass the images as arrays")
+    if values != _BYTES:
+        numbers = np.array(image, dtype=np.float32)
+        if not np.isfinite(numbers).all():
+            raise ValueError("it contains NaN or infinity")
+        if isinstance(transparent, int):
+            numbers[numbers == transparent] = _WHITE
+        return Image.fromarray(numbers)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:  # a conversion to the same mode is a copy
-        image = image.convert(mode)
-    image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return np.asarray(image).reshape(height, width, channels)
+    return image if image.mode == mode else image.convert(mode)  # which would be a copy
 
 
 def _blocks(n: int, values_per_image: int) -> list[slice]:

@@ -387,6 +387,15 @@ def test_fit_reads_what_it_holds_out_before_it_starts(run, zoo, tmp_path, monkey
     assert refused(run("fit", data, "--out", tmp_path / "m", "--zoo", zoo), "cannot be read")
 
 
+def test_fit_compares_what_it_holds_out_before_it_starts(run, zoo, tmp_path):
+    data = write_folder(tmp_path / "data", 0)
+    for path in (data / "dark").iterdir():
+        Image.new("I;16", (8, 8), 9000).save(path)
+    result = run("fit", data, "--out", tmp_path / "m", "--zoo", zoo, *QUICK)
+    assert refused(result, "X mixes images whose scales may differ", "8 bits", "16 or 32 bits")
+    assert not (tmp_path / "m").exists()
+
+
 def test_fit_names_the_image_that_cannot_be_read(run, zoo, tmp_path):
     data = write_folder(tmp_path / "data", 0)
     (data / "light" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
@@ -438,6 +447,13 @@ def test_predict_refuses_bad_input(run, folder, model, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     assert refused(run("predict", model, tmp_path / "text.png"), "text.png")
     assert refused(run("predict", model, folder, "--csv", "x", "--json"), "not allowed with")
+
+
+def test_predict_counts_the_images_that_cannot_be_read(run, folder, model, tmp_path):
+    image, damaged = sorted((folder / "dark").iterdir())[0], tmp_path / "damaged.png"
+    damaged.write_text("no picture")
+    images = [image] * 300 + [damaged] + [image] * 300 + [damaged]
+    assert refused(run("predict", model, *images), "2 of 602 images cannot be read", "X[300]")
 
 
 # ------------------------------------------------------------------------------------------ zoo

@@ -57,6 +57,13 @@ class TestArrays:
             ((5, 1, 8, 6), (8, 6, 1)),
             ((5, 3, 8, 3), (3, 8, 3)),
             ((5, 8, 6, 5), (8, 6, 5)),
+            ((5, 2, 8, 8), (8, 8, 2)),
+            ((5, 4, 32, 32), (32, 32, 4)),
+            ((5, 13, 32, 32), (32, 32, 13)),
+            ((5, 32, 32, 13), (32, 32, 13)),
+            ((5, 9, 9, 200), (9, 9, 200)),
+            ((5, 17, 32, 32), (17, 32, 32)),
+            ((5, 2, 32, 4), (2, 32, 4)),
         ],
     )
     def test_native_shape(self, rng, shape, native):
@@ -160,6 +167,15 @@ class TestArrayErrors:
     @pytest.mark.parametrize("p", [2, 10, 47])
     def test_few_features_do_not_warn(self, p, recwarn):
         as_image_set(np.zeros((2, p)))
+        assert not recwarn
+
+    def test_channels_that_may_come_first_warn(self, recwarn):
+        text = r"4 x 32 pixels with 48 channels.*image_shape=\(32, 48, 4\); .*\(4, 32, 48\)"
+        with pytest.warns(UserWarning, match=text):
+            assert as_image_set(np.zeros((5, 4, 32, 48))).native_shape == (4, 32, 48)
+        for shape in ((32, 48, 4), (4, 32, 48)):
+            images = as_image_set(np.zeros((5, 4, 32, 48)), image_shape=shape)
+            assert images.native_shape == shape
         assert not recwarn
 
     def test_image_shape_of_another_size(self):
@@ -373,6 +389,24 @@ class TestUnequalArrays:
         assert not looks_like_rows(arrays)
         assert as_image_set(arrays).tensor(6, 6).shape == (2, 3, 6, 6)
 
+    @pytest.mark.parametrize(
+        "shapes, channels",
+        [
+            ([(13, 40, 60), (13, 50, 50)], 13),
+            ([(4, 40, 60), (4, 32, 32), (4, 90, 48)], 4),
+            ([(40, 60, 13), (50, 50, 13)], 13),
+            ([(3, 9, 7), (3, 5, 3)], 3),
+            ([(12, 30, 3), (12, 25, 1)], 3),
+        ],
+    )
+    def test_the_axis_that_all_share_is_that_of_the_channels(self, rng, shapes, channels):
+        arrays = [rng.random(shape) for shape in shapes]
+        images = as_image_set(arrays)
+        assert images.channels == channels
+        last = [a if a.shape[2] in (1, channels) else a.transpose(1, 2, 0) for a in arrays]
+        expected = as_image_set(last).tensor(8, 8, channels)
+        assert torch.equal(images.tensor(8, 8), expected)
+
     def test_grey_among_colour(self, rng):
         images = as_image_set([rng.random((9, 7)), rng.random((5, 8, 3)), rng.random((5, 5))])
         assert images.channels == 3
@@ -472,6 +506,20 @@ class TestFiles:
             as_image_set(X, name="images").check()  # opens, does not decode
         with pytest.raises(OSError, match=r"1 of 2 .* X\[3\] = "):
             as_image_set(X[:4]).take([0, 3]).tensor(8, 8)
+
+    def test_unreadable_files_of_a_part_are_counted_in_the_whole(self, tmp_path, files):
+        X = (files * 4)[:11]
+        for position in (4, 7, 10):
+            X[position] = str(tmp_path / f"missing{position}.png")
+        images = as_image_set(X)
+        with pytest.raises(OSError, match=r"3 of 11 images cannot be read. .* X\[4\] = "):
+            list(images.batches(8, 8, 3))
+        truncated = tmp_path / "truncated.png"
+        with open(files[0], "rb") as source:
+            truncated.write_bytes(source.read()[:100])
+        X = [*files, str(truncated), *files, str(truncated)]
+        with pytest.raises(OSError, match=r"2 of 8 .* X\[3\] = "):
+            list(as_image_set(X).batches(8, 8, 4))
 
     def test_exif_orientation(self, tmp_path):
         path = tmp_path / "turned.jpg"
@@ -582,14 +630,59 @@ class TestPILImages:
         assert pixels.shape == (4, 3, 8, 8)
 
     @pytest.mark.parametrize(
-        "mode, values", [("I;16", (0, 51456, 65535)), ("I", (-9, 51456, 70000))]
+        "mode, dtype, values",
+        [
+            ("I;16", np.uint16, (0, 4095, 65535)),
+            ("I", np.int32, (-1000, 99, 70000)),
+            ("F", np.float32, (-0.5, 0.25, 1e6)),
+        ],
     )
-    def test_16_bits_are_scaled_to_8(self, mode, values):
-        dtype = np.uint16 if mode == "I;16" else np.int32
-        image = Image.fromarray(np.array([values], dtype))
+    def test_more_than_8_bits_are_numbers_as_in_an_array(self, mode, dtype, values):
+        array = np.array([values], dtype)
+        image = Image.fromarray(array)
         assert image.mode == mode
-        pixels = as_image_set([image]).tensor(1, 3)
-        assert pixels.flatten().tolist() == [0, 200, 255]
+        images, expected = as_image_set([image]), as_image_set(array[None])
+        assert images.channels == 1
+        assert images.tensor(1, 3).dtype == torch.float32
+        assert images.tensor(1, 3).flatten().tolist() == list(values)
+        assert images.tensor(1, 3, channels=3)[0, 2].flatten().tolist() == list(values)
+        assert images.value_range == expected.value_range == (values[0], values[2])
+        batch, other = (next(each.batches(1, 3, 1)) for each in (images, expected))
+        assert torch.equal(batch, other)
+
+    def test_more_than_8_bits_are_resized_as_an_array_is(self):
+        array = smooth(40, 30, 1)[..., 0].astype(np.int32) * 20 - 1000
+        pixels = as_image_set([Image.fromarray(array)]).tensor(8, 6)
+        assert (pixels - as_image_set(array[None]).tensor(8, 6)).abs().max() < 5100 / 255
+
+    @pytest.mark.parametrize("ending", ["png", "tif"])
+    def test_16_bit_files_are_read_as_their_numbers(self, rng, tmp_path, ending):
+        arrays = rng.integers(0, 4096, (5, 6, 7)).astype(np.uint16)
+        paths = [str(tmp_path / f"{i}.{ending}") for i in range(5)]
+        for path, array in zip(paths, arrays, strict=True):
+            Image.fromarray(array).save(path)
+        images = as_image_set(paths)
+        assert np.array_equal(images.tensor(6, 7)[:, 0], arrays)
+        assert images.value_range == (arrays.min(), arrays.max())
+        # a subset stays on the scale of its set
+        assert images.take([3]).value_range == images.value_range
+        whole = torch.cat(list(as_image_set(arrays).batches(6, 7, 2)))
+        assert torch.equal(next(images.take([3]).batches(6, 7, 1)), whole[3:4])
+
+    def test_8_bit_masks_have_the_scale_that_they_have_in_an_array(self):
+        masks = np.arange(3 * 4 * 4, dtype=np.uint8).reshape(3, 4, 4) % 3
+        images = as_image_set([Image.fromarray(mask) for mask in masks])
+        assert images.value_range == as_image_set(masks).value_range == (0, 2)
+        bright = Image.new("L", (4, 4), 64)
+        assert as_image_set([Image.fromarray(masks[0]), bright]).value_range == (0, 255)
+
+    @pytest.mark.parametrize("transparent", [False, True])
+    def test_transparent_parts_of_16_bits_are_white(self, tmp_path, transparent):
+        path = tmp_path / "grey.png"
+        array = np.array([[500, 700], [700, 900]], np.uint16)
+        Image.fromarray(array).save(path, **({"transparency": 700} if transparent else {}))
+        expected = [500, 65535, 65535, 900] if transparent else [500, 700, 700, 900]
+        assert as_image_set([path]).tensor(2, 2).flatten().tolist() == expected
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
     def test_transparent_parts_are_white(self, mode):
@@ -611,10 +704,30 @@ class TestPILImages:
         expected = np.eye(4) * 255
         assert np.array_equal(as_image_set([image]).tensor(4, 4)[0, 0], expected)
 
-    def test_float_pixels_are_refused(self):
-        image = Image.fromarray(np.zeros((4, 4), np.float32))
-        with pytest.raises(OSError, match=r"1 of 2 .* X\[1\]: ValueError: float pixels"):
-            as_image_set([Image.new("L", (4, 4)), image]).tensor(4, 4)
+    def test_pixels_that_are_not_finite(self):
+        image = Image.fromarray(np.full((4, 4), np.nan, np.float32))
+        fine = Image.fromarray(np.zeros((4, 4), np.float32))
+        with pytest.raises(OSError, match=r"1 of 2 .* X\[1\]: ValueError: it contains NaN"):
+            as_image_set([fine, image]).tensor(4, 4)
+
+    @pytest.mark.parametrize(
+        "dtypes, text",
+        [
+            ((np.uint8, np.int32), r"X\[0\] holds 8 bits a value, X\[2\] integers of 16 or 32"),
+            ((np.uint16, np.float32), r"X\[0\] holds integers of 16 or 32 bits, X\[2\] floats"),
+            ((np.float32, np.uint8), r"X\[0\] holds floats, X\[2\] 8 bits a value"),
+        ],
+    )
+    def test_scales_that_may_differ_are_refused(self, dtypes, text):
+        first, second = (Image.fromarray(np.zeros((4, 4), dtype)) for dtype in dtypes)
+        images = as_image_set([first, first, second])
+        for read in (images.check, lambda: images.tensor(4, 4)):
+            with pytest.raises(ValueError, match=text):
+                read()
+
+    def test_16_and_32_bits_mix(self):
+        images = [Image.fromarray(np.full((4, 4), 7, dtype)) for dtype in (np.uint16, np.int32)]
+        assert as_image_set(images).value_range == (7, 7)
 
     def test_the_users_image_is_left_alone(self, tmp_path):
         path = tmp_path / "large.jpg"

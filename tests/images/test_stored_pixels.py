@@ -90,6 +90,21 @@ class TestStoredPixels:
                 StoredPixels(images(50), 8, 8, 3)
         assert caught.value.errno == errno.ENOSPC
 
+    def test_unreadable_files_are_counted_in_all(self, folder, monkeypatch):
+        monkeypatch.setattr(stored_pixels, "_BLOCK_IMAGES", 2)
+        paths = [*sorted(map(str, folder.iterdir())), "missing.png"]
+        with pytest.raises(OSError, match=r"2 of 7 images cannot be read. .* X\[0\]"):
+            StoredPixels(as_image_set(["none.png", *paths]), 8, 8, 3)
+
+    def test_files_of_16_bits_keep_their_numbers(self, tmp_path):
+        arrays = np.random.default_rng(0).integers(0, 65536, (5, 8, 8)).astype(np.uint16)
+        paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+        for path, array in zip(paths, arrays, strict=True):
+            Image.fromarray(array).save(path)
+        stored = StoredPixels(as_image_set(paths), 8, 8, 1)
+        assert np.array_equal(stored.read(torch.arange(5))[:, 0], arrays)
+        assert Preprocessing.of(stored) == Preprocessing.of(as_image_set(paths).tensor(8, 8))
+
     def test_only_large_sets_are_stored(self):
         one = images(10)
         assert isinstance(decode(one, 8, 8, memory=10 * 8 * 8 * 3), torch.Tensor)

@@ -16,14 +16,14 @@ from tiny import CONFIG, patterns, state, tiny_classifier
 
 from supernetnas import SupernetTransferClassifier, Zoo
 from supernetnas.distance.signature import DatasetSignature, SignatureError
-from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
+from supernetnas.families.cells.config import MAX_SIZES, NetworkConfig, SupernetConfig
 from supernetnas.families.cells.network import Network
-from supernetnas.families.cells.search.methods import SEARCH_METHODS
+from supernetnas.families.cells.search.methods import SEARCHES
 from supernetnas.families.cells.space import available_spaces
 from supernetnas.families.cells.stored_states import network_specs, supernet_specs
-from supernetnas.families.cells.supernet import MAX_SIZES, CellSupernet
+from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.saving import persistence
-from supernetnas.saving.fitted_checks import decode_labels
+from supernetnas.saving.labels import decode_labels
 from supernetnas.storage.files import (
     MAX_DEPTH,
     MAX_HEADER,
@@ -270,7 +270,7 @@ def test_what_could_not_be_loaded_is_not_saved(model, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("method", sorted(SEARCH_METHODS))
+@pytest.mark.parametrize("method", sorted(SEARCHES))
 def test_what_any_search_leaves_is_accepted(method, tmp_path):
     images, labels = patterns(n_per_class=6, colour=True)
     images[..., 1] = 7  # a channel without deviation

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from supernetnas.training.batches.execution import Execution
 from test_precision import NoWaiting, labelled, search, seeded
 from tiny import tiny_classifier
 from torch import Tensor
@@ -18,6 +17,7 @@ from supernetnas.images.augmentation import ImageTensors
 from supernetnas.training import captured
 from supernetnas.training.batches import seeded_modules, set_gradients
 from supernetnas.training.captured import CapturedStep, Recorder
+from supernetnas.training.execution import Execution
 
 IMAGES, LABELS = torch.randint(256, (12, 8, 8), dtype=torch.uint8).numpy(), [0, 1, 2] * 4
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kept import saved_bytes
-from supernetnas.training.batches.execution import Execution
 from tiny import EMBEDDER, patterns, tiny_classifier
 from torch import nn
 
@@ -18,6 +17,7 @@ from supernetnas.families.cells.paths import path_scores
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.reading import as_image_set
 from supernetnas.training.batches import seeded_modules
+from supernetnas.training.execution import Execution
 from supernetnas.training.memory import explained_memory_error
 
 IMAGES, LABELS = patterns(n_per_class=6)

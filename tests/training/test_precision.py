@@ -5,7 +5,6 @@ import contextlib
 import pytest
 import torch
 import torch.nn.functional as F
-from supernetnas.training.batches.execution import Execution
 from tiny import patterns, tiny_classifier
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,6 +19,7 @@ from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages, seeded_modules
+from supernetnas.training.execution import Execution
 
 CPU = torch.device("cpu")
 IMAGES, LABELS = patterns(n_per_class=6)

@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
-from supernetnas.training.batches.execution import FLOAT32, Execution
 from torch import nn
 
 from supernetnas.families.cells.config import NetworkConfig, SupernetConfig
@@ -36,6 +35,7 @@ from supernetnas.training.batches import (
     seeded_modules,
     stratified_split,
 )
+from supernetnas.training.execution import FLOAT32, Execution
 
 
 def seeded(seed=0):

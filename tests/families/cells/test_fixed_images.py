@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from supernetnas.training.batches.execution import Execution
 from tiny_cells import LAYOUTS, SPACES, assert_near, images, pair
 
 from supernetnas.families.cells.fixed_images import FixedImages
 from supernetnas.training.batches import frozen_batch_norm, held_constant
+from supernetnas.training.execution import Execution
 
 
 def scores_and_gradients(function, weights, seed_noise):
