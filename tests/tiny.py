@@ -74,12 +74,12 @@ def make_zoo(folder):
     return zoo
 
 
-def tiny_classifier(zoo=None, strategy="scratch", **parameters):
+def tiny_classifier(zoo=None, strategy="scratch", settings=None, **parameters):
     """Return an unfitted classifier with `SETTINGS`; "ot" gets the zoo's embedder.
 
-    Of the settings of a search, it gets those that its method has.
+    Of the settings of a search, also of further `settings`, it gets those that its method has.
     """
-    defaults = {**SETTINGS, "zoo": "no zoo" if zoo is None else str(zoo.folder)}
+    defaults = {**SETTINGS, **(settings or {}), "zoo": "no zoo" if zoo is None else str(zoo.folder)}
     if strategy == "ot":
         defaults["embedder"] = EMBEDDER
     clf = SupernetTransferClassifier(strategy)

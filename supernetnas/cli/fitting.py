@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import tempfile
 import time
@@ -82,9 +81,14 @@ def fit(args: argparse.Namespace) -> None:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Parameters that were named by options of their own, or by ``--set``."""
-    named = {name: getattr(args, name) for name in ("search__epochs", "retraining__epochs")}
-    # Texts, so that the parameter's own constraint, and not a copy of it, says what they may be.
-    found = {k: ast.literal_eval(v) if v.isdecimal() else v for k, v in named.items() if v}
+    named = {"search__epochs": "--search-epochs", "retraining__epochs": "--retrain-epochs"}
+    found = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
+    classifier = SupernetTransferClassifier(search=args.search).set_params(**found)
+    for name, value in found.items():
+        part, _, parameter = name.partition("__")
+        constraint = getattr(classifier, part).constraints[parameter]
+        if not constraint.allows(value):
+            raise ValueError(f"{named[name]} must be {constraint}; got {value}.")
     return {**found, **dict(args.set)}
 
 

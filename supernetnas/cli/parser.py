@@ -367,12 +367,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search-epochs",
         metavar="N",
         dest="search__epochs",
+        type=int,
         help="most epochs of the search; 0 takes the supernet as it is (default: 6)",
     )
     parser.add_argument(
         "--retrain-epochs",
         metavar="N",
         dest="retraining__epochs",
+        type=int,
         help="epochs of the final training (default: 15)",
     )
     parser.add_argument(

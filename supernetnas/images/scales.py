@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Scale", "ScaleCheck", "eight_bit_range", "values_held_by"]
+__all__ = ["Scale", "ScaleCheck", "eight_bit_range", "reaches_pixels", "values_held_by"]
 
 _DIM = 64  # 8-bit values that stay below count as data on a scale of their own
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ACCENT", "INK", "MUTED", "PALE", "SHADE", "fitted_attribute", "import_pyplot"]
+__all__ = ["ACCENT", "INK", "MUTED", "PALE", "SHADE", "fitted_attribute", "import_pyplot", "shown"]
 from ..storage.foreign_text import one_line
 
 PLAIN: dict[str, Any] = {"parse_math": False}

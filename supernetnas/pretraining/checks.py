@@ -21,6 +21,7 @@ __all__ = [
     "check_datasets",
     "check_kept",
     "check_multi",
+    "check_storable",
     "claim_checkpoints",
     "existing_zoo",
     "warm_starts",

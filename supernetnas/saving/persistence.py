@@ -207,7 +207,6 @@ class PersistenceMixin(BaseEstimator):
         return target.commit(contents, files - contents.keys(), message or "Save model", parent)
 
     @classmethod
-    @own_surroundings()
     def from_pretrained(
         cls,
         folder: str | os.PathLike,
@@ -272,6 +271,7 @@ class PersistenceMixin(BaseEstimator):
         return _settled(files, lambda: cls._load(files, device))
 
     @classmethod
+    @own_surroundings()
     def _load(cls, files: _Files, device: str):
         """Load a classifier from files; FileError if they are not those of one."""
         config = _read_config(files, cls.__name__)

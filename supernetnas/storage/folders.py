@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .files import TEMPORARY, FileError, read_bytes, sync_folder, write_new
 
-__all__ = ["READY", "make_folder", "read_member", "replace_content", "unmake"]
+__all__ = ["READY", "clear", "make_folder", "read_member", "replace_content", "unmake"]
 
 READY, LOCK = f"{TEMPORARY}ready", f"{TEMPORARY}lock"
 LOCK_TIMEOUT = 60.0

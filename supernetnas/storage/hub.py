@@ -38,7 +38,10 @@ __all__ = [
     "import_hub",
     "is_commit",
     "is_repo_id",
+    "is_timeout",
     "persistently",
+    "reason",
+    "status_of",
 ]
 
 SCHEME = "hf://"

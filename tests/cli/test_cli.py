@@ -304,7 +304,7 @@ def test_names_that_are_not_utf8_are_found_early(run, folder, model, tmp_path, m
     data = Path(shutil.copytree(folder, tmp_path / "data"))
     os.rename(os.fsencode(data / "dark"), os.fsencode(data) + b"/caf\xe9")
     monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "predict_proba", None)
-    monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "_search", None)
+    monkeypatch.setattr("supernetnas.classifier.search_best", None)
     monkeypatch.setattr("supernetnas.pretraining.whole_zoo.pretrain", None)
     assert refused(run("fit", data, "--out", tmp_path / "m"), "caf\\udce9", "valid Unicode")
     assert refused(run("predict", model, data, "--csv", tmp_path / "p"), "6 of 12", "caf\\xe9")

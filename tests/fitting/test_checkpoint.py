@@ -10,14 +10,16 @@ import sys
 import textwrap
 
 import filelock
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import patterns, tiny_classifier
 
+from supernetnas.families.cells.search.methods import SmoothDARTS
 from supernetnas.fitting.checkpoints import StageCheckpoint, fingerprint
 from supernetnas.images import stored_pixels
 from supernetnas.images.augmentation import ImageTensors
+from supernetnas.images.reading import as_image_set
 from supernetnas.storage import files
 from supernetnas.storage.files import FileError
 from supernetnas.training.batches import load_checkpoint
@@ -28,9 +30,14 @@ NEW, _ = patterns(seed=1)
 
 
 def classifier(checkpoint_dir, zoo=None, strategy="scratch", **parameters):
-    settings = {"search__epochs": 2, "retraining__epochs": 3, "dropout": 0.2, "batch_size": 8}
+    settings = {
+        "search__epochs": 2,
+        "retraining__epochs": 3,
+        "retraining__dropout": 0.2,
+        "batch_size": 8,
+    }
     settings |= {"search__perturbation": "random", "checkpoint_dir": checkpoint_dir}
-    return tiny_classifier(zoo, strategy, **{**settings, **parameters})
+    return tiny_classifier(zoo, strategy, settings, **parameters)
 
 
 def rows(clf):
@@ -202,7 +209,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileError, match="Checkpoints cannot be written to"):
         classifier(tmp_path / "file").fit(IMAGES, LABELS)
-    with pytest.raises(TypeError, match="checkpoint_dir must be a folder or None; got int"):
+    with pytest.raises(TypeError, match=r"'checkpoint_dir' parameter .* str, path or None\. Got 3"):
         classifier(3).fit(IMAGES, LABELS)
 
 
@@ -289,18 +296,41 @@ def test_the_clock_goes_on(tmp_path):
 
 
 def test_fingerprints():
-    images, labels = np.zeros((2, 3)), np.arange(2)
-    one = fingerprint({"a": 1, "verbose": 0}, (images, labels))
-    assert one == fingerprint({"a": 1, "verbose": 2}, (images.copy(), labels))
+    def named(parameters, images=IMAGES, labels=LABELS, device="cpu"):
+        contents = as_image_set(images).contents()
+        return fingerprint(parameters, contents, (labels,), device)
+
+    one = named({"a": 1, "verbose": 0})
+    assert one == named({"a": 1, "verbose": 2}, IMAGES.copy())
     others = [
-        fingerprint({"a": 2}, (images, labels)),
-        fingerprint({"a": 1}, (images.reshape(3, 2), labels)),
-        fingerprint({"a": 1}, (images, labels), ("cuda",)),
-        fingerprint({"a": 1}, (images, np.array(["x", "y"], dtype=object))),
-        fingerprint({"a": 1}, (images, np.array(["x", "z"], dtype=object))),
-        fingerprint({"a": torch.float32}, (images, labels)),
+        named({"a": 2}),
+        named({"a": 1}, IMAGES.reshape(-1, 16, 4)),
+        named({"a": 1}, 255 - IMAGES),
+        named({"a": 1}, IMAGES.astype(float)),
+        named({"a": 1}, device="cuda"),
+        named({"a": 1}, labels=LABELS.astype(str)),
+        named({"a": 1}, labels=LABELS.astype(str).astype(object)),
+        named({"a": torch.float32}),
+        named({"a": SmoothDARTS()}),
+        named({"a": SmoothDARTS(epochs=2)}),
     ]
-    assert len({one, *others}) == 7
+    assert len({one, *others}) == 11
+
+
+def test_contents_are_those_of_the_files(tmp_path):
+    """Not their names or dates; but pixels in another format are other contents."""
+    paths = [tmp_path / f"{name}.png" for name in "ab"]
+    for path, image in zip(paths, IMAGES, strict=False):
+        Image.fromarray(image).save(path)
+    first = list(as_image_set(paths).contents())
+    moved = [path.rename(path.with_name(f"{path.stem}_.png")) for path in paths]
+    assert list(as_image_set(moved).contents()) == first
+    assert list(as_image_set([path.read_bytes() for path in moved]).contents()) == first
+    Image.fromarray(IMAGES[5]).save(moved[0])
+    assert list(as_image_set(moved).contents()) != first
+    opened = [Image.open(path) for path in moved]
+    turned = [image.rotate(90) for image in opened]
+    assert list(as_image_set(opened).contents()) != list(as_image_set(turned).contents())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
@@ -364,7 +394,7 @@ class TestDerivation:
     @pytest.mark.parametrize(
         "settings",
         [
-            {"derivation": "perturbation"},
+            {"search__derivation": "perturbation"},
             {"search": "random_search"},
             {"search": "drnas", "search__epochs": 3},
             {"max_parameters": 10**9},
@@ -379,8 +409,12 @@ class TestDerivation:
 
         whole = fit(None)
         self.interrupt_retraining(monkeypatch, lambda: fit(tmp_path))
-        for name in ("derive", "Budget.derive", "BilevelSearch.run_epoch"):
-            monkeypatch.setattr(f"supernetnas.classifier.{name}", self.never)
+        for name in (
+            "methods._AlphaSearch.derive",
+            "methods.RandomSearch.derive",
+            "weight_training.WeightTraining.run_epoch",
+        ):
+            monkeypatch.setattr(f"supernetnas.families.cells.search.{name}", self.never)
         assert_equal(fit(tmp_path), whole)
 
     def test_a_search_whose_time_was_up_is_over(self, tmp_path, monkeypatch):
@@ -388,7 +422,9 @@ class TestDerivation:
             return classifier(tmp_path, search__epochs=500, time_limit=0.5).fit(IMAGES, LABELS)
 
         seen = self.interrupt_retraining(monkeypatch, fit)
-        monkeypatch.setattr("supernetnas.classifier.BilevelSearch.run_epoch", self.never)
+        monkeypatch.setattr(
+            "supernetnas.families.cells.search.weight_training.WeightTraining.run_epoch", self.never
+        )
         (stage,) = tmp_path.glob("*/search-0.safetensors")
         _, state = load_checkpoint(stage)
         assert state["finished"]

@@ -102,7 +102,7 @@ class TestWarnings:
     @pytest.mark.parametrize("value", [0, 7.5])
     def test_equal_pixels(self, value):
         with pytest.warns(UserWarning, match=f"All pixels of X are {value:g}, so"):
-            tiny_classifier(retrain_epochs=1).fit(np.full((8, 8, 8), value), [0, 1] * 4)
+            tiny_classifier(retraining__epochs=1).fit(np.full((8, 8, 8), value), [0, 1] * 4)
 
     def test_few_images_may_be_exceptions(self):
         preprocessing = fitted(NUMBERS / 127.5 - 1)

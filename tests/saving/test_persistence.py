@@ -201,7 +201,7 @@ def test_a_file_of_another_network(copy, saved):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"format_version": 2}, "Upgrade supernetnas"),
+        ({"format_version": 3}, "Upgrade supernetnas"),
         ({"format_version": None}, "Upgrade supernetnas"),
         ({"class": "Other"}, "does not describe a SupernetTransferClassifier"),
         ({"fitted": {}}, "does not describe a SupernetTransferClassifier"),
@@ -442,7 +442,7 @@ def test_a_damaged_model_is_not_loaded_again_and_again(copy, monkeypatch):
 def test_labels_that_could_not_be_loaded_are_refused_before_the_fit(labels, text, monkeypatch):
     images, y = patterns(n_per_class=4)
     clf = tiny_classifier()
-    monkeypatch.setattr(type(clf), "_search", None)
+    monkeypatch.setattr("supernetnas.classifier.search_best", None)
     with pytest.raises(ValueError, match=f"cannot be saved with the classifier: .*{text}.*astype"):
         clf.fit(images, labels[y])
 
@@ -467,10 +467,11 @@ def test_changed_attributes_are_refused_before_anything_is_written(saved, tmp_pa
 
 
 def test_a_path_that_is_no_text_is_left_out(saved, tmp_path):
-    clf = load(saved[1]).set_params(zoo="caf\udce9")
-    with pytest.warns(UserWarning, match="zoo=.* cannot be saved"):
+    clf = load(saved[1]).set_params(embedder="caf\udce9", zoo="caf\udce9")
+    with pytest.warns(UserWarning, match="embedder=.* cannot be saved"):
         folder = clf.save_pretrained(tmp_path / "model")
-    assert load(folder).zoo == "builtin"
+    loaded = load(folder)
+    assert (loaded.embedder, loaded.zoo) == ("efficientnet_lite0", None)
 
 
 def test_labels_that_json_cannot_hold(saved, tmp_path):

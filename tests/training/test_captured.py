@@ -219,7 +219,7 @@ def test_graphs_need_a_gpu():
     with pytest.raises(ValueError, match="GPU only"):
         Recorder(torch.device("cpu"), [])
     with pytest.raises(ValueError, match="compile=False"):
-        tiny_classifier(compile="graph", device="cpu").fit(IMAGES, LABELS)
+        tiny_classifier(precision=Execution(compile="graph"), device="cpu").fit(IMAGES, LABELS)
 
 
 def test_gradients_take_the_layout_of_their_parameters():

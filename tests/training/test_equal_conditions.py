@@ -9,8 +9,8 @@ from supernetnas.families.cells.search.eigenvalue import dominant_eigenvalue
 from supernetnas.families.cells.search.methods import (
     DirichletSearch,
     PerturbationDerivation,
-    RandomSearch,
     SecondOrderSearch,
+    SharedWeightsSearch,
 )
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.training.batches import evaluate, frozen_batch_norm
@@ -33,7 +33,7 @@ def test_noise_operations(measure):
     assert torch.equal(one._noise.get_state(), before)
 
 
-@pytest.mark.parametrize("kind", [RandomSearch, DirichletSearch])
+@pytest.mark.parametrize("kind", [SharedWeightsSearch, DirichletSearch])
 def test_epochs_of_methods_that_draw(kind):
     one = search(kind, "s1")
     results = []

@@ -12,7 +12,7 @@ IMAGES, LABELS = patterns(n_per_class=6)
 
 
 def test_a_fit_makes_the_columns_that_are_known():
-    settings = {"search__epochs": 2, "retraining__epochs": 1, "derivation": "perturbation"}
+    settings = {"search__epochs": 2, "retraining__epochs": 1, "search__derivation": "perturbation"}
     settings |= {"search__derivation_epochs": 0, "search__stopping": "eigenvalue"}
     rows = tiny_classifier(**settings).fit(IMAGES, LABELS).history_
     settings = {"search": "random_search", "search__epochs": 1, "retraining__epochs": 1}

@@ -46,7 +46,7 @@ def test_a_process_that_may_have_no_more_memory(fitted, monkeypatch, error):
     monkeypatch.setattr("supernetnas.embedding.embedder.Embedder._features", full)
     with pytest.raises(MemoryError, match=r"memory to embed the images.*ulimit -v"):
         EMBEDDER.embed(as_image_set(IMAGES))
-    monkeypatch.setattr("supernetnas.classifier.decode", full)
+    monkeypatch.setattr("supernetnas.fitting.target.decode", full)
     with pytest.raises(MemoryError, match=r"memory to prepare the images.*smaller image_size"):
         tiny_classifier().fit(IMAGES, LABELS)
 

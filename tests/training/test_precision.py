@@ -101,13 +101,22 @@ class TestPrecision:
         assert losses[0] != losses[1]
         assert losses[0] == pytest.approx(losses[1], rel=0.1)
 
+    @pytest.mark.parametrize(("value", "error"), [("float16", ValueError), (None, TypeError)])
+    def test_bad_values(self, value, error):
+        with pytest.raises(error, match=r"'precision' parameter .* or Execution"):
+            tiny_classifier(precision=value).fit(IMAGES, LABELS)
+
     @pytest.mark.parametrize(
         ("name", "value", "error"),
-        [("precision", "float16", ValueError), ("compile", "yes", TypeError)],
+        [
+            ("precision", "float16", ValueError),
+            ("compile", "yes", TypeError),
+            ("checkpointing", 1, TypeError),
+        ],
     )
-    def test_bad_values(self, name, value, error):
-        with pytest.raises(error, match=name):
-            tiny_classifier(**{name: value}).fit(IMAGES, LABELS)
+    def test_bad_values_of_an_execution(self, name, value, error):
+        with pytest.raises(error, match=f"^{name} must be"):
+            Execution(**{name: value})
 
 
 @pytest.mark.slow

@@ -183,8 +183,8 @@ import os, signal, sys
 import numpy as np, torch
 from tiny import patterns, tiny_classifier
 X, y = patterns(60)
-clf = tiny_classifier(image_size=32, family__init_channels=8, search__epochs=0,
-retraining__epochs=1).fit(X, y) expected = clf.predict_proba(X)
+clf = tiny_classifier(image_size=32, family__init_channels=8, search__epochs=0)
+expected = clf.fit(X, y).predict_proba(X)
 child = os.fork()
 if not child:
     signal.alarm(60)  # ends a child that waits

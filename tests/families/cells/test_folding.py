@@ -16,6 +16,8 @@ from supernetnas.families.cells.config import NetworkConfig
 from supernetnas.families.cells.folding import folded
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.network import Network
+from supernetnas.families.cells.search.methods import SmoothDARTS
+from supernetnas.fitting.retraining import Retraining
 from supernetnas.saving.folding import for_predictions
 from supernetnas.search.costs import count_macs, count_parameters
 from supernetnas.training.batches import seeded_modules
@@ -125,7 +127,8 @@ class TestPredictions:
     def test_probabilities_of_a_fit(self, tmp_path, monkeypatch):
         """Those of the network, and nothing that is kept of the classifier changes."""
         images, labels = load_digits(return_X_y=True)
-        clf = SupernetTransferClassifier(search_epochs=1, retrain_epochs=2, random_state=0)
+        search, retraining = SmoothDARTS(epochs=1), Retraining(epochs=2)
+        clf = SupernetTransferClassifier(search=search, retraining=retraining, random_state=0)
         clf.fit(images[:300], labels[:300])
         before, n_parameters = pickle.dumps(clf), clf.n_parameters_
         clf.save_pretrained(tmp_path / "before")

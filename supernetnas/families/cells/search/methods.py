@@ -38,6 +38,7 @@ __all__ = [
     "PCDARTS",
     "SEARCHES",
     "DrNAS",
+    "Radii",
     "RandomArchitecture",
     "RandomSearch",
     "SmoothDARTS",
@@ -479,13 +480,14 @@ SEARCHES: dict[str, Callable[[], SearchMethod]] = {
 }
 """What makes the method that a name stands for."""
 
-_LOOPS: dict[str, type[BilevelSearch]] = {
+_LOOPS: dict[str, Callable[..., Any]] = {
     "sdarts": BilevelSearch,
     "darts": BilevelSearch,
     "darts2": SecondOrderSearch,
     "pc_darts": PartialChannelSearch,
     "drnas": DirichletSearch,
     "gdas": GumbelSearch,
+    "random_search": SharedWeightsSearch,
 }
 
 
@@ -500,21 +502,23 @@ def make_search(
     class_weight: Tensor | None = None,
     budget: Budget | None = None,
     stopping: StoppingRule | None = None,
-) -> BilevelSearch:
-    """Build the search that trains alphas in the way of a method.
+) -> Any:
+    """Build the search of a method.
 
     Parameters
     ----------
     method : str
-        A key of `SEARCHES` but the random ones.
-    supernet, train, validation, settings, generator, class_weight, budget, stopping
-        Of `BilevelSearch`. The settings' perturbation counts for "sdarts" alone.
+        A key of `SEARCHES` but "random".
+    supernet, train, validation, settings, generator, class_weight, stopping
+        Of `WeightTraining`. The settings' perturbation counts for "sdarts" alone.
+    budget : Budget, optional
+        Of `BilevelSearch`.
     """
     if method != "sdarts":
         settings = replace(settings, perturbation="none")
     return _LOOPS[method](
         *(supernet, train, validation, settings, generator),
         class_weight=class_weight,
-        budget=budget,
         stopping=stopping,
+        **({} if budget is None else {"budget": budget}),
     )

@@ -242,7 +242,7 @@ class TestEnd:
 
     def test_divergence_is_an_error(self):
         one = search(learning_rate=1e25, final_learning_rate=1e25, warmup=0.0, clip_norm=1e30)
-        message = r"diverged in epoch \d: .*Lower learning_rate \(1e\+25\)"
+        message = r"diverged in epoch \d: .*Lower the search's learning_rate \(1e\+25\)"
         with pytest.raises(FloatingPointError, match=message):
             one.run()
         assert len(one.history) == one.epoch
@@ -250,7 +250,9 @@ class TestEnd:
     @pytest.mark.parametrize("size", [1e25, 1e38])
     def test_the_divergence_of_the_alphas_is_told_from_that_of_the_weights(self, size):
         one = search(alpha_learning_rate=size)
-        with pytest.raises(FloatingPointError, match=r"Lower alpha_learning_rate \(1e\+\d\d\)"):
+        with pytest.raises(
+            FloatingPointError, match=r"Lower the search's alpha_learning_rate \(1e\+\d\d\)"
+        ):
             one.run()
 
     def test_history(self):

@@ -207,7 +207,7 @@ def test_the_alpha_step_lowers_the_expected_cost():
     for budget in (None, Budget(cost, None, 3000)):
         with seeded_modules(0):
             supernet = CellSupernet(SupernetConfig("s2", 4, 3, (8, 8), 3, 3))
-        settings = SearchSettings(epochs=4, batch_size=6, search__alpha_learning_rate=0.1)
+        settings = SearchSettings(epochs=4, batch_size=6, alpha_learning_rate=0.1)
         search = BilevelSearch(
             supernet, data, data, settings, torch.Generator().manual_seed(0), budget=budget
         )

@@ -5,7 +5,7 @@ from tiny_search import build, labelled, seeded
 
 from supernetnas.families.cells.genotype import random_genotype
 from supernetnas.families.cells.paths import choices_of, path_scores
-from supernetnas.families.cells.search.methods import RandomArchitecture, RandomSearch
+from supernetnas.families.cells.search.random_search import RandomChoice, SharedWeightsSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.training.batches import Stopwatch, evaluate, frozen_batch_norm
 
@@ -16,10 +16,10 @@ def search(kind, **settings):
 
 
 def test_a_random_architecture_searches_nothing():
-    one = search(RandomArchitecture)
+    one = RandomChoice(build(cells=2), seeded())
     before = {k: v.clone() for k, v in one.supernet.state_dict().items()}
     assert one.run() == []
-    first, second = one.derive(), search(RandomArchitecture).derive()
+    first, second = one.derive(), RandomChoice(build(cells=2), seeded()).derive()
     assert first == second
     for name, value in one.searched_supernet().state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -27,7 +27,7 @@ def test_a_random_architecture_searches_nothing():
 
 class TestRandomSearch:
     def test_it_trains_weights_and_leaves_alphas(self):
-        one = search(RandomSearch)
+        one = search(SharedWeightsSearch)
         alphas = one.supernet.alphas_reduce.clone()
         stem = one.supernet.stem[0].weight.clone()
         one.run()
@@ -35,7 +35,7 @@ class TestRandomSearch:
         assert not torch.equal(stem, one.supernet.stem[0].weight)
 
     def test_the_best_of_those_drawn_is_kept(self):
-        one = search(RandomSearch)
+        one = search(SharedWeightsSearch)
         one.n_candidates = 6
         one.run()
         state = one.generator.get_state()
@@ -62,6 +62,6 @@ class TestRandomSearch:
         assert row["validation_accuracy"] == max(scores.values())[0]
 
     def test_when_time_is_up_one_is_drawn(self):
-        one = search(RandomSearch)
+        one = search(SharedWeightsSearch)
         one.derive(Stopwatch(-1.0))
         assert one.history[-1]["candidates"] == 1
