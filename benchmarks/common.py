@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.space import get_space
 from supernetnas.fitting.retraining import RetrainSettings, retrain
-from supernetnas.images.augmentation import Augmentation, ImageTensors, channel_statistics
+from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.images.preprocessing import channel_statistics
 from supernetnas.storage.files import dump_json, write_atomic
-from supernetnas.training.batches import LabelledImages, evaluate, recalibrate_batch_norm
+from supernetnas.training.batch_norm import recalibrate_batch_norm
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.steps import evaluate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -32,7 +32,7 @@ from sklearn.svm import SVC
 from supernetnas import SupernetTransferClassifier
 from supernetnas.families.cells.config import NetworkConfig
 from supernetnas.families.cells.network import Network
-from supernetnas.training.batches import seeded_modules
+from supernetnas.training.seeds import seeded_modules
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from common import add_output, write_results
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 from supernetnas.storage.files import sha256
-from supernetnas.training.batches import load_checkpoint
+from supernetnas.training.checkpoints import load_checkpoint
 from supernetnas.zoo import Zoo
 from supernetnas.zoo.index import INDEX
 

@@ -50,9 +50,11 @@ from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.search.costs import count_macs
-from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.batches import LabelledImages
 from supernetnas.training.devices import resolve_device
 from supernetnas.training.execution import Execution
+from supernetnas.training.seeds import seeded_modules
 
 NETWORKS = {  # space, channels, cells, side
     "small": ("s1", 16, 5, 32),

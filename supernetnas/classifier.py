@@ -48,7 +48,7 @@ from .search.costs import count_macs, count_parameters
 from .search.limits import Limits
 from .search.method import SearchMethod
 from .selection.strategies import Selection, open_zoo, select_sources, sign_target
-from .training.batches import Stopwatch
+from .training.clock import Stopwatch
 from .training.devices import resolve_device
 from .training.execution import PRECISIONS, Execution
 from .training.memory import explained_memory_error, explained_shortage

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.space import SearchSpace, register_space
 from supernetnas.families.cells.supernet import CellSupernet
-from supernetnas.training.batches import seeded_modules
+from supernetnas.training.seeds import seeded_modules
 
 SKIP, SEP3, SEP5, MAX = "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "max_pool_3x3"
 

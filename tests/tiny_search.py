@@ -7,10 +7,8 @@ from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.training.batches import (
-    LabelledImages,
-    seeded_modules,
-)
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.seeds import seeded_modules
 
 
 def seeded(seed=0):

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ..parameters import ParameterError, Parameters
 from ..search.limits import Limits
 from ..search.method import SearchMethod
 from ..search.protocols import Architecture
 from ..storage.files import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..training.batches import seeded_modules
+from ..training.seeds import seeded_modules
 from .base import Family, NetworkInput
 
 __all__ = ["starting_supernet"]

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from ..storage.destinations import refusal, user_path
 from ..storage.files import TEMPORARY, FileError, dump_json, locked, read_json, write_atomic
-from ..training.batches import Stopwatch, load_checkpoint, save_checkpoint
+from ..training.checkpoints import load_checkpoint, save_checkpoint
+from ..training.clock import Stopwatch
 from .parameter_values import encode_parameter
 
 __all__ = ["FitCheckpoints", "StageCheckpoint", "fingerprint", "fit_checkpoints"]

@@ -15,18 +15,14 @@ from torch import Tensor, nn
 
 from ..images.augmentation import ImageTensors
 from ..parameters import Constraint, Parameters, Real, Whole
-from ..training.batches import (
-    LabelledImages,
-    Stopwatch,
-    balanced_batches,
-    cosine_schedule,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from ..training.batches import LabelledImages, balanced_batches
 from ..training.captured import CapturedStep, Recorder
+from ..training.checkpoints import optimizer_tensors, restore_optimizer
+from ..training.clock import Stopwatch
 from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow
 from ..training.protocols import Checkpoint, OwnDraws, RandomModule, set_execution
+from ..training.steps import cosine_schedule
 
 __all__ = ["RetrainSettings", "Retraining", "retrain"]
 

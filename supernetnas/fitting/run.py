@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..training.batches import LabelledImages, Stopwatch, recalibrate_batch_norm
+from ..training.batch_norm import recalibrate_batch_norm
+from ..training.batches import LabelledImages
+from ..training.clock import Stopwatch
 from .checkpoints import FitCheckpoints
 from .progress import Progress
 

@@ -15,9 +15,11 @@ from ..families.warm_start import starting_supernet
 from ..search.limits import Limits
 from ..search.method import SearchMethod, SearchTask
 from ..search.protocols import Architecture, Search
-from ..training.batches import Stopwatch, seeded_modules, stratified_split
+from ..training.batches import stratified_split
+from ..training.clock import Stopwatch
 from ..training.devices import placed
 from ..training.execution import Execution
+from ..training.seeds import seeded_modules
 from ..zoo.source import Source
 from .run import Run
 from .target import Target

@@ -12,8 +12,9 @@ from ..families.base import NetworkInput
 from ..images.augmentation import Augmentation
 from ..images.preprocessing import Preprocessing
 from ..images.stored_pixels import StoredPixels, decode
-from ..training.batches import LabelledImages, class_weights
+from ..training.batches import LabelledImages
 from ..training.memory import explained_shortage
+from ..training.steps import class_weights
 from .validation import TrainingData
 
 __all__ = ["Target", "prepare"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
@@ -21,9 +21,6 @@ from ..images.sets import UnequalImages
 from ..parameters import ParameterError, check_parameter
 from ..saving.labels import check_labels
 from ..training.devices import resolve_device
-
-if TYPE_CHECKING:
-    from ..classifier import SupernetTransferClassifier
 
 __all__ = [
     "TrainingData",
@@ -88,7 +85,7 @@ class TrainingData:
     feature_names_in: np.ndarray | None
 
 
-def check_parameters(clf: SupernetTransferClassifier) -> None:
+def check_parameters(clf: Any) -> None:
     """Refuse bad constructor parameters, apart from those that need data, zoo or device.
 
     Raises
@@ -153,7 +150,7 @@ def _check_image_size(image_size) -> None:
         )
 
 
-def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
+def read_training_data(clf: Any, X, y) -> TrainingData:
     """Read X as images and y as labels.
 
     Files are opened, but not decoded yet. The classifier is left as it is.
@@ -167,7 +164,7 @@ def read_training_data(clf: SupernetTransferClassifier, X, y) -> TrainingData:
         If files are not images; names the first and counts them.
     """
     # scikit-learn writes n_features_in_ on the estimator, which must not outlive a fit that fails.
-    blank = type(clf).__new__(type(clf))
+    blank: Any = object.__new__(type(clf))
     if looks_like_rows(X):
         X, y = validate_data(blank, X, y)
         images = as_image_set(X, image_shape=clf.image_shape)
@@ -244,7 +241,7 @@ def _weights_by_position(
     return {position[label]: float(weight) for label, weight in class_weight.items()}
 
 
-def read_new_images(clf: SupernetTransferClassifier, X) -> ImageSet:
+def read_new_images(clf: Any, X) -> ImageSet:
     """Read X as images like those that the classifier was fitted on.
 
     Arrays must have the shape of the arrays in ``fit``, or be their rows. Files and PIL images are

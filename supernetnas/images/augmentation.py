@@ -8,7 +8,6 @@ batch, on one device.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -16,11 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 
 if TYPE_CHECKING:
-    from .stored_pixels import StoredPixels
+    pass
 
-__all__ = ["Augmentation", "ImageTensors", "StandardisedImages", "channel_statistics"]
-
-_BLOCK_IMAGES = 1024  # images summed at a time in float64
+__all__ = ["Augmentation", "ImageTensors", "StandardisedImages"]
 
 
 @dataclass(frozen=True)
@@ -239,33 +236,6 @@ class ImageTensors:
             batch.addcmul_(batch, erased, value=-1)
         # What torch calls channels_last: the channels of a pixel lie together.
         return batch.view(images.shape).permute(0, 3, 1, 2)
-
-
-def channel_statistics(pixels: torch.Tensor | StoredPixels) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of every channel, as `ImageTensors` takes them.
-
-    Parameters
-    ----------
-    pixels : torch.Tensor or StoredPixels of shape (n, channels, height, width)
-        uint8 values count as value / 255.
-
-    Returns
-    -------
-    mean, std : torch.Tensor of shape (channels,), float32
-        Over all images and pixels; the population's standard deviation.
-    """
-    unit = 255.0 if pixels.dtype == torch.uint8 else 1.0
-    n_values = math.prod(pixels.shape) // pixels.shape[1]
-    blocks = pixels.split(_BLOCK_IMAGES)
-    zero = torch.zeros((), dtype=torch.float64)
-    mean = sum((block.double().sum((0, 2, 3)) for block in blocks), start=zero) / n_values
-    blocks = pixels.split(_BLOCK_IMAGES)  # again, because a file is read anew each time
-    # Around the mean: sums of squares would cancel for data far from zero.
-    squares = sum(
-        ((block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks),
-        start=zero,
-    )
-    return (mean / unit).float(), ((squares / n_values).sqrt() / unit).float()
 
 
 def _hole(centre: torch.Tensor, side: int, size: int) -> torch.Tensor:

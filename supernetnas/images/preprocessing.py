@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .augmentation import Augmentation, StandardisedImages, channel_statistics
+from .augmentation import Augmentation, StandardisedImages
 from .reading import ImageSet
 from .scales import Scale, ScaleCheck
 from .stored_pixels import StoredPixels, image_tensors
 
-__all__ = ["SIDES", "Preprocessing"]
+__all__ = ["SIDES", "Preprocessing", "channel_statistics"]
 
 SIDES = (8, 224)
 """Least and greatest height and width in pixels that a network sees."""
@@ -151,3 +152,30 @@ class Preprocessing:
             mean=tuple(float(n) for n in data["mean"]),
             std=tuple(float(n) for n in data["std"]),
         )
+
+
+def channel_statistics(pixels: Tensor | StoredPixels) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of every channel, as `ImageTensors` takes them.
+
+    Parameters
+    ----------
+    pixels : torch.Tensor or StoredPixels of shape (n, channels, height, width)
+        uint8 values count as value / 255.
+
+    Returns
+    -------
+    mean, std : torch.Tensor of shape (channels,), float32
+        Over all images and pixels; the population's standard deviation.
+    """
+    unit = 255.0 if pixels.dtype == torch.uint8 else 1.0
+    n_values = math.prod(pixels.shape) // pixels.shape[1]
+    blocks = pixels.split(_BLOCK_IMAGES)
+    zero = torch.zeros((), dtype=torch.float64)
+    mean = sum((block.double().sum((0, 2, 3)) for block in blocks), start=zero) / n_values
+    blocks = pixels.split(_BLOCK_IMAGES)  # again, because a file is read anew each time
+    # Around the mean: sums of squares would cancel for data far from zero.
+    squares = sum(
+        ((block.double() - mean.view(-1, 1, 1)).square().sum((0, 2, 3)) for block in blocks),
+        start=zero,
+    )
+    return (mean / unit).float(), ((squares / n_values).sqrt() / unit).float()

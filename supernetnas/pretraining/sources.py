@@ -27,16 +27,13 @@ from ..families.cells.search.bilevel import BilevelSearch
 from ..families.cells.search.weight_training import SearchSettings
 from ..families.cells.supernet import CellSupernet
 from ..families.warm_start import starting_supernet
-from ..images.augmentation import Augmentation, channel_statistics
+from ..images.augmentation import Augmentation
+from ..images.preprocessing import channel_statistics
 from ..images.reading import as_image_set
 from ..images.stored_pixels import MEMORY, decode, image_tensors
 from ..storage.files import clear_temporaries
-from ..training.batches import (
-    LabelledImages,
-    load_checkpoint,
-    save_checkpoint,
-    stratified_split,
-)
+from ..training.batches import LabelledImages, stratified_split
+from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.devices import resolve_device
 from ..training.distributed import Processes, process_group
 from ..training.memory import explained_memory_error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..training.batches import Stopwatch
+from ..training.clock import Stopwatch
 from ..training.distributed import ALONE, Processes
 from ..training.history import HistoryRow
 from .stopping import Plateau, StoppingRule

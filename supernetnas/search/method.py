@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..parameters import Parameters
-from ..training.batches import LabelledImages, Stopwatch
-from .protocols import Architecture, Search
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..training.batches import LabelledImages
+    from ..training.clock import Stopwatch
+    from .protocols import Architecture, Search
 
 __all__ = ["SearchMethod", "SearchTask"]
 

@@ -6,14 +6,16 @@ A family keeps to these; nothing here or in its neighbours names one.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import torch
-from torch import Tensor, nn
-
-from ..training.batches import Stopwatch
-from ..training.execution import Execution
 from ..training.history import HistoryRow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..training.clock import Stopwatch
+    from ..training.execution import Execution
 
 __all__ = ["Architecture", "Observed", "Search", "Supernet"]
 

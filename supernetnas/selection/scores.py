@@ -33,7 +33,8 @@ from ..distance.measures import Measure, covariance_factor
 from ..distance.signature import DatasetSignature
 from ..families.base import NetworkInput, get_family
 from ..families.warm_start import starting_supernet
-from ..training.batches import LabelledImages, recalibrate_batch_norm
+from ..training.batch_norm import recalibrate_batch_norm
+from ..training.batches import LabelledImages
 from ..training.devices import placed
 from ..training.surroundings import own_surroundings
 

@@ -8,7 +8,7 @@ from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.family import Cells
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.families.warm_start import starting_supernet
-from supernetnas.training.batches import seeded_modules
+from supernetnas.training.seeds import seeded_modules
 
 
 def source_supernet(inputs=3):

@@ -22,7 +22,7 @@ from supernetnas.images.augmentation import ImageTensors
 from supernetnas.images.reading import as_image_set
 from supernetnas.storage import files
 from supernetnas.storage.files import FileError
-from supernetnas.training.batches import load_checkpoint
+from supernetnas.training.checkpoints import load_checkpoint
 from supernetnas.zoo import Zoo
 
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -95,7 +95,7 @@ def interrupt(batches, clf, at):
     ],
 )
 def test_an_interruption_anywhere_changes_nothing(batches, tmp_path, space, perturbation, moments):
-    settings = {"space": space, "search__perturbation": perturbation}
+    settings = {"family__space": space, "search__perturbation": perturbation}
     whole = classifier(None, **settings).fit(IMAGES, LABELS)
     total = batches.count
     assert total == 2 * 2 * 2 + 3 * 3  # two epochs of two pairs of steps, three of three steps
@@ -285,7 +285,7 @@ def test_a_home_folder_that_nobody_knows(monkeypatch):
 
 
 def test_the_clock_goes_on(tmp_path):
-    from supernetnas.training.batches import Stopwatch
+    from supernetnas.training.clock import Stopwatch
 
     before = Stopwatch()
     before.start -= 100

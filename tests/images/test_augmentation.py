@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from supernetnas.images.augmentation import Augmentation, ImageTensors, channel_statistics
+from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.images.preprocessing import channel_statistics
 
 
 def seeded(seed=0):

@@ -18,7 +18,8 @@ from supernetnas.pretraining.sources import (
     pretrain_multi,
     pretrain_single,
 )
-from supernetnas.training.batches import LabelledImages, seeded_modules
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.seeds import seeded_modules
 
 
 def seeded(seed=0):

@@ -12,7 +12,8 @@ from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.eigenvalue import dominant_eigenvalue, largest_eigenvalue
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.search.stopping import EigenvalueRise, Settled
-from supernetnas.training.batches import frozen_batch_norm, load_checkpoint, save_checkpoint
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
 
 
 class TestEigenvalue:

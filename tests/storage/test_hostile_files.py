@@ -45,7 +45,7 @@ ESC = "\x1b[31m"
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     images, labels = patterns(n_per_class=4)
-    clf = tiny_classifier(retrain_epochs=1).fit(images, labels)
+    clf = tiny_classifier(retraining__epochs=1).fit(images, labels)
     return clf.save_pretrained(tmp_path_factory.mktemp("models") / "model")
 
 
@@ -134,14 +134,14 @@ LABELS = {"dtype": "<i8", "values": [0, 1, 2, 3]}
         ("fitted.network.n_classes", 5, "number of classes of the network"),
         ("fitted.network.input_channels", 3, "number of channels"),
         ("fitted.network.genotype.normal", [[["skip_connect", 0]] * 100_000] * 4, "same state"),
-        ("fitted.network.genotype.normal", EDGES, "genotype"),
-        ("fitted.genotype.normal", EDGES, "genotype"),
-        ("fitted.genotype.normal", [[["skip_connect", "0"]] * 2] * 4, "does not describe"),
-        ("fitted.genotype.space", "darts", "genotype"),
-        ("fitted.supernet.space", "s2", "search space"),
-        ("fitted.supernet.n_classes", 99, "number of classes of the supernet"),
+        ("fitted.network.genotype.normal", EDGES, "architecture"),
+        ("fitted.architecture.normal", EDGES, "architecture"),
+        ("fitted.architecture.normal", [[["skip_connect", "0"]] * 2] * 4, "does not describe"),
+        ("fitted.architecture.space", "darts", "architecture"),
+        ("fitted.supernet.space", "s2", "genotype is of space s1, not s2"),
+        ("fitted.supernet.n_classes", 99, "the supernet is"),
         ("fitted.supernet.image_size", [10**9, 1], "image_size"),
-        ("fitted.supernet.image_size", [8, 12], "image size of the supernet"),
+        ("fitted.supernet.image_size", [8, 12], "the supernet is"),
         ("fitted.classes", {"dtype": "<U16384", "values": MANY}, "number of classes"),
         ("fitted.classes", {**LABELS, "values": [0, 1, 2]}, "number of classes"),
         ("fitted.classes", {**LABELS, "values": [0, 0, 0, 0]}, "not different"),
@@ -249,7 +249,7 @@ def test_a_zoo_and_a_folder_of_a_stranger_are_not_taken_over(model, tmp_path, mo
         set_at(model, "parameters.zoo", zoo)
         loaded = load(model)
         assert loaded.zoo is None and loaded.checkpoint_dir is None
-    clone(loaded).set_params(retrain_epochs=1).fit(*patterns(n_per_class=4))
+    clone(loaded).set_params(retraining__epochs=1).fit(*patterns(n_per_class=4))
     assert not evil.exists()
     with pytest.raises(TypeError, match=r"got None.*set_params\(zoo=...\)"):
         clone(loaded).set_params(strategy="multi").fit(*patterns(n_per_class=4))
@@ -275,13 +275,13 @@ def test_what_any_search_leaves_is_accepted(method, tmp_path):
     images, labels = patterns(n_per_class=6, colour=True)
     images[..., 1] = 7  # a channel without deviation
     clf = tiny_classifier(
-        search_method=method,
-        init_channels=8,
-        retrain_epochs=1,
-        retrain_cells=2,
-        retrain_channels=4,
-        dropout=0.1,
-        space="s3",
+        search=method,
+        family__init_channels=8,
+        retraining__epochs=1,
+        family__network_cells=2,
+        family__network_channels=4,
+        retraining__dropout=0.1,
+        family__space="s3",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -357,8 +357,8 @@ def test_the_deepest_json_is_written_and_read():
 
 
 def test_words_in_a_table_are_no_numbers():
-    words = ["nan", "inf", "-Infinity", "1e999", "1_000", "１２", " 1", "0x1"]
-    data = "\n".join(["a", *words, "-1", "2.5", ".5", "1e3"]).encode()
+    words = ["nan", "inf", "-Infinity", "1e999", "1_000", "１２", " 1", "0x1", ".5", "+5"]
+    data = "\n".join(["a", *words, "-1", "2.5", "0.5", "1e3"]).encode()
     found = [row["a"] for row in parse_csv(data, name="x")]
     assert found == [*words, -1, 2.5, 0.5, 1000.0]
 
@@ -394,7 +394,7 @@ def test_an_index_is_bounded_in_both_directions(zoo, monkeypatch):
 
 
 def test_the_limits_are_those_of_the_security_page():
-    page = Path(__file__).parent.parent / "SECURITY.md"
+    page = Path(__file__).parents[2] / "SECURITY.md"
     text = " ".join(page.read_text().split())
     assert index_module.LIMITS["index.json"] == 64 * 2**20
     assert "index of a zoo has at most 64 MiB" in text
@@ -426,7 +426,7 @@ def test_a_source_of_a_stranger_keeps_no_other_from_use(zoo, capsys):
     assert any("n_cells must be an integer from 1 to 100" in problem for problem in problems)
     assert main(["zoo", "list", str(zoo.folder)]) == 0
     assert re.search(r"^spots +single +- +4 +- +- +- +- ", capsys.readouterr().out, re.M)
-    clf = tiny_classifier(spoiled, "bars", retrain_epochs=1).fit(*patterns(n_per_class=4))
+    clf = tiny_classifier(spoiled, "bars", retraining__epochs=1).fit(*patterns(n_per_class=4))
     assert clf.source_ == "bars" and time.monotonic() - start < 30
 
 

@@ -1002,7 +1002,7 @@ def test_models_do_not_replace_what_is_none(model, server):
         ("fitted", "network", "init_channels", 10**30),
         ("fitted", "network", "n_classes", 10**9),
         ("fitted", "network", None),
-        ("format_version", 2),
+        ("format_version", 3),
         ("class", "Pipeline"),
         ("sha256", []),
     ],

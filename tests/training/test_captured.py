@@ -15,9 +15,10 @@ from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import ImageTensors
 from supernetnas.training import captured
-from supernetnas.training.batches import seeded_modules, set_gradients
 from supernetnas.training.captured import CapturedStep, Recorder
 from supernetnas.training.execution import Execution
+from supernetnas.training.seeds import seeded_modules
+from supernetnas.training.steps import set_gradients
 
 IMAGES, LABELS = torch.randint(256, (12, 8, 8), dtype=torch.uint8).numpy(), [0, 1, 2] * 4
 

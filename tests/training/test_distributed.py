@@ -19,15 +19,11 @@ from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.pretraining.multi_dataset import MixedImages, MultiDatasetSearch
 from supernetnas.pretraining.sources import pretrain_multi
-from supernetnas.training.batches import (
-    LabelledImages,
-    cosine_schedule,
-    evaluate,
-    load_checkpoint,
-    save_checkpoint,
-    seeded_modules,
-)
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
 from supernetnas.training.distributed import ALONE, Processes, is_first
+from supernetnas.training.seeds import seeded_modules
+from supernetnas.training.steps import cosine_schedule, evaluate
 from supernetnas.zoo import Zoo
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch without distributed")

@@ -13,7 +13,8 @@ from supernetnas.families.cells.search.methods import (
     SharedWeightsSearch,
 )
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.training.batches import evaluate, frozen_batch_norm
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.steps import evaluate
 
 
 def search(kind, space):

@@ -16,9 +16,9 @@ from supernetnas.families.cells.partial import PartialSupernet
 from supernetnas.families.cells.paths import path_scores
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.reading import as_image_set
-from supernetnas.training.batches import seeded_modules
 from supernetnas.training.execution import Execution
 from supernetnas.training.memory import explained_memory_error
+from supernetnas.training.seeds import seeded_modules
 
 IMAGES, LABELS = patterns(n_per_class=6)
 X = torch.randn(4, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

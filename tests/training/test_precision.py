@@ -18,8 +18,9 @@ from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.training.batches import LabelledImages, seeded_modules
+from supernetnas.training.batches import LabelledImages
 from supernetnas.training.execution import Execution
+from supernetnas.training.seeds import seeded_modules
 
 CPU = torch.device("cpu")
 IMAGES, LABELS = patterns(n_per_class=6)

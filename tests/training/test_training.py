@@ -17,25 +17,23 @@ from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.families.layers import Dropout
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.training.batch_norm import frozen_batch_norm, recalibrate_batch_norm
 from supernetnas.training.batches import (
     LabelledImages,
-    Stopwatch,
     balanced_batches,
-    class_weights,
-    cosine_schedule,
     endless_batches,
-    evaluate,
-    frozen_batch_norm,
-    held_constant,
-    load_checkpoint,
-    optimizer_tensors,
-    recalibrate_batch_norm,
-    restore_optimizer,
-    save_checkpoint,
-    seeded_modules,
     stratified_split,
 )
+from supernetnas.training.checkpoints import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from supernetnas.training.clock import Stopwatch
 from supernetnas.training.execution import FLOAT32, Execution
+from supernetnas.training.seeds import seeded_modules
+from supernetnas.training.steps import class_weights, cosine_schedule, evaluate, held_constant
 
 
 def seeded(seed=0):

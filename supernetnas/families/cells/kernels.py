@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...training.batches import frozen_batch_norm
+from ...training.batch_norm import frozen_batch_norm
 from .operations import DilatedConv, FactorizedReduce, Noise, Pool, ReLUConvBN, SeparableConv
 
 __all__ = [

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...training.batches import seeded_modules
+from ...training.seeds import seeded_modules
 from ..module_types import ModuleListOf
 from .kernels import recomputed
 from .modules import SupernetCell

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from tiny_cells import LAYOUTS, SPACES, assert_near, images, pair
 
 from supernetnas.families.cells.fixed_images import FixedImages
-from supernetnas.training.batches import frozen_batch_norm, held_constant
+from supernetnas.training.batch_norm import frozen_batch_norm
 from supernetnas.training.execution import Execution
+from supernetnas.training.steps import held_constant
 
 
 def scores_and_gradients(function, weights, seed_noise):

@@ -20,7 +20,7 @@ from supernetnas.families.cells.search.methods import SmoothDARTS
 from supernetnas.fitting.retraining import Retraining
 from supernetnas.saving.folding import for_predictions
 from supernetnas.search.costs import count_macs, count_parameters
-from supernetnas.training.batches import seeded_modules
+from supernetnas.training.seeds import seeded_modules
 
 _OPERATIONS = ("sep_conv_3x3", "dil_conv_5x5", "skip_connect", "max_pool_3x3", "avg_pool_3x3")
 

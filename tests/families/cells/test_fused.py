@@ -9,7 +9,8 @@ from supernetnas.families.cells.kernels import State, weighted
 from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.training.batches import LabelledImages, frozen_batch_norm
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.batches import LabelledImages
 
 
 class TestSupernet:

@@ -16,7 +16,9 @@ from supernetnas.families.cells.search.methods import make_search
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.training.batches import LabelledImages, frozen_batch_norm, seeded_modules
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.seeds import seeded_modules
 
 
 def merged_pair(space, channels=4, cells=3):

@@ -13,7 +13,7 @@ from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.network import Network, inherit_weights
 from supernetnas.families.cells.space import CellKind, edge_index
 from supernetnas.families.cells.supernet import CellSupernet
-from supernetnas.training.batches import seeded_modules
+from supernetnas.training.seeds import seeded_modules
 
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 

@@ -17,7 +17,7 @@ from supernetnas.families.cells.search.methods import PartialChannelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.space import CellKind
 from supernetnas.families.cells.supernet import CellSupernet
-from supernetnas.training.batches import seeded_modules
+from supernetnas.training.seeds import seeded_modules
 
 
 def supernet(space="s1", channels=8, cells=3, seed=0):

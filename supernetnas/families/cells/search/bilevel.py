@@ -26,18 +26,13 @@ import torch
 from torch import Tensor
 
 from ....search.stopping import StoppingRule
-from ....training.batches import (
-    LabelledImages,
-    Stopwatch,
-    endless_batches,
-    frozen_batch_norm,
-    held_constant,
-    optimizer_tensors,
-    restore_optimizer,
-    set_gradients,
-)
+from ....training.batch_norm import frozen_batch_norm
+from ....training.batches import LabelledImages, endless_batches
+from ....training.checkpoints import optimizer_tensors, restore_optimizer
+from ....training.clock import Stopwatch
 from ....training.distributed import ALONE, Processes
 from ....training.history import HistoryRow
+from ....training.steps import held_constant, set_gradients
 from ..genotype import Genotype
 from ..supernet import CellSupernet
 from .budget import Budget

@@ -31,16 +31,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ....training.batches import (
-    Stopwatch,
-    balanced_batches,
-    cosine_schedule,
-    endless_batches,
-    evaluate,
-    frozen_batch_norm,
-    held_constant,
-    set_gradients,
-)
+from ....training.batch_norm import frozen_batch_norm
+from ....training.batches import balanced_batches, endless_batches
+from ....training.clock import Stopwatch
+from ....training.steps import cosine_schedule, evaluate, held_constant, set_gradients
 from ..genotype import Genotype
 from ..space import N_EDGES, N_NODES, CellKind, edges_into
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from ....training.batches import frozen_batch_norm, held_constant
+from ....training.batch_norm import frozen_batch_norm
+from ....training.steps import held_constant
 
 if TYPE_CHECKING:
     from .bilevel import BilevelSearch

@@ -17,7 +17,8 @@ from torch import Tensor
 from ....parameters import NOTHING, AnyOf, Constraint, OneOf, Real, Whole
 from ....search.method import SearchMethod, SearchTask
 from ....search.stopping import EigenvalueRise, Plateau, Settled, StoppingRule
-from ....training.batches import LabelledImages, Stopwatch
+from ....training.batches import LabelledImages
+from ....training.clock import Stopwatch
 from ..genotype import Genotype
 from ..supernet import CellSupernet
 from .bilevel import BilevelSearch

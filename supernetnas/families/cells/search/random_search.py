@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from ....search.loop import SearchLoop
-from ....training.batches import Stopwatch, evaluate, frozen_batch_norm
+from ....training.batch_norm import frozen_batch_norm
+from ....training.clock import Stopwatch
+from ....training.steps import evaluate
 from ..genotype import Genotype, random_genotype
 from ..paths import choices_of
 from ..supernet import CellSupernet

@@ -21,7 +21,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ....training.batches import frozen_batch_norm, held_constant
+from ....training.batch_norm import frozen_batch_norm
+from ....training.steps import held_constant
 from .bilevel import BilevelSearch
 
 __all__ = ["SecondOrderSearch", "unrolled_gradients"]

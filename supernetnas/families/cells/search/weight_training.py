@@ -21,20 +21,14 @@ from torch import Tensor
 from ....images.augmentation import ImageTensors
 from ....search.loop import SearchLoop
 from ....search.stopping import StoppingRule
-from ....training.batches import (
-    LabelledImages,
-    Stopwatch,
-    balanced_batches,
-    cosine_schedule,
-    evaluate,
-    frozen_batch_norm,
-    optimizer_tensors,
-    restore_optimizer,
-    set_gradients,
-)
+from ....training.batch_norm import frozen_batch_norm
+from ....training.batches import LabelledImages, balanced_batches
 from ....training.captured import CapturedStep, Recorder
+from ....training.checkpoints import optimizer_tensors, restore_optimizer
+from ....training.clock import Stopwatch
 from ....training.distributed import ALONE, Processes
 from ....training.history import HistoryRow
+from ....training.steps import cosine_schedule, evaluate, set_gradients
 from ..paths import Choices, path_scores
 from ..supernet import CellSupernet
 

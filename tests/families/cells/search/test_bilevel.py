@@ -14,13 +14,9 @@ from supernetnas.families.cells.search.perturbation import random_perturbation
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.images.augmentation import ImageTensors
 from supernetnas.search.stopping import Plateau
-from supernetnas.training.batches import (
-    LabelledImages,
-    Stopwatch,
-    balanced_batches,
-    load_checkpoint,
-    save_checkpoint,
-)
+from supernetnas.training.batches import LabelledImages, balanced_batches
+from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
+from supernetnas.training.clock import Stopwatch
 
 
 class TestAgainstAPlainLoop:

@@ -16,7 +16,8 @@ from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.space import CellKind, edge_index, edges_into, get_space
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import ImageTensors
-from supernetnas.training.batches import LabelledImages, seeded_modules
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.seeds import seeded_modules
 
 SPACES = ["s1", "s2", "s3", "s4", "darts"]
 COST = network_cost("s1", 4, 3, (3, 8, 8), 5)

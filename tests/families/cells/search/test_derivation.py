@@ -7,7 +7,9 @@ from tiny_search import build, labelled, search, seeded
 from supernetnas.families.cells.search.methods import PartialChannelSearch, PerturbationDerivation
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.space import edge_index
-from supernetnas.training.batches import Stopwatch, evaluate, frozen_batch_norm
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.clock import Stopwatch
+from supernetnas.training.steps import evaluate
 
 
 class Known(PerturbationDerivation):

@@ -7,7 +7,7 @@ from tiny_search import assert_same_state, build, labelled, seeded
 from supernetnas.families.cells.search.dirichlet import dirichlet_sample
 from supernetnas.families.cells.search.methods import DirichletSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.training.batches import load_checkpoint, save_checkpoint
+from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
 
 
 def search(space="s1", seed=0, cells=2, **settings):

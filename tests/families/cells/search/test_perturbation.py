@@ -8,7 +8,8 @@ from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.search.bilevel import adversarial_perturbation, random_perturbation
 from supernetnas.families.cells.search.perturbation import perturbation_radius, to_simplex
 from supernetnas.families.cells.supernet import CellSupernet
-from supernetnas.training.batches import frozen_batch_norm, seeded_modules
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.seeds import seeded_modules
 
 
 def seeded(seed=0):

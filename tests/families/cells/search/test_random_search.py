@@ -7,7 +7,9 @@ from supernetnas.families.cells.genotype import random_genotype
 from supernetnas.families.cells.paths import choices_of, path_scores
 from supernetnas.families.cells.search.random_search import RandomChoice, SharedWeightsSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.training.batches import Stopwatch, evaluate, frozen_batch_norm
+from supernetnas.training.batch_norm import frozen_batch_norm
+from supernetnas.training.clock import Stopwatch
+from supernetnas.training.steps import evaluate
 
 
 def search(kind, **settings):

@@ -10,7 +10,7 @@ from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.methods import SecondOrderSearch
 from supernetnas.families.cells.search.second_order import unrolled_gradients
 from supernetnas.families.cells.search.weight_training import SearchSettings
-from supernetnas.training.batches import frozen_batch_norm
+from supernetnas.training.batch_norm import frozen_batch_norm
 
 
 class Exact(SecondOrderSearch):
