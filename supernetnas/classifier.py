@@ -139,7 +139,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         ``OMP_NUM_THREADS=1``, or use ``joblib.parallel_config(backend="loky",
         inner_max_num_threads=...)``, where results must not depend on ``n_jobs``. Global random
         states are neither read nor changed.
-    verbose : int >= 0, default=0
+    verbose : int >= 0 or bool, default=0
         1 shows progress bars, 2 a line per epoch, both on the standard error.
 
     Attributes
