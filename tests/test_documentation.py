@@ -17,10 +17,11 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted(DOCS.glob("*.rst"))
 SCRIPTS = sorted([*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")])
+PACKAGE = sorted((ROOT / "supernetnas").rglob("*.py"))
 TEXTS = [
     *PAGES,
     *SCRIPTS,
-    *sorted((ROOT / "supernetnas").rglob("*.py")),
+    *PACKAGE,
     *sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md")]),
 ]
 # Pages that Sphinx writes by itself, over a page of ours.
@@ -105,6 +106,17 @@ def settings(program):
             case ast.Call(func=ast.Name(id="GridSearchCV"), args=[_, ast.Dict() as grid, *_]):
                 for name, values in ast.literal_eval(grid).items():
                     yield from ({name: value} for value in values)
+
+
+# A paragraph of one line that begins like this is read as an item of a list, "H. Liu" as number 8.
+INITIAL = re.compile(
+    r"^ *(?:- |\.\. \[\d+\] )?[A-Z]\.(?:$| .*\n *(?:$|- |\.\. |\"\"\"))", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *PACKAGE], ids=short)
+def test_initials_are_no_numbers_of_a_list(path):
+    assert not INITIAL.findall(path.read_text(encoding="utf-8"))
 
 
 def test_no_page_has_the_name_of_one_that_sphinx_writes():
