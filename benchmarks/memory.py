@@ -44,15 +44,13 @@ def write_images(folder: Path, n: int) -> None:
 
 def fit(folder: Path) -> None:
     """Fit a small network for one epoch each of search and retraining."""
-    from supernetnas import SupernetTransferClassifier, load_images
+    from supernetnas import DARTS, Cells, Retraining, SupernetTransferClassifier, load_images
 
     SupernetTransferClassifier(
         "scratch",
-        init_channels=2,
-        n_cells=1,
-        search_epochs=1,
-        search_perturbation="none",
-        retrain_epochs=1,
+        family=Cells(init_channels=2, n_cells=1),
+        search=DARTS(epochs=1),
+        retraining=Retraining(epochs=1),
         batch_size=256,
         device="cpu",
         random_state=0,

@@ -33,7 +33,14 @@ from common import add_output, write_results
 from scipy.stats import kendalltau
 from sklearn.model_selection import train_test_split
 
-from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
+from supernetnas import (
+    DatasetSignature,
+    Retraining,
+    SmoothDARTS,
+    SupernetTransferClassifier,
+    Zoo,
+    get_embedder,
+)
 from supernetnas.distance.otdd import otdd
 from supernetnas.images.preprocessing import Preprocessing
 from supernetnas.images.reading import as_image_set
@@ -117,9 +124,8 @@ def fit_all(arguments: argparse.Namespace, path: Path, sources: list, record: Re
             source.name,
             zoo=arguments.zoo,
             image_size=arguments.image_size,
-            search_epochs=arguments.search_epochs,
-            search_patience=None,
-            retrain_epochs=arguments.retrain_epochs,
+            search=SmoothDARTS(epochs=arguments.search_epochs, patience=None),
+            retraining=Retraining(epochs=arguments.retrain_epochs),
             device=arguments.device,
             random_state=seed,
         )

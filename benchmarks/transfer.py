@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument("--retrain-epochs", type=int, default=None)
     add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
-    budget = {
-        name: value
-        for name in ("search_epochs", "retrain_epochs")
-        if (value := getattr(arguments, name)) is not None
+    options = {
+        "search__epochs": arguments.search_epochs,
+        "retraining__epochs": arguments.retrain_epochs,
     }
+    budget = {name: value for name, value in options.items() if value is not None}
 
     out = arguments.out
     rows = json.loads(out.read_text())["rows"] if out.exists() else []
@@ -56,9 +56,8 @@ def run(zoo: str, path: Path, strategy: str, seed: int, budget: dict) -> dict:
         X, y = data["X"], data["y"]
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
     # No early stopping: equal budgets, and whole curves to compare.
-    clf = SupernetTransferClassifier(
-        strategy, zoo=zoo, random_state=seed, search_patience=None, **budget
-    )
+    clf = SupernetTransferClassifier(strategy, zoo=zoo, random_state=seed)
+    clf.set_params(search__patience=None, **budget)
     started = time.perf_counter()
     clf.fit(X, y)
     seconds = time.perf_counter() - started

@@ -13,13 +13,21 @@ import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from supernetnas import CellDisplay, SearchCurveDisplay, SupernetTransferClassifier
+from supernetnas import (
+    CellDisplay,
+    Retraining,
+    SearchCurveDisplay,
+    SmoothDARTS,
+    SupernetTransferClassifier,
+)
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
     X, y, train_size=0.5, stratify=y, random_state=0
 )
-clf = SupernetTransferClassifier(search_epochs=4, retrain_epochs=10, random_state=0)
+clf = SupernetTransferClassifier(
+    search=SmoothDARTS(epochs=4), retraining=Retraining(epochs=10), random_state=0
+)
 clf.fit(X_train, y_train)
 print(f"accuracy {clf.score(X_test, y_test):.3f}")
 print(f"{clf.n_parameters_:,} parameters, {clf.n_macs_:,} multiply-accumulates an image")

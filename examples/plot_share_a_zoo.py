@@ -21,7 +21,13 @@ import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from supernetnas import DistanceDisplay, SupernetTransferClassifier, Zoo
+from supernetnas import (
+    DistanceDisplay,
+    Retraining,
+    SmoothDARTS,
+    SupernetTransferClassifier,
+    Zoo,
+)
 
 folder = Path(tempfile.mkdtemp())
 zoo = Zoo.open("builtin").save(folder / "zoo", ["cifar10", "flowers5", "mnist5k", "omniglot"])
@@ -33,7 +39,7 @@ print(zoo)
 
 X, y = load_digits(return_X_y=True)
 X_mine, X_yours, y_mine, y_yours = train_test_split(X, y, train_size=0.3, random_state=0)
-settings = {"search_epochs": 2, "retrain_epochs": 8, "random_state": 0}
+settings = {"search": SmoothDARTS(epochs=2), "retraining": Retraining(epochs=8), "random_state": 0}
 clf = SupernetTransferClassifier("ot", zoo=zoo, **settings).fit(X_mine, y_mine)
 accuracy = clf.score(X_yours, y_yours)
 print(f"started from {clf.source_}, {accuracy:.3f} of the others are right")

@@ -18,8 +18,20 @@ if TYPE_CHECKING:
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
+    from .families.cells.family import Cells
     from .families.cells.genotype import Genotype
+    from .families.cells.search.methods import (
+        DARTS,
+        GDAS,
+        PCDARTS,
+        DrNAS,
+        RandomArchitecture,
+        RandomSearch,
+        SmoothDARTS,
+    )
     from .families.cells.space import SearchSpace, get_space
+    from .fitting.retraining import Retraining
+    from .images.augmentation import Augmentation
     from .images.reading import ImageFiles, load_images
     from .plotting import (
         CellDisplay,
@@ -29,20 +41,32 @@ if TYPE_CHECKING:
         SearchCurveDisplay,
     )
     from .storage.hub import HubError
+    from .training.execution import Execution
     from .zoo import Source, Zoo, ZooError
 
 __all__ = [
+    "DARTS",
+    "GDAS",
+    "PCDARTS",
+    "Augmentation",
     "CellDisplay",
+    "Cells",
     "ClassCouplingDisplay",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
+    "DrNAS",
     "Embedder",
+    "Execution",
     "Genotype",
     "HubError",
     "ImageFiles",
+    "RandomArchitecture",
+    "RandomSearch",
+    "Retraining",
     "SearchCurveDisplay",
     "SearchSpace",
+    "SmoothDARTS",
     "Source",
     "SupernetTransferClassifier",
     "Zoo",
@@ -55,17 +79,28 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "Augmentation": "images.augmentation",
     "CellDisplay": "plotting",
+    "Cells": "families.cells.family",
     "ClassCouplingDisplay": "plotting",
+    "DARTS": "families.cells.search.methods",
     "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
     "DistanceHeatmapDisplay": "plotting",
+    "DrNAS": "families.cells.search.methods",
     "Embedder": "embedding.embedder",
+    "Execution": "training.execution",
+    "GDAS": "families.cells.search.methods",
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
+    "PCDARTS": "families.cells.search.methods",
+    "RandomArchitecture": "families.cells.search.methods",
+    "RandomSearch": "families.cells.search.methods",
+    "Retraining": "fitting.retraining",
     "SearchCurveDisplay": "plotting",
     "SearchSpace": "families.cells.space",
+    "SmoothDARTS": "families.cells.search.methods",
     "Source": "zoo",
     "SupernetTransferClassifier": "classifier",
     "Zoo": "zoo",

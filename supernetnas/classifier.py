@@ -82,8 +82,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         strategy "scratch" and of the final network; a source brings its own supernet.
     zoo : str, path or Zoo, default="builtin"
         Where pretrained supernets come from: "builtin", the zoo that comes with the package; a
-        folder; or a zoo on the Hugging Face Hub, "org/name" or "org/name@revision", of which the
-        chosen source alone is downloaded. See `Zoo.open`.
+        folder; or a zoo on the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``, of
+        which the chosen source alone is downloaded. See `Zoo.open`.
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         The frozen network whose features are compared, see `supernetnas.get_embedder`. It must
         be the one that the zoo was made with. Used by strategy "ot".
@@ -139,7 +139,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         ``OMP_NUM_THREADS=1``, or use ``joblib.parallel_config(backend="loky",
         inner_max_num_threads=...)``, where results must not depend on ``n_jobs``. Global random
         states are neither read nor changed.
-    verbose : int >= 0, default=0
+    verbose : int >= 0 or bool, default=0
         1 shows progress bars, 2 a line per epoch, both on the standard error.
 
     Attributes
@@ -180,7 +180,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
 
     References
     ----------
-    .. [1] P. Singh, J. Vanschoren, "On Supernet Transfer Learning for Effective Task Adaptation".
+    .. [1] P. Singh, J. Vanschoren, "On Supernet Transfer Learning for Effective Task
+       Adaptation".
     .. [2] X. Chen, C.-J. Hsieh, "Stabilizing Differentiable Architecture Search via
        Perturbation-based Regularization", ICML 2020.
 

@@ -10,8 +10,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+
+import supernetnas
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SCRIPTS = sorted(path.name for path in BENCHMARKS.glob("*.py") if path.name != "common.py")
@@ -73,12 +77,52 @@ def test_every_script_writes_by_that_helper(script):
     assert "json.dump(" not in code
 
 
+# The least that each script does all its work with. Words in capitals are paths.
+SMALLEST = {
+    "digits.py": "--seeds 1 --strategies scratch",
+    "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES",
+    "hub.py": "--sources 3",
+    "interruptions.py": "--kills 1",
+    "memory.py": "--images 40",
+    "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
+    "search_speed.py": "--networks small-8 --perturbations random --repeats 1 --batch-size 4",
+    "selection.py": "ZOO TARGET --search-epochs 1 --retrain-epochs 1 --train-images 60",
+    "transfer.py": "ZOO TARGET --seeds 1 --search-epochs 1 --retrain-epochs 1",
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Paths of a zoo, of a dataset, and of features of several, by what stands for them."""
+    folder = tmp_path_factory.mktemp("inputs")
+    names = ("flowers5", "mnist5k", "omniglot", "multi")
+    zoo = supernetnas.Zoo.open("builtin").save(folder / "zoo", names)
+    X, y = load_digits(return_X_y=True)
+    np.savez(folder / "target.npz", X=X[:120].reshape(-1, 8, 8), y=y[:120])
+    random = np.random.default_rng(0)
+    features = {}
+    for number in range(6):
+        features[f"{number}/X"] = np.abs(random.normal(number / 10, 1, (80, 80)))
+        features[f"{number}/y"] = np.arange(80) % 4
+    np.savez(folder / "features.npz", **features)
+    return {
+        "ZOO": str(zoo.folder),
+        "TARGET": str(folder / "target.npz"),
+        "FEATURES": str(folder / "features.npz"),
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_script_starts(script):
-    command = [sys.executable, script, "--help"]
-    text = subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True, text=True)
-    assert "--out" in text.stdout
+def test_every_script_runs(script, inputs, tmp_path):
+    options = [inputs.get(word, word) for word in SMALLEST[script].split()]
+    out = tmp_path / "found.json"
+    command = [sys.executable, script, *options, "--out", str(out)]
+    subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True)
+    found = json.loads(out.read_text())
+    measured = [name for name in ("rows", "steps", "accuracies") if name in found]
+    assert measured
+    assert all(found[name] for name in measured)
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("results/*.json")), ids=lambda p: p.name)

@@ -26,7 +26,8 @@ References
 ----------
 .. [1] W. Wang et al., "A linear optimal transportation framework for quantifying and visualizing
    variations in sets of images", IJCV 2013.
-.. [2] X. Liu et al., "Wasserstein Task Embedding for Measuring Task Similarities", 2022.
+.. [2] X. Liu et al., "Wasserstein Task Embedding for Measuring Task Similarities",
+   2022.
 """
 
 from __future__ import annotations

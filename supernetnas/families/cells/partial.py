@@ -68,7 +68,7 @@ class PartialCell(nn.Module):
         Operations of each edge.
     kind : CellKind
     partial : int
-        K.
+        The paper's K: operations see one in so many channels.
     """
 
     shuffle: Tensor
@@ -211,7 +211,7 @@ class PartialSupernet(CellSupernet):
 
     @property
     def partial(self) -> int:
-        """K."""
+        """The paper's K: operations see one in so many channels."""
         return self.cells[0].partial
 
     def alpha_parameters(self) -> list[nn.Parameter]:

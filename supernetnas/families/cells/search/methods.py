@@ -273,7 +273,8 @@ class DARTS(_AlphaSearch):
 
     References
     ----------
-    .. [1] H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR 2019.
+    .. [1] H. Liu, K. Simonyan, Y. Yang, "DARTS: Differentiable Architecture Search", ICLR
+       2019.
     """
 
     constraints: ClassVar[Mapping[str, Constraint]] = {
@@ -313,6 +314,7 @@ class DARTS(_AlphaSearch):
 
     @property
     def budgets(self) -> bool:  # type: ignore[override]
+        """Whether it keeps limits on the cost of the network."""
         return self.order == 1
 
 
@@ -347,7 +349,8 @@ class DrNAS(_AlphaSearch):
 
     References
     ----------
-    .. [1] X. Chen et al., "DrNAS: Dirichlet Neural Architecture Search", ICLR 2021.
+    .. [1] X. Chen et al., "DrNAS: Dirichlet Neural Architecture Search", ICLR
+       2021.
     """
 
     name = "drnas"

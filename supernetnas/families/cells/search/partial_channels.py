@@ -33,7 +33,7 @@ class PartialChannelSearch(BilevelSearch):
     Attributes
     ----------
     partial_channels : int
-        K.
+        The paper's K: operations see one in so many channels.
     frozen_share : float
         Share of the epochs, from the first, that leave alphas and betas as they are.
     """
