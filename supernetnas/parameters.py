@@ -90,7 +90,10 @@ class Real:
         """Whether a parameter may have the value."""
         if not isinstance(value, numbers.Real) or isinstance(value, bool | np.bool_):
             return False
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # of an int of hundreds of digits
+            return False
         low = self.low <= number if self.closed in ("low", "both") else self.low < number
         high = number <= self.high if self.closed == "both" else number < self.high
         return low and high and abs(number) < _INFINITE
@@ -113,7 +116,10 @@ class OneOf:
 
     def allows(self, value: Any) -> bool:
         """Whether a parameter may have the value."""
-        return any(type(value) is type(one) and value == one for one in self.values)
+        # A bool is no number, though it equals one; NumPy's names and numbers are names and numbers.
+        kinds = str, numbers.Integral
+        plain = isinstance(value, kinds) and not isinstance(value, bool | np.bool_)
+        return plain and any(value == one for one in self.values)
 
     def __str__(self) -> str:
         listed = ", ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in self.values)
