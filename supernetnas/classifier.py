@@ -23,6 +23,7 @@ from .fitting.progress import Progress
 from .fitting.retraining import Retraining, retrain
 from .fitting.run import Run
 from .fitting.searching import candidates_of, derive, inherit, search_best
+from .fitting.summary import summary_html
 from .fitting.target import Target, prepare
 from .fitting.validation import (
     TrainingData,
@@ -270,6 +271,18 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         for name in {key.partition("__")[0] for key in nested} & makers.keys():
             setattr(self, name, makers[name]())
         return super().set_params(**nested)
+
+    def _repr_html_inner(self) -> str:
+        """What notebooks show: of a fitted classifier what was found, else the parameters."""
+        if not hasattr(self, "network_"):
+            return super()._repr_html_inner()
+        return summary_html(Fitted.of(self), repr(self))
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

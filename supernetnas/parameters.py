@@ -116,7 +116,7 @@ class OneOf:
 
     def allows(self, value: Any) -> bool:
         """Whether a parameter may have the value."""
-        # A bool is no number, though it equals one; NumPy's names and numbers are names and numbers.
+        # A bool is no number, though it equals one; names and numbers may be NumPy's.
         kinds = str, numbers.Integral
         plain = isinstance(value, kinds) and not isinstance(value, bool | np.bool_)
         return plain and any(value == one for one in self.values)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
@@ -832,3 +833,18 @@ def test_a_divergence_names_the_learning_rate_to_lower(parameters, stage):
     message = rf"The {stage}: its loss is not finite\. Lower the {part}'s {name} \(1e\+30\)\."
     with pytest.raises(FloatingPointError, match=message):
         tiny_classifier(batch_size=8, **parameters).fit(*patterns())
+
+
+def test_notebooks_show_what_was_found(fitted):
+    html = fitted._repr_html_()
+    assert fitted._repr_mimebundle_()["text/html"] == html
+    assert len(html) < 4000
+    for text in (fitted.source_, str(fitted.genotype_), f"{fitted.n_macs_:,} MACs", " s on cpu"):
+        assert text in html
+    assert "<script" not in html
+    hostile = copy.copy(fitted)
+    hostile.source_ = "<img src=x onerror=alert(1)>"
+    assert "<img" not in hostile._repr_html_()
+    assert "MACs" not in tiny_classifier()._repr_html_()
+    with config_context(display="text"):
+        assert "text/html" not in fitted._repr_mimebundle_()
