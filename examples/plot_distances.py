@@ -22,7 +22,7 @@ from supernetnas import (
     get_embedder,
 )
 from supernetnas.images.reading import as_image_set
-from supernetnas.selection.strategies import rank_sources
+from supernetnas.selection.ranking import rank_sources
 
 zoo = Zoo.open("builtin")
 names = ["aid_aerial", "butterflies", "flowers5", "magnetic_tile", "mnist5k", "omniglot"]
@@ -39,6 +39,6 @@ embedder = get_embedder()
 digits = DatasetSignature.from_features(
     embedder.embed(as_image_set(X[:500])), y[:500], embedder_id=embedder.identity
 )
-ranking = rank_sources(digits, zoo.singles())
+ranking = rank_sources(digits, zoo)
 DistanceDisplay(ranking).plot()
 plt.show()

@@ -6,6 +6,7 @@ import argparse
 import ast
 from typing import Any
 
+from ..selection.strategies import STRATEGIES
 from ..version import __version__
 
 __all__ = ["build_parser"]
@@ -41,12 +42,8 @@ images is held out to measure the accuracy; --test-fraction 0 uses all.
 
 _FIT_EPILOG = """\
 strategies (what the search starts from):
-  multi    the supernet pretrained on all datasets of the zoo together
-  ot       the supernet of the dataset nearest to yours (optimal transport)
-  oracle   each single dataset's supernet in turn; as many searches
-  random   a supernet of the zoo drawn at random
-  scratch  random weights
-  NAME     the supernet of this dataset, see `supernetnas zoo list`
+{strategies}
+  NAME     start from the source of this name, see `supernetnas zoo list`
 
 examples:
   supernetnas fit flowers --out flower-model
@@ -226,7 +223,7 @@ def build_parser() -> argparse.ArgumentParser:
             "search and train a network for the images of a folder",
             "fitting:fit",
             description=_FIT,
-            epilog=_FIT_EPILOG,
+            epilog=_FIT_EPILOG.format(strategies=_strategies()),
         )
     )
     _add_predict(
@@ -601,6 +598,10 @@ def _add_distance(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
     )
+
+
+def _strategies() -> str:
+    return "\n".join(f"  {s.name:<8} {s.meaning}" for s in STRATEGIES.values())
 
 
 def _count(text: str) -> int:

@@ -216,6 +216,10 @@ class Family(Parameters):
         """Describe a supernet for people: what there is to say of it, by name."""
         raise NotImplementedError
 
+    def tags(self, config: Any) -> list[str]:
+        """Return tags of a supernet for the card of a zoo, beside those that all zoos have."""
+        return []
+
 
 _MODULES = {"cells": ("supernetnas.families.cells.family", "Cells")}
 

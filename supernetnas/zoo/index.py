@@ -5,7 +5,9 @@ replacing the index is the one step that adds, replaces or removes a source. All
 checked when it is read, as it may come from a stranger: format, names, folders, hashes, sizes.
 
 Version 2 of the format adds what zoos on the Hugging Face Hub need: copies of the signatures in a
-few bundles, and sources in repositories of their own. A zoo with neither is written as version 1.
+few bundles, and sources in repositories of their own. Version 3 adds families of supernets, and
+datasets that several sources were pretrained on. What has no need of a version is written as an
+earlier one, in which all sources are of one family and each of a dataset of its own.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
 
+from ..selection.strategies import reserved_names
 from ..storage.files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
 from ..storage.foreign_text import ForeignError
 from ..storage.hub import is_commit, is_repo_id
@@ -35,14 +40,22 @@ __all__ = [
     "ZooError",
     "check_name",
     "check_names_differ",
+    "check_together",
     "decode_vector",
+    "described",
     "encode_vector",
     "read_verified",
+    "same_source",
+    "shared_path",
+    "signature_key",
 ]
 
 FORMAT = "supernetnas-zoo"
-FORMAT_VERSION = 2
-"""Newest version of the format that is read. What has no need of it is written as version 1."""
+FORMAT_VERSION = 3
+"""Newest version of the format that is read; see above for which is written."""
+
+EARLIER_FAMILY = "cells"
+"""Family of every source of versions 1 and 2."""
 
 INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".lock"
 VECTORS = "vectors.safetensors"
@@ -54,6 +67,9 @@ SIGNATURE, HISTORY = "signature.safetensors", "history.csv"
 
 BUNDLES = "_signatures"
 """Folder of the bundles of signatures. No source can have this name."""
+
+SHARED = "_shared"
+"""Folder of signatures that several sources have in common, each named after its SHA-256."""
 
 LIMITS = {
     INDEX: 64 * 2**20,
@@ -72,6 +88,7 @@ MAX_BUNDLE = 2**30
 _BUNDLE = re.compile(rf"{BUNDLES}/[0-9]{{4}}\.bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FAMILY = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _DEVICES = {"con", "prn", "aux", "nul"} | {
     f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
 }
@@ -85,10 +102,6 @@ class ZooError(ForeignError):
 
 class UnknownSourceError(ZooError, KeyError):
     """A name that the zoo does not have."""
-
-
-STRATEGY_NAMES = ("ot", "oracle", "random", "scratch")
-"""Strategies that choose among sources; "multi" is one too, and the source that it means."""
 
 
 _MAKE = "'supernetnas zoo pretrain' or Zoo.create makes one."
@@ -108,7 +121,7 @@ def check_name(name: object) -> str:
     if (
         not isinstance(name, str)
         or not _NAME.fullmatch(name)
-        or name.lower() in {INDEX, CARD.lower(), BASIS, VECTORS, *STRATEGY_NAMES}
+        or name.lower() in {INDEX, CARD.lower(), BASIS, VECTORS, *reserved_names()}
         or not _is_portable(name)
     ):
         raise ValueError(
@@ -235,7 +248,7 @@ class Entry:
     folder : str
         Where its files are: the source's name or, after it was replaced, the name and ``~``.
     config : dict
-        `SupernetConfig.to_dict`.
+        Plain values that the family reads the supernet's configuration from.
     n_images : int or None
     n_classes : int or None
         Of the data it was pretrained on.
@@ -248,6 +261,12 @@ class Entry:
     vector : str or None
         Vector of the dataset, see `supernetnas.distance.dataset_vectors`: little-endian float32,
         base64.
+    family : str
+        Name of the kind of supernet; perhaps one that this version does not know.
+    dataset : str or None
+        Name of the dataset; by default that of the source. None for kind "multi".
+    shared : bool
+        Whether the signature is in the folder of those that several sources have in common.
     """
 
     kind: str
@@ -260,6 +279,9 @@ class Entry:
     files: dict[str, FileRecord] = field(default_factory=dict)
     origin: Origin | None = None
     vector: str | None = None
+    family: str = EARLIER_FAMILY
+    dataset: str | None = None
+    shared: bool = False
 
     @classmethod
     def from_dict(cls, name: str, data: Mapping[str, Any]) -> Entry:
@@ -268,6 +290,21 @@ class Entry:
         entry = cls(**data)
         if entry.kind not in ("single", "multi"):
             raise ValueError(f"{entry.kind!r:.80} is not a kind of source")
+        if not isinstance(entry.family, str) or not _FAMILY.fullmatch(entry.family):
+            raise ValueError(f"{entry.family!r:.80} cannot be a family of supernets")
+        if entry.kind == "single" and entry.dataset is None:
+            entry = replace(entry, dataset=name)
+        if entry.kind == "multi" and entry.dataset is not None:
+            raise ValueError("a source of kind 'multi' has no dataset of its own")
+        if entry.dataset is not None and (
+            not isinstance(entry.dataset, str) or not _NAME.fullmatch(entry.dataset)
+        ):
+            raise ValueError(
+                f"{entry.dataset!r:.80} cannot name a dataset: use letters, digits, '.', '_', '-'"
+            )
+        here = entry.kind == "single" and entry.origin is None
+        if not isinstance(entry.shared, bool) or (entry.shared and not here):
+            raise ValueError("it cannot share a signature")
         if entry.folder not in (name, f"{name}~"):
             raise ValueError(f"{entry.folder!r:.80} cannot be its folder")
         for part in ("config", "provenance", "metrics", "files"):
@@ -287,6 +324,44 @@ class Entry:
         }
         origin = None if entry.origin is None else Origin.from_dict(data["origin"])
         return cls(**{**entry.__dict__, "files": records, "origin": origin})
+
+    def path(self, file: str) -> str:
+        """Path of a file, in the zoo or in the repository of its origin."""
+        if self.origin is not None:
+            return self.origin.path(file)
+        if self.shared and file == SIGNATURE:
+            return shared_path(self.files[SIGNATURE])
+        return f"{self.folder}/{file}"
+
+
+def shared_path(record: FileRecord) -> str:
+    """Path in a zoo of a signature that several sources have in common."""
+    return f"{SHARED}/{record.sha256}.safetensors"
+
+
+def signature_key(name: str, entry: Entry) -> str:
+    """What stands for the signature of a source: the same for all that share one."""
+    return shared_path(entry.files[SIGNATURE]) if entry.shared else name
+
+
+def same_source(a: Entry, b: Entry) -> bool:
+    """Whether two entries say the same of a source, wherever in their zoos its files are."""
+    return replace(a, folder="", shared=False) == replace(b, folder="", shared=False)
+
+
+def described(entry: Entry, embedder_id: str, classes: list[str] | None) -> dict[str, Any]:
+    """Content of ``config.json``."""
+    family = {} if entry.family == EARLIER_FAMILY else {"family": entry.family}
+    return {
+        "library_name": "supernetnas",
+        "kind": entry.kind,
+        "embedder_id": embedder_id,
+        **family,
+        "config": entry.config,
+        "provenance": entry.provenance,
+        "metrics": entry.metrics,
+        "classes": classes,
+    }
 
 
 @dataclass(frozen=True)
@@ -372,16 +447,13 @@ class Index:
         basis, vectors = data.get("basis"), data.get("vectors")
         if not isinstance(embedder_id, str) or not isinstance(entries, dict):
             raise ValueError("embedder_id or sources has another type")
-        check_names_differ(entries)
         sources = {}
         for name in sorted(entries):
             try:
                 sources[name] = Entry.from_dict(name, entries[name])
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"source {name!r:.120}: {error}") from error
-        multi = [name for name, entry in sources.items() if entry.kind == "multi"]
-        if len(multi) > 1:
-            raise ValueError(f"it has more than one source of kind multi: {multi}")
+        check_together(sources)
         return cls(
             embedder_id,
             sources,
@@ -393,14 +465,23 @@ class Index:
     def dump(self) -> bytes:
         """Return the content of ``index.json``."""
         data = {"format": FORMAT, "format_version": 1, **asdict(self)}
-        entries = data["sources"].values()
+        entries: dict[str, dict[str, Any]] = data["sources"]
         optional = [(data, "bundles"), (data, "vectors")]
-        optional += [(entry, key) for entry in entries for key in ("origin", "vector")]
+        optional += [(entry, key) for entry in entries.values() for key in ("origin", "vector")]
         for mapping, key in optional:
             if mapping[key]:
                 data["format_version"] = 2
             else:
                 del mapping[key]
+        if any(_needs_version_3(name, entry) for name, entry in self.sources.items()):
+            data["format_version"] = 3
+        for entry in entries.values():
+            if data["format_version"] < 3 or entry["dataset"] is None:
+                del entry["dataset"]
+            if data["format_version"] < 3:
+                del entry["family"]
+            if not entry["shared"]:
+                del entry["shared"]
         return dump_json(data)
 
     def write(self, folder: Path) -> None:
@@ -427,21 +508,78 @@ class Index:
         path, bundle, offset : str, Bundle and int; or None
             Where the copy begins, in bytes.
         """
-        for path, bundle in self.bundles.items():
-            if name in bundle.sources:
-                before = bundle.sources[: bundle.sources.index(name)]
-                return path, bundle, sum(self.sources[n].files[SIGNATURE].size for n in before)
-        return None
+        entry = self.sources[name]
+        return self._bundled.get(signature_key(name, entry)) if entry.kind == "single" else None
 
-    def with_source(self, name: str, entry: Entry) -> Index:
-        """Return an index in which ``name`` is ``entry``."""
-        sources = {**self.sources, name: entry}
-        return replace(self, sources=dict(sorted(sources.items())), bundles={})
+    @cached_property
+    def _bundled(self) -> dict[str, tuple[str, Bundle, int]]:
+        """What `bundle_of` finds, by `signature_key`."""
+        found = {}
+        for path, bundle in self.bundles.items():
+            offset = 0
+            for name in bundle.sources:
+                entry = self.sources[name]
+                found[signature_key(name, entry)] = path, bundle, offset
+                offset += entry.files[SIGNATURE].size
+        return found
+
+    def with_sources(self, sources: Mapping[str, Entry]) -> Index:
+        """Return an index with these sources; those of one dataset share its signature.
+
+        Raises
+        ------
+        ValueError
+            If the sources do not go together.
+        """
+        check_together(sources)
+        here = Counter(
+            entry.dataset for entry in sources.values() if entry.dataset and entry.origin is None
+        )
+        marked = {
+            name: replace(entry, shared=True)
+            if entry.origin is None and here[entry.dataset] > 1
+            else entry
+            for name, entry in sorted(sources.items())
+        }
+        return replace(self, sources=marked, bundles={})
 
     def without_source(self, name: str) -> Index:
         """Return an index without ``name``."""
         sources = {other: entry for other, entry in self.sources.items() if other != name}
         return replace(self, sources=sources, bundles={})
+
+
+def check_together(sources: Mapping[str, Entry]) -> None:
+    """Refuse sources that cannot be in one zoo.
+
+    Raises
+    ------
+    ValueError
+        If names differ in nothing but case, a family has two sources of kind "multi", or sources of
+        one dataset have different signatures.
+    """
+    check_names_differ(sources)
+    multi: dict[str, str] = {}
+    signed: dict[str, str] = {}
+    for name, entry in sources.items():
+        if entry.kind == "multi" and (other := multi.setdefault(entry.family, name)) != name:
+            raise ValueError(
+                f"A zoo has at most one source of kind 'multi' of a family; {other!r} and {name!r} "
+                f"are both of {entry.family!r}."
+            )
+        if entry.dataset is None:
+            continue
+        other = signed.setdefault(entry.dataset, name)
+        if sources[other].files[SIGNATURE] != entry.files[SIGNATURE]:
+            raise ValueError(
+                f"{other!r} and {name!r} are of one dataset, {entry.dataset!r}, and have different "
+                "signatures. Give one of them another dataset, or remove it first."
+            )
+
+
+def _needs_version_3(name: str, entry: Entry) -> bool:
+    own = name if entry.kind == "single" else None
+    return entry.shared or (entry.family, entry.dataset) != (EARLIER_FAMILY, own)
 
 
 def encode_vector(vector: np.ndarray) -> str:

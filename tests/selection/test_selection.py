@@ -8,17 +8,14 @@ from tiny import EMBEDDER, coarse_pixels, patterns
 
 from supernetnas import Zoo, ZooError, get_embedder
 from supernetnas.images.reading import as_image_set
-from supernetnas.selection.strategies import (
-    STRATEGIES,
-    open_zoo,
-    rank_sources,
-    select_sources,
-    sign_target,
-)
+from supernetnas.distance.signing import sign as sign_set
+from supernetnas.selection.ranking import rank_sources
+from supernetnas.selection.select import open_zoo, select_sources
+from supernetnas.selection.strategies import STRATEGIES
 
 
 def sign(images, labels, **arguments):
-    return sign_target(as_image_set(images), labels, np.unique(labels), EMBEDDER, **arguments)
+    return sign_set(as_image_set(images), labels, EMBEDDER, **arguments)
 
 
 def unexpected():
@@ -38,7 +35,7 @@ def test_the_nearest_source_is_of_the_same_kind(tiny_zoo, kind):
     assert [source.name for source in selection.candidates] == [kind]
     assert next(iter(selection.distances)) == kind
     assert list(selection.distances.values()) == sorted(selection.distances.values())
-    assert selection.distances == rank_sources(sign(images, labels), tiny_zoo.singles())
+    assert selection.distances == rank_sources(sign(images, labels), tiny_zoo)
 
 
 @pytest.mark.parametrize(
@@ -55,25 +52,6 @@ def test_random_follows_its_seed(tiny_zoo):
     names = [select("random", tiny_zoo, seed).candidates[0].name for seed in range(20)]
     assert set(names) == {"bars", "spots"}
     assert names == [select("random", tiny_zoo, seed).candidates[0].name for seed in range(20)]
-
-
-def test_many_images_are_sampled_by_class(monkeypatch):
-    monkeypatch.setattr("supernetnas.selection.strategies._MAX_EMBEDDED", 20)
-    images, labels = patterns(n_per_class=30)
-    rare = np.concatenate([np.flatnonzero(labels == 0)[:12], np.flatnonzero(labels > 0)])
-    signature = sign(images[rare], labels[rare])
-    assert signature.counts.sum() == 20
-    assert signature.counts[0] in (2, 3) and set(signature.counts[1:]) <= {5, 6}
-    again = sign(images[rare], labels[rare])
-    np.testing.assert_array_equal(signature.rows, again.rows)
-    other = sign(images[rare], labels[rare], random_state=1)
-    assert not np.array_equal(signature.rows, other.rows)
-
-
-def test_every_class_is_in_the_sample(monkeypatch):
-    monkeypatch.setattr("supernetnas.selection.strategies._MAX_EMBEDDED", 2)
-    with pytest.warns(UserWarning, match="single row"):
-        assert sign(*patterns()).counts.tolist() == [1, 1, 1, 1]
 
 
 def test_scratch_needs_no_zoo():
@@ -114,5 +92,6 @@ def test_signatures_are_read_before_the_target_is_embedded(tiny_zoo, tmp_path):
 
 
 def test_strategies_are_described():
-    assert set(STRATEGIES) == {"multi", "ot", "oracle", "random", "scratch"}
-    assert all(text.startswith(("start", "search")) for text in STRATEGIES.values())
+    assert list(STRATEGIES) == ["multi", "ot", "oracle", "random", "scratch"]
+    for name, strategy in STRATEGIES.items():
+        assert strategy.name == name and strategy.meaning.startswith(("start", "search"))

@@ -201,6 +201,10 @@ class Cells(Family):
             "input": f"{height}x{width} pixels, {config.input_channels} channels",
         }
 
+    def tags(self, config: SupernetConfig) -> list[str]:
+        """Return a tag of the search space."""
+        return [f"search-space-{config.space}"]
+
     def _sizes(self, config: SupernetConfig) -> tuple[int, int]:
         """Initial channels and cells of the final network."""
         channels = self.network_channels or config.init_channels
