@@ -551,15 +551,24 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     )
     supernet = parser.add_argument_group("supernet")
     supernet.add_argument(
-        "--space", default="s1", help="search space: s1 to s4, darts, ... (default: %(default)s)"
+        "--family", metavar="NAME", help="kind of supernet, such as cells, which is the default"
     )
-    for option, default, text in (
-        ("--channels", 16, "initial channels"),
-        ("--cells", 5, "cells"),
-        ("--image-size", 32, "side of the images in pixels"),
-    ):
-        text += " (default: %(default)s)"
-        supernet.add_argument(option, metavar="N", type=_positive, default=default, help=text)
+    supernet.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_setting,
+        help="a size of the family's supernets, such as space=s2, init_channels=8 or n_cells=3; "
+        "repeat it for several",
+    )
+    supernet.add_argument(
+        "--image-size",
+        metavar="N",
+        type=_positive,
+        default=32,
+        help="side of the images in pixels (default: %(default)s)",
+    )
     storage = parser.add_argument_group("storage")
     _add_embedder(storage)
     storage.add_argument(

@@ -97,25 +97,25 @@ def vectors(args: argparse.Namespace) -> None:
 
 def pretrain(args: argparse.Namespace) -> None:
     """Pretrain a zoo and print what it holds."""
+    from ..families.base import available_families, get_family
     from ..images.datasets import load_datasets
     from ..pretraining.whole_zoo import Pretraining, pretrain_zoo
     from ..training.distributed import is_first
 
-    default = Pretraining()
+    family = get_family(args.family or available_families()[0]).set_params(**dict(args.set))
     zoo = pretrain_zoo(
         load_datasets(args.data),
         args.out,
-        pretraining=replace(
-            default,
-            space=args.space,
-            init_channels=args.channels,
-            n_cells=args.cells,
+        pretraining=Pretraining(
+            family,
             image_side=args.image_size,
             steps=args.steps,
             min_epochs=args.min_epochs,
             multi_epochs=args.multi_epochs,
             settings=replace(
-                default.settings, batch_size=args.batch_size, learning_rate=args.learning_rate
+                family.pretraining_settings(),
+                batch_size=args.batch_size,
+                learning_rate=args.learning_rate,
             ),
             random_state=args.seed,
         ),

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..parameters import ParameterError, Parameters
 from ..search.limits import Limits
+from ..search.loop import SearchLoop
 from ..search.method import SearchMethod
 from ..search.protocols import Architecture
 from ..storage.files import TensorSpec
+from ..training.batches import LabelledImages
+from ..training.distributed import ALONE, Processes
 
 __all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
 
@@ -154,6 +158,45 @@ class Family(Parameters):
 
     def warm_up_head(self, supernet: Any) -> None:
         """Prepare a new head for a supernet whose other weights were transferred."""
+
+    def pretraining_settings(self) -> Any:
+        """Return the numbers of a search that pretrains a supernet.
+
+        Returns
+        -------
+        dataclass instance
+            With ``epochs``, ``batch_size`` and ``learning_rate``, and what else the family has.
+        """
+        raise NotImplementedError
+
+    def pretraining_search(
+        self,
+        supernet: Any,
+        train: LabelledImages,
+        validation: LabelledImages,
+        settings: Any,
+        generator: torch.Generator,
+        *,
+        dataset_of_class: Tensor | None = None,
+        processes: Processes = ALONE,
+    ) -> SearchLoop:
+        """Return the search that pretrains a supernet, not yet begun.
+
+        Parameters
+        ----------
+        supernet : torch.nn.Module
+            On its device.
+        train, validation : LabelledImages
+        settings : object
+            What `pretraining_settings` returned, perhaps with other numbers.
+        generator : torch.Generator
+            The source of every random draw.
+        dataset_of_class : torch.Tensor of shape (n_classes,), int64, optional
+            Number of the dataset that each class belongs to; by default there is one dataset.
+        processes : Processes, optional
+            Those that train together.
+        """
+        raise NotImplementedError
 
     def budget(self, config: Any, seen: NetworkInput, n_classes: int, limits: Limits) -> Any:
         """Return what a search method keeps the limits with; None without limits.

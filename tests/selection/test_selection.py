@@ -7,8 +7,8 @@ import pytest
 from tiny import EMBEDDER, coarse_pixels, patterns
 
 from supernetnas import Zoo, ZooError, get_embedder
-from supernetnas.images.reading import as_image_set
 from supernetnas.distance.signing import sign as sign_set
+from supernetnas.images.reading import as_image_set
 from supernetnas.selection.ranking import rank_sources
 from supernetnas.selection.select import open_zoo, select_sources
 from supernetnas.selection.strategies import STRATEGIES

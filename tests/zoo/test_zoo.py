@@ -235,9 +235,7 @@ def test_repr_says_what_is_there(original):
     assert repr(original) == (
         f"<Zoo '{original.folder}': 2 single, multi 'all-of-them', embedder '{EMBEDDER}'>"
     )
-    assert repr(original["birds"]) == (
-        "<Source 'birds' (single, cells): 40 images of 4 classes>"
-    )
+    assert repr(original["birds"]) == ("<Source 'birds' (single, cells): 40 images of 4 classes>")
 
 
 def test_choosing_a_source_needs_no_torch(original):
@@ -350,7 +348,10 @@ HASH = "0" * 64
         (lambda i, s: s.update(kind="pair"), "not a kind"),
         (lambda i, s: s.update(kind=[]), "not a kind"),
         (lambda i, s: s.update(kind="multi"), "its files are"),
-        (lambda i, s: (s.update(kind="multi"), s["files"].pop("signature.safetensors")), "at most one"),
+        (
+            lambda i, s: (s.update(kind="multi"), s["files"].pop("signature.safetensors")),
+            "at most one",
+        ),
         (lambda i, s: s.update(config=3), "no mapping"),
         (lambda i, s: s.update(n_images=-1), "not a number"),
         (lambda i, s: s.update(n_classes="4"), "not a number"),
@@ -688,7 +689,7 @@ def test_a_name_is_not_taken_twice(zoo):
         add(zoo, "birds")
     with pytest.raises(ZooError, match="one folder on some systems"):
         add(zoo, "Birds")
-    with pytest.raises(ZooError, match="at most one .* 'multi' of a family; 'all-of-them'"):
+    with pytest.raises(ZooError, match=r"at most one .* 'multi' of a family; 'all-of-them'"):
         add(zoo, "others", kind="multi", signature=None)
 
 
