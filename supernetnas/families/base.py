@@ -6,7 +6,7 @@ by its name, and imported when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
@@ -50,7 +50,7 @@ class NetworkInput:
         return self.channels, *self.size
 
 
-class Config(Protocol):
+class Config(Hashable, Protocol):
     """What a module of a family is built from: frozen and hashable.
 
     Attributes

@@ -532,12 +532,10 @@ class Index:
             If the sources do not go together.
         """
         check_together(sources)
-        here = Counter(
-            entry.dataset for entry in sources.values() if entry.dataset and entry.origin is None
-        )
+        here = Counter(entry.dataset for entry in sources.values() if entry.origin is None)
         marked = {
             name: replace(entry, shared=True)
-            if entry.origin is None and here[entry.dataset] > 1
+            if entry.origin is None and entry.dataset is not None and here[entry.dataset] > 1
             else entry
             for name, entry in sorted(sources.items())
         }

@@ -11,7 +11,6 @@ from supernetnas.distance.signing import sign as sign_set
 from supernetnas.images.reading import as_image_set
 from supernetnas.selection.ranking import rank_sources
 from supernetnas.selection.select import open_zoo, select_sources
-from supernetnas.selection.strategies import STRATEGIES
 
 
 def sign(images, labels, **arguments):
@@ -89,9 +88,3 @@ def test_signatures_are_read_before_the_target_is_embedded(tiny_zoo, tmp_path):
     (tmp_path / "zoo" / "bars" / "signature.safetensors").unlink()
     with pytest.raises(ZooError, match="missing"):
         select("ot", Zoo.open(tmp_path / "zoo"), signature=unexpected)
-
-
-def test_strategies_are_described():
-    assert list(STRATEGIES) == ["multi", "ot", "oracle", "random", "scratch"]
-    for name, strategy in STRATEGIES.items():
-        assert strategy.name == name and strategy.meaning.startswith(("start", "search"))

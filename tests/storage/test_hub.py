@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import patterns, tiny_classifier
+from twins import TwinConfig, register
 
 pytest.importorskip("huggingface_hub")
 
@@ -664,7 +665,7 @@ ORIGIN = {"repo_id": "org/zoo", "commit": "0" * 40, "subfolder": ""}
         edit("sources", []),
         edit("embedder_id", 3),
         edit("format", "another"),
-        edit("format_version", 3),
+        edit("format_version", 4),
     ],
     ids=lambda change: change.__name__,
 )
@@ -884,6 +885,30 @@ def test_few_signatures_of_a_large_bundle_come_alone(push, pull, local, server):
     assert server.requests == []
 
 
+def test_sources_of_one_dataset_share_its_signature(push, pull, local, server, monkeypatch):
+    register(monkeypatch)
+    push(local, "org/twins")
+    config = TwinConfig(**local["bars"].config.to_dict())
+    local.add("twin", config=config, state_dict=local["bars"].state_dict(), dataset="bars")
+    push(local.subset(["twin"]), "org/twins")
+    server.reset()
+    zoo = pull("org/twins")
+    assert len(rank_sources(local["bars"].signature(), zoo)) == 3
+    assert server.downloads() == ["index.json", BUNDLE]
+    assert zoo.names == ["bars", "both", "spots", "twin"] and zoo.verify() == []
+    assert json.loads(server.get("org/twins", "index.json"))["format_version"] == 3
+    shared = zoo["bars"].entry.path("signature.safetensors")
+    assert shared == zoo["twin"].entry.path("signature.safetensors")
+    stored = [p for p in server.paths("org/twins") if p.endswith("safetensors")]
+    assert [p for p in stored if "supernet" not in p] == [shared, "spots/signature.safetensors"]
+    assert zoo.store.index.bundles[BUNDLE].sources == ("bars", "spots")
+    assert push(local, "org/twins").commit == server.head("org/twins")
+    local.remove("bars")
+    push(local, "org/twins", prune=True)
+    zoo = pull("org/twins")
+    assert zoo.names == ["both", "spots", "twin"] and zoo.verify() == []
+
+
 # Sources in repositories of their own
 
 
@@ -909,6 +934,8 @@ def test_a_source_in_its_own_repository(push, pull, tiny_zoo, server, tmp_path):
     assert server.downloads() == [BUNDLE, "supernet.safetensors"]
     saved = linked.save(tmp_path / "saved")
     assert saved.verify() == [] and saved["bars"].origin is None
+    with pytest.raises(ZooError, match="'bars' and 'spots' are of one dataset, 'spots'"):
+        zoo.link("bars", "org/bars", dataset="spots", overwrite=True, endpoint=server.url)
     with pytest.raises(ZooError, match=r"org/bars@.* cannot be linked:"):
         zoo.link("x", "org/bars", endpoint=server.url)
 
