@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from ..storage.files import FileError, parse_safetensors, write_atomic
+from ..storage.destinations import refusal
+from ..storage.files import FileError, dump_safetensors, parse_safetensors, write_atomic
 from .cards import zoo_card
 from .index import (
     BASIS,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from ..distance.dataset_vectors import VectorSpace
     from ..distance.signature import Basis, DatasetSignature
 
-__all__ = ["ZooStore", "check_free", "vector_in", "with_sources"]
+__all__ = ["ZooStore", "check_free", "create_store", "vector_in", "with_sources"]
 
 T = TypeVar("T")
 
@@ -294,6 +295,41 @@ class ZooStore:
     def write_card(self) -> None:
         """Write the card anew."""
         write_atomic(self.folder / CARD, zoo_card(self.index, self.folder.name))
+
+
+def create_store(folder: Path, embedder_id: str, basis: Basis | None, *, exist_ok: bool) -> None:
+    """Make an empty zoo in a folder; see `Zoo.create`."""
+    if folder.exists() and not folder.is_dir():
+        raise ZooError(f"{folder} is a file, not a folder.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refusal(ZooError, f"The zoo in {folder} cannot be made", error) from error
+    data = None if basis is None else dump_safetensors(basis.to_tensors())
+    index = Index(embedder_id, basis=None if data is None else FileRecord.of(data))
+    with locked(folder):
+        if (folder / INDEX).exists():
+            if not exist_ok:
+                raise ZooError(f"There is a zoo in {folder} already; Zoo.open opens it.")
+            there = Index.read(folder)
+            for what, old, new in (
+                ("embedder", there.embedder_id, embedder_id),
+                ("basis", there.basis, index.basis),
+            ):
+                if old != new:
+                    raise ZooError(f"The zoo in {folder} has another {what}: {old}, not {new}.")
+            return
+        ours = set() if data is None else {BASIS}  # left where this was killed; replaced below
+        names = [path.name for path in folder.iterdir() if path.name not in ours]
+        if strangers := [name for name in names if not name.startswith(".")]:
+            raise ZooError(
+                f"{folder} is neither empty nor a zoo: it holds {sorted(strangers)[0]!r}. "
+                "Choose another folder."
+            )
+        if data is not None:
+            write_atomic(folder / BASIS, data)
+        index.write(folder)
+        ZooStore(FolderPlace(str(folder))).write_card()
 
 
 def check_free(index: Index, name: str, overwrite: bool) -> None:

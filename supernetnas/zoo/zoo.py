@@ -25,36 +25,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..selection.strategies import find_strategy
-from ..storage.destinations import refusal, user_path
-from ..storage.files import dump_json, dump_safetensors, plain, write_atomic
+from ..storage.destinations import user_path
+from ..storage.files import dump_safetensors
 from ..storage.foreign_text import one_line
 from ..storage.hub import check_address
-from ..training.history import dump_history
+from .adding import new_source
 from .growing import in_basis_of, link_repository, merge_zoos
 from .index import (
-    BASIS,
-    CONFIG,
-    HISTORY,
-    INDEX,
-    SIGNATURE,
-    SUPERNET,
-    Entry,
-    FileRecord,
     Index,
     ZooError,
     check_name,
-    described,
 )
 from .places import FolderPlace, HubPlace, open_place
 from .source import Source
-from .store import ZooStore
+from .store import ZooStore, create_store
 from .vectors import Neighbours, adopt_vectors, index_vectors
-from .weights import dump_supernet
-from .writing import locked
 
 if TYPE_CHECKING:
     import pandas
@@ -249,39 +237,8 @@ class Zoo(Mapping[str, Source]):
         if not isinstance(embedder_id, str) or not embedder_id:
             raise ValueError(f"embedder_id must be a non-empty string; got {embedder_id!r}.")
         folder = user_path(folder, ZooError).resolve()
-        if folder.exists() and not folder.is_dir():
-            raise ZooError(f"{folder} is a file, not a folder.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise refusal(ZooError, f"The zoo in {folder} cannot be made", error) from error
-        data = None if basis is None else dump_safetensors(basis.to_tensors())
-        index = Index(embedder_id, basis=None if data is None else FileRecord.of(data))
-        with locked(folder):
-            if (folder / INDEX).exists():
-                zoo = cls(FolderPlace(str(folder)))
-                if not exist_ok:
-                    raise ZooError(f"There is a zoo in {folder} already; Zoo.open opens it.")
-                for what, old, new in (
-                    ("embedder", zoo.embedder_id, embedder_id),
-                    ("basis", zoo.store.index.basis, index.basis),
-                ):
-                    if old != new:
-                        raise ZooError(f"The zoo in {folder} has another {what}: {old}, not {new}.")
-                return zoo
-            ours = set() if data is None else {BASIS}  # left where this was killed; replaced below
-            names = [p.name for p in folder.iterdir() if p.name not in ours]
-            if strangers := [name for name in names if not name.startswith(".")]:
-                raise ZooError(
-                    f"{folder} is neither empty nor a zoo: it holds {sorted(strangers)[0]!r}. "
-                    "Choose another folder."
-                )
-            if data is not None:
-                write_atomic(folder / BASIS, data)
-            index.write(folder)
-            zoo = cls(FolderPlace(str(folder)))
-            zoo.store.write_card()
-        return zoo
+        create_store(folder, embedder_id, basis, exist_ok=exist_ok)
+        return cls(FolderPlace(str(folder)))
 
     @property
     def where(self) -> str:
@@ -716,40 +673,28 @@ class Zoo(Mapping[str, Source]):
             )
         if kind == "single" and dataset is None:
             dataset = name
-        signed = None if signature is not None or kind != "single" else self._signed(name, dataset)
-        if signed is not None:
-            signature = signed.signature()
+        file = None
+        if kind == "single" and signature is None and (other := self._of_dataset(dataset, name)):
+            signature, file = other.signature(), other.signature_file()
         self._check_signature(name, kind, signature)
-        facts: dict[str, Any] = plain(provenance or {})
-        results: dict[str, Any] = plain(metrics or {})
-        if "license" in facts:
-            raise ValueError("Write provenance['licence']: under 'license' no card would show it.")
-        history = history.to_dict("records") if hasattr(history, "to_dict") else list(history)
-        contents = {SUPERNET: dump_supernet(state_dict, config, dtype)}
-        if signed is not None:
-            contents[SIGNATURE] = signed.signature_file()
-        elif signature is not None:
-            contents[SIGNATURE] = dump_safetensors(signature.to_tensors(), signature.metadata())
-        if history:
-            contents[HISTORY] = dump_history(history)
-        entry = Entry(
-            kind=kind,
-            folder=name,
-            config=plain(config.to_dict()),
-            n_images=facts.get("n_images"),
-            n_classes=facts.get("n_classes", config.n_classes),
-            provenance=facts,
-            metrics=results,
-            family=config.family,
-            dataset=dataset,
-        )
+        if signature is not None and file is None:
+            file = dump_safetensors(signature.to_tensors(), signature.metadata())
         if classes is None:
             classes = () if signature is None else signature.class_names
-        contents[CONFIG] = dump_json(
-            described(entry, self.embedder_id, [str(item) for item in classes])
+        entry, contents = new_source(
+            name,
+            config,
+            state_dict,
+            kind=kind,
+            dataset=dataset,
+            signature=file,
+            provenance=provenance or {},
+            metrics=metrics or {},
+            history=history.to_dict("records") if hasattr(history, "to_dict") else list(history),
+            classes=classes,
+            dtype=dtype,
+            embedder_id=self.embedder_id,
         )
-        entry = replace(entry, files={file: FileRecord.of(data) for file, data in contents.items()})
-        entry = Entry.from_dict(name, asdict(entry))  # never write what could not be read
         self._check_whole()
         self.store.add(name, entry, contents, signature, overwrite=overwrite)
         return self[name]
@@ -879,8 +824,8 @@ class Zoo(Mapping[str, Source]):
         if self._names is not None:
             raise ZooError(f"A subset is not written to; Zoo.open({self.where!r}) is.")
 
-    def _signed(self, name: str, dataset: str | None) -> Source | None:
-        """Return another source of a dataset, which has its signature."""
+    def _of_dataset(self, dataset: str | None, name: str) -> Source | None:
+        """Return a source of a dataset, other than the one of a name."""
         sources = (source for source in self.singles() if source.name != name)
         return next((source for source in sources if source.dataset == dataset), None)
 

@@ -4,7 +4,8 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny import EMBEDDER, coarse_pixels, patterns
+from tiny import EMBEDDER, coarse_pixels, patterns, state
+from twins import TwinConfig, register
 
 from supernetnas import Zoo, ZooError, get_embedder
 from supernetnas.distance.signing import sign as sign_set
@@ -88,3 +89,18 @@ def test_signatures_are_read_before_the_target_is_embedded(tiny_zoo, tmp_path):
     (tmp_path / "zoo" / "bars" / "signature.safetensors").unlink()
     with pytest.raises(ZooError, match="missing"):
         select("ot", Zoo.open(tmp_path / "zoo"), signature=unexpected)
+
+
+def test_one_family_alone_is_chosen_from(tiny_zoo, tmp_path, monkeypatch):
+    register(monkeypatch)
+    zoo = tiny_zoo.save(tmp_path / "zoo")
+    config = TwinConfig(**zoo["both"].config.to_dict())
+    zoo.add("all-twins", config=config, state_dict=state(3), kind="multi")
+    zoo.add("twin", config=config, state_dict=state(4), dataset="bars")
+    for family, names in (("cells", ["bars", "both", "spots"]), ("twins", ["all-twins", "twin"])):
+        assert open_zoo("ot", zoo, family=family).names == names
+    chosen = open_zoo("multi", zoo, family="twins")
+    assert [source.name for source in select("multi", chosen).candidates] == ["all-twins"]
+    assert open_zoo("ot", tiny_zoo, family="cells") is tiny_zoo
+    with pytest.raises(ValueError, match=r"needs single sources; .* has none"):
+        open_zoo("ot", tiny_zoo, family="twins")
