@@ -32,7 +32,14 @@ from supernetnas.distance.dataset_vectors import fit_vector_space
 from supernetnas.selection.ranking import FEW_SOURCES, SHORTLIST, rank_sources
 from supernetnas.storage.files import dump_safetensors
 from supernetnas.zoo.bundles import make_bundles
-from supernetnas.zoo.index import BASIS, SIGNATURE, VECTORS, FileRecord, Index, encode_vector
+from supernetnas.zoo.entries import (
+    BASIS,
+    SIGNATURE,
+    VECTORS,
+    FileRecord,
+    encode_vector,
+)
+from supernetnas.zoo.index import Index
 
 
 def publish(server: HubServer, repo_id: str, n_sources: int) -> Index:

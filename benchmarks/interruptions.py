@@ -29,7 +29,7 @@ from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretra
 from supernetnas.storage.files import sha256
 from supernetnas.training.batches import load_checkpoint
 from supernetnas.zoo import Zoo
-from supernetnas.zoo.index import INDEX
+from supernetnas.zoo.entries import INDEX
 
 PRETRAINING = Pretraining(
     Cells(init_channels=2, n_cells=3),

@@ -18,7 +18,7 @@ from ..selection.ranking import FEW_SOURCES, SHORTLIST
 from ..storage.destinations import check_file
 from ..training.devices import resolve_device
 from ..zoo import Zoo
-from ..zoo.index import UnknownSourceError
+from ..zoo.entries import UnknownSourceError
 from .printing import fields, progress_shown, table
 
 __all__ = ["distance"]

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from ..storage.destinations import refusal
 from ..storage.files import clear_temporaries, dump_json, read_json, write_atomic
-from ..zoo.index import BASIS, INDEX, ZooError, check_name
+from ..zoo.entries import (
+    BASIS,
+    INDEX,
+    ZooError,
+    check_name,
+)
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
 from .data import PretrainingData

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from ..search.loop import SearchLoop
 from ..training.history import figures
-from ..zoo.index import ZooError
+from ..zoo.entries import ZooError
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
 from .data import PretrainingData

@@ -22,7 +22,7 @@ from ..storage.destinations import user_path
 from ..training.devices import resolve_device
 from ..training.distributed import is_first, process_group
 from ..training.surroundings import own_surroundings
-from ..zoo.index import ZooError
+from ..zoo.entries import ZooError
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
 from .checks import (
@@ -134,12 +134,14 @@ def pretrain_zoo(
     ------
     ValueError
         If the datasets do not suit, or the checkpoints are of other datasets or settings.
+    OSError
+        If an image cannot be read.
     ZooError
         If the zoo cannot be made, has another embedder or kind of signature, or has a source
         "multi" of other datasets. All this is found before any training.
     Exception
-        Whatever keeps a source from being finished (a search that diverges, a file that cannot be
-        read), after the other sources are finished; a second call tries again.
+        Whatever keeps a source from being finished, such as a search that diverges, after the
+        other sources are finished; a second call tries again.
     """
     data = [PretrainingData.read(dataset) for dataset in datasets]
     folder = user_path(out, ZooError).absolute()

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage.files import dump_json, plain
 from ..training.history import dump_history
-from .index import CONFIG, HISTORY, SIGNATURE, SUPERNET, Entry, FileRecord, described
+from .entries import (
+    CONFIG,
+    HISTORY,
+    SIGNATURE,
+    SUPERNET,
+    Entry,
+    FileRecord,
+    described,
+)
 from .weights import dump_supernet
 
 if TYPE_CHECKING:

@@ -11,7 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from .index import BUNDLES, SIGNATURE, Bundle, FileRecord, Index, signature_key
+from .entries import (
+    BUNDLES,
+    SIGNATURE,
+    Bundle,
+    FileRecord,
+    signature_key,
+)
+from .index import Index
 
 __all__ = ["assign_bundles", "make_bundles"]
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .index import Entry, Index
+from .entries import Entry
+from .index import Index
 from .weights import about_supernet
 
 __all__ = [

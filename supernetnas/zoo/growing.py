@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage.files import FileError, dump_safetensors, parse_json, read_bytes
 from ..storage.hub import HubAddress, HubRepository
-from .index import (
+from .entries import (
     CONFIG,
     EARLIER_FAMILY,
     LIMITS,

@@ -17,17 +17,17 @@ from typing import NamedTuple
 from ..storage.hub_push import Conflict, Pushed, Target
 from .bundles import make_bundles
 from .cards import zoo_card
-from .index import (
+from .entries import (
     BASIS,
     BUNDLES,
     CARD,
     INDEX,
     SHARED,
     VECTORS,
-    Index,
     ZooError,
     same_source,
 )
+from .index import Index
 from .places import HubPlace
 from .publishing_source import ATTRIBUTES, SOURCE_FILES, refuse_damaged
 from .store import ZooStore, with_sources

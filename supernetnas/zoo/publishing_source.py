@@ -7,7 +7,15 @@ from pathlib import Path
 
 from ..storage.hub_push import Pushed, Target
 from .cards import source_card
-from .index import CARD, CONFIG, HISTORY, SIGNATURE, SUPERNET, Entry, ZooError
+from .entries import (
+    CARD,
+    CONFIG,
+    HISTORY,
+    SIGNATURE,
+    SUPERNET,
+    Entry,
+    ZooError,
+)
 
 __all__ = ["ATTRIBUTES", "SOURCE_FILES", "push_source", "refuse_damaged"]
 

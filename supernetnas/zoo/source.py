@@ -15,7 +15,7 @@ from ..storage.files import FileError, parse_json, parse_safetensors, safe_join
 from ..storage.foreign_text import one_line
 from ..storage.hub import HubRepository
 from ..training.history import HistoryRow, parse_history
-from .index import (
+from .entries import (
     CONFIG,
     HISTORY,
     INDEX,

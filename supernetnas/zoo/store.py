@@ -19,7 +19,7 @@ import numpy as np
 from ..storage.destinations import refusal
 from ..storage.files import FileError, dump_safetensors, parse_safetensors, write_atomic
 from .cards import zoo_card
-from .index import (
+from .entries import (
     BASIS,
     BUNDLES,
     CARD,
@@ -30,12 +30,12 @@ from .index import (
     Bundle,
     Entry,
     FileRecord,
-    Index,
     UnknownSourceError,
     ZooError,
     encode_vector,
     read_verified,
 )
+from .index import Index
 from .places import BUILTIN, FolderPlace, HubPlace
 from .source import Source
 from .writing import clear_leftovers, install, leftovers, locked, replace_index

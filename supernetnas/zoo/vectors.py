@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..storage.files import FileError, dump_safetensors, write_atomic
-from .index import VECTORS, FileRecord, ZooError, read_verified
+from .entries import (
+    VECTORS,
+    FileRecord,
+    ZooError,
+    read_verified,
+)
 from .source import Source
 from .store import ZooStore, vector_in
 

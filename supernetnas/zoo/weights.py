@@ -19,7 +19,7 @@ from ..storage.files import (
     dump_safetensors,
     parse_safetensors,
 )
-from .index import Entry, FileRecord, read_verified
+from .entries import Entry, FileRecord, read_verified
 
 if TYPE_CHECKING:
     import torch

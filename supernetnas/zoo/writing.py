@@ -24,7 +24,7 @@ from ..storage.files import (
     write_atomic,
 )
 from ..storage.folders import discard, write_folder
-from .index import (
+from .entries import (
     BUNDLES,
     CONFIG,
     HISTORY,
@@ -32,11 +32,11 @@ from .index import (
     SHARED,
     SIGNATURE,
     SUPERNET,
-    Index,
     ZooError,
     check_name,
     shared_path,
 )
+from .index import Index
 
 __all__ = ["clear_leftovers", "install", "leftovers", "locked", "replace_index"]
 

@@ -33,12 +33,9 @@ from ..storage.files import dump_safetensors
 from ..storage.foreign_text import one_line
 from ..storage.hub import check_address
 from .adding import new_source
+from .entries import ZooError, check_name
 from .growing import in_basis_of, link_repository, merge_zoos
-from .index import (
-    Index,
-    ZooError,
-    check_name,
-)
+from .index import Index
 from .places import FolderPlace, HubPlace, open_place
 from .source import Source
 from .store import ZooStore, create_store

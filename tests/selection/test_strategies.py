@@ -6,7 +6,7 @@ import pytest
 from supernetnas.cli.parser import build_parser
 from supernetnas.selection.select import open_zoo, select_sources
 from supernetnas.selection.strategies import STRATEGIES, Strategy, find_strategy, reserved_names
-from supernetnas.zoo.index import check_name
+from supernetnas.zoo.entries import check_name
 
 
 def last(zoo, *_):

@@ -8,7 +8,7 @@ from tiny import state
 from twins import TwinConfig, register
 
 from supernetnas import Zoo, ZooError
-from supernetnas.zoo.index import SHARED
+from supernetnas.zoo.entries import SHARED
 
 
 @pytest.fixture

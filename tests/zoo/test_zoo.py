@@ -22,7 +22,8 @@ from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.storage import folders
 from supernetnas.storage.files import dump_safetensors
 from supernetnas.zoo import Source, Zoo, ZooError, places, weights, writing
-from supernetnas.zoo.index import FileRecord, Index
+from supernetnas.zoo.entries import FileRecord
+from supernetnas.zoo.index import Index
 
 CONFIG = SupernetConfig(
     space="s1", init_channels=2, n_cells=3, image_size=(8, 8), input_channels=3, n_classes=4
