@@ -26,13 +26,20 @@ os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tempfile.mkdtemp(
 
 from common import add_output, write_results
 from hub_server import HubServer
+from supernetnas.selection.strategies.ranking import FEW_SOURCES, SHORTLIST, rank_sources
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo
 from supernetnas.distance.dataset_vectors import fit_vector_space
-from supernetnas.selection.strategies import FEW_SOURCES, SHORTLIST, rank_sources
 from supernetnas.storage.files import dump_safetensors
 from supernetnas.zoo.bundles import make_bundles
-from supernetnas.zoo.index import BASIS, SIGNATURE, VECTORS, FileRecord, Index, encode_vector
+from supernetnas.zoo.entries import (
+    BASIS,
+    SIGNATURE,
+    VECTORS,
+    FileRecord,
+    encode_vector,
+)
+from supernetnas.zoo.index import Index
 
 
 def publish(server: HubServer, repo_id: str, n_sources: int) -> Index:
@@ -44,8 +51,8 @@ def publish(server: HubServer, repo_id: str, n_sources: int) -> Index:
     vectors = {name: encode_vector(space.vector(signature)) for name, signature in own.items()}
     for number in range(n_sources):
         source = singles[number % len(singles)]
-        name, entry = f"{source.name}-{number:04d}", source._entry
-        files |= {f"{name}/{file}": source._read(file) for file in entry.files}
+        name, entry = f"{source.name}-{number:04d}", source.entry
+        files |= {f"{name}/{file}": source.path(file).read_bytes() for file in entry.files}
         signature = own[source.name]
         rows = signature.rows.copy()
         rows[0] = number % 100  # another dataset, as far as hashes can tell
@@ -61,7 +68,7 @@ def publish(server: HubServer, repo_id: str, n_sources: int) -> Index:
             files={**entry.files, SIGNATURE: record},
             vector=vectors[source.name],
         )
-    basis = builtin._index.basis
+    basis = builtin.store.index.basis
     space_file = dump_safetensors(space.to_tensors())
     record = FileRecord.of(space_file)
     index = Index(builtin.embedder_id, dict(sorted(sources.items())), basis, vectors=record)
@@ -106,9 +113,8 @@ def measure(server: HubServer, n_sources: int, target: DatasetSignature) -> list
         zoo = Zoo.from_pretrained(repo_id, endpoint=server.url, cache_dir=cache)
         print(list(zoo.values())[-1])
         meter.note("open and list")
-        singles = zoo.singles()
-        shortlist = SHORTLIST if len(singles) > FEW_SOURCES else None
-        ranking = rank_sources(target, singles, shortlist=shortlist)
+        shortlist = SHORTLIST if len(zoo.singles()) > FEW_SOURCES else None
+        ranking = rank_sources(target, zoo, shortlist=shortlist)
         meter.note(f"rank, as strategy 'ot' does: {len(ranking)} distances")
         best = next(iter(ranking))
         zoo[best].state_dict()

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from common import add_output, write_results
 
+from supernetnas.families.cells.family import Cells
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 from supernetnas.storage.files import sha256
 from supernetnas.training.checkpoints import load_checkpoint
 from supernetnas.zoo import Zoo
-from supernetnas.zoo.index import INDEX
+from supernetnas.zoo.entries import INDEX
 
 PRETRAINING = Pretraining(
-    init_channels=2,
-    n_cells=3,
+    Cells(init_channels=2, n_cells=3),
     image_side=8,
     steps=1,
     min_epochs=4,

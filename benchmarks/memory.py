@@ -59,6 +59,7 @@ def fit(folder: Path) -> None:
 
 def pretrain(folder: Path) -> None:
     """Pretrain a zoo of one small source for one epoch."""
+    from supernetnas.families.cells.family import Cells
     from supernetnas.families.cells.search.weight_training import SearchSettings
     from supernetnas.images.datasets import load_datasets
     from supernetnas.pretraining.whole_zoo import Pretraining, pretrain_zoo
@@ -67,8 +68,7 @@ def pretrain(folder: Path) -> None:
         return batch.float().mean((2, 3)) + 1
 
     pretraining = Pretraining(
-        init_channels=2,
-        n_cells=1,
+        Cells(init_channels=2, n_cells=1),
         image_side=SIDE,
         steps=1,
         min_epochs=1,

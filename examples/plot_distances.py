@@ -13,6 +13,7 @@ scikit-learn to them. No image of a source is needed; its signature is in the zo
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
+from supernetnas.selection.strategies.ranking import rank_sources
 
 from supernetnas import (
     DatasetSignature,
@@ -22,7 +23,6 @@ from supernetnas import (
     get_embedder,
 )
 from supernetnas.images.reading import as_image_set
-from supernetnas.selection.strategies import rank_sources
 
 zoo = Zoo.open("builtin")
 names = ["aid_aerial", "butterflies", "flowers5", "magnetic_tile", "mnist5k", "omniglot"]
@@ -39,6 +39,6 @@ embedder = get_embedder()
 digits = DatasetSignature.from_features(
     embedder.embed(as_image_set(X[:500])), y[:500], embedder_id=embedder.identity
 )
-ranking = rank_sources(digits, zoo.singles())
+ranking = rank_sources(digits, zoo)
 DistanceDisplay(ranking).plot()
 plt.show()

@@ -54,7 +54,7 @@ card = {
     "licence": "CC BY 4.0",
     "metrics": {"accuracy": accuracy},
 }
-zoo.add(clf, name="digits", card=card)
+zoo.add_classifier(clf, "digits", card=card)
 assert zoo.verify() == []
 
 # %%

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .distance.signature import DatasetSignature
+from .distance.signing import sign
 from .embedding.embedder import get_embedder
 from .families.base import Family, NetworkInput, available_families, get_family
 from .fitting.checkpoints import fingerprint, fit_checkpoints
@@ -43,12 +44,14 @@ from .parameters import (
     Real,
     Whole,
 )
+from .saving.as_source import SourceMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
 from .search.limits import Limits
 from .search.method import SearchMethod
-from .selection.strategies import Selection, open_zoo, select_sources, sign_target
+from .selection.select import Selection, open_zoo, select_sources
+from .selection.strategies import Selection, find_strategy, open_zoo, select_sources
 from .training.clock import Stopwatch
 from .training.devices import resolve_device
 from .training.execution import PRECISIONS, Execution
@@ -64,7 +67,7 @@ _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
 
 
-class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimator):
+class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin, BaseEstimator):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
     ``fit`` takes a supernet from a zoo, goes on searching it on the given images, derives the
@@ -162,7 +165,7 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         Distance to each source, nearest first, where the strategy measured it.
     signature_ : DatasetSignature or None
         What the strategy compared with the sources: statistics and a sample of the features of
-        the images, at most a few megabytes. `Zoo.add` makes a source with it.
+        the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
     architecture_ : Genotype
         The architecture; as ``genotype_``, too, where it is one.
     network_ : torch.nn.Module
@@ -333,8 +336,10 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         device, execution = resolve_device(self.device), self._execution()
         method, retraining = self._method(), self._retraining()
         data = read_training_data(self, X, y)
-        embedder = get_embedder(self.embedder) if self.strategy == "ot" else None
-        zoo = open_zoo(self.strategy, self.zoo, embedder)
+        strategy = find_strategy(self.strategy)
+        embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
+        family = None if self.family == "auto" else self._family().name
+        zoo = open_zoo(self.strategy, self.zoo, embedder, family)
         self._check_limits(zoo, data)
 
         with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
@@ -495,8 +500,8 @@ class SupernetTransferClassifier(PersistenceMixin, ClassifierMixin, BaseEstimato
         """Choose the sources to start from; embeds the images if the strategy asks for it."""
 
         def signature() -> DatasetSignature:
-            return sign_target(
-                *(data.images, data.labels, data.classes, embedder),
+            return sign(
+                *(data.images, data.labels, embedder, [str(label) for label in data.classes]),
                 device=device,
                 random_state=seed,
                 verbose=bool(self.verbose),

@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 
+from supernetnas.families.cells.family import Cells
 from supernetnas.pretraining.whole_zoo import Pretraining, SourceDataset, pretrain_zoo
 
-TINY = Pretraining(init_channels=4, n_cells=3, image_side=8, steps=2, min_epochs=2, multi_epochs=2)
+FAMILY = Cells(init_channels=4, n_cells=3)
+TINY = Pretraining(FAMILY, image_side=8, steps=2, min_epochs=2, multi_epochs=2)
 
 
 def blocks(batch):

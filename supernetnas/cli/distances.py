@@ -10,14 +10,15 @@ import numpy as np
 
 from ..distance.otdd import OTDDResult
 from ..distance.signature import DatasetSignature
+from ..distance.signing import sign
 from ..embedding.embedder import Embedder, get_embedder
 from ..images.datasets import load_dataset
 from ..images.reading import as_image_set
-from ..selection.strategies import FEW_SOURCES, SHORTLIST
+from ..selection.ranking import FEW_SOURCES, SHORTLIST
 from ..storage.destinations import check_file
 from ..training.devices import resolve_device
 from ..zoo import Zoo
-from ..zoo.index import UnknownSourceError
+from ..zoo.entries import UnknownSourceError
 from .printing import fields, progress_shown, table
 
 __all__ = ["distance"]
@@ -150,14 +151,12 @@ def _embedder(name: str, zoo: Zoo | None) -> Embedder:
 
 def _signature(path: str, embedder: Embedder, device: str, verbose: bool) -> DatasetSignature:
     dataset = load_dataset(path)
-    features = embedder.embed(
-        as_image_set(dataset.images, name=dataset.name), device=device, verbose=verbose
-    )
-    return DatasetSignature.from_features(
-        features,
-        dataset.labels,
-        embedder_id=embedder.identity,
-        class_names=dataset.class_names,
+    images = as_image_set(dataset.images, name=dataset.name)
+    return sign(
+        *(images, np.asarray(dataset.labels), embedder, dataset.class_names),
+        max_embedded=None,
+        device=device,
+        verbose=verbose,
     )
 
 

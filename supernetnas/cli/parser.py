@@ -6,6 +6,7 @@ import argparse
 import ast
 from typing import Any
 
+from ..selection.strategies import STRATEGIES
 from ..version import __version__
 
 __all__ = ["build_parser"]
@@ -41,12 +42,8 @@ images is held out to measure the accuracy; --test-fraction 0 uses all.
 
 _FIT_EPILOG = """\
 strategies (what the search starts from):
-  multi    the supernet pretrained on all datasets of the zoo together
-  ot       the supernet of the dataset nearest to yours (optimal transport)
-  oracle   each single dataset's supernet in turn; as many searches
-  random   a supernet of the zoo drawn at random
-  scratch  random weights
-  NAME     the supernet of this dataset, see `supernetnas zoo list`
+{strategies}
+  NAME     start from the source of this name, see `supernetnas zoo list`
 
 examples:
   supernetnas fit flowers --out flower-model
@@ -226,7 +223,7 @@ def build_parser() -> argparse.ArgumentParser:
             "search and train a network for the images of a folder",
             "fitting:fit",
             description=_FIT,
-            epilog=_FIT_EPILOG,
+            epilog=_FIT_EPILOG.format(strategies=_strategies()),
         )
     )
     _add_predict(
@@ -556,15 +553,24 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     )
     supernet = parser.add_argument_group("supernet")
     supernet.add_argument(
-        "--space", default="s1", help="search space: s1 to s4, darts, ... (default: %(default)s)"
+        "--family", metavar="NAME", help="kind of supernet, such as cells, which is the default"
     )
-    for option, default, text in (
-        ("--channels", 16, "initial channels"),
-        ("--cells", 5, "cells"),
-        ("--image-size", 32, "side of the images in pixels"),
-    ):
-        text += " (default: %(default)s)"
-        supernet.add_argument(option, metavar="N", type=_positive, default=default, help=text)
+    supernet.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_setting,
+        help="a size of the family's supernets, such as space=s2, init_channels=8 or n_cells=3; "
+        "repeat it for several",
+    )
+    supernet.add_argument(
+        "--image-size",
+        metavar="N",
+        type=_positive,
+        default=32,
+        help="side of the images in pixels (default: %(default)s)",
+    )
     storage = parser.add_argument_group("storage")
     _add_embedder(storage)
     storage.add_argument(
@@ -603,6 +609,10 @@ def _add_distance(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
     )
+
+
+def _strategies() -> str:
+    return "\n".join(f"  {s.name:<8} {s.meaning}" for s in STRATEGIES.values())
 
 
 def _count(text: str) -> int:

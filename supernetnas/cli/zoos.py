@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..storage.foreign_text import one_line
 from ..storage.hub import hub_address
-from ..zoo import Source, Zoo, ZooError
+from ..zoo import Source, Zoo
 from .printing import fields, progress_shown, table
 
 __all__ = ["list_", "pretrain", "pull", "push", "show", "vectors", "verify"]
@@ -46,7 +46,7 @@ def verify(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if not problems:
-        n_files = sum(len(source._entry.files) for source in zoo.values())
+        n_files = sum(len(source.entry.files) for source in zoo.values())
         print(f"{one_line(zoo.where)} is as its index says: {len(zoo)} sources, {n_files} files.")
     return int(bool(problems))
 
@@ -97,25 +97,25 @@ def vectors(args: argparse.Namespace) -> None:
 
 def pretrain(args: argparse.Namespace) -> None:
     """Pretrain a zoo and print what it holds."""
+    from ..families.base import available_families, get_family
     from ..images.datasets import load_datasets
     from ..pretraining.whole_zoo import Pretraining, pretrain_zoo
     from ..training.distributed import is_first
 
-    default = Pretraining()
+    family = get_family(args.family or available_families()[0]).set_params(**dict(args.set))
     zoo = pretrain_zoo(
         load_datasets(args.data),
         args.out,
-        pretraining=replace(
-            default,
-            space=args.space,
-            init_channels=args.channels,
-            n_cells=args.cells,
+        pretraining=Pretraining(
+            family,
             image_side=args.image_size,
             steps=args.steps,
             min_epochs=args.min_epochs,
             multi_epochs=args.multi_epochs,
             settings=replace(
-                default.settings, batch_size=args.batch_size, learning_rate=args.learning_rate
+                family.pretraining_settings(),
+                batch_size=args.batch_size,
+                learning_rate=args.learning_rate,
             ),
             random_state=args.seed,
         ),
@@ -161,8 +161,9 @@ def _zoo_and_source(zoo: str, source: str | None, quiet: bool) -> tuple[Zoo, str
 def _sources(zoo: Zoo) -> str:
     if not zoo:
         return "The zoo has no sources yet."
-    head = ["source", "kind", "images", "classes", "space", "channels", "cells", "size"]
-    head += ["accuracy", "MiB", "licence"]
+    # Empty where this version does not know a supernet; `verify` says why.
+    facts = list(dict.fromkeys(fact for source in zoo.values() for fact in source.about()))
+    head = ["source", "kind", "images", "classes", *facts, "accuracy", "MiB", "licence"]
     rows = []
     for source in zoo.values():
         rows.append(
@@ -171,7 +172,7 @@ def _sources(zoo: Zoo) -> str:
                 source.kind,
                 source.n_images,
                 source.n_classes,
-                *_supernet(source),
+                *map(source.about().get, facts),
                 source.metrics.get("validation_accuracy"),
                 round(source.n_bytes / 2**20, 2),
                 source.provenance.get("licence", "not stated"),
@@ -180,19 +181,7 @@ def _sources(zoo: Zoo) -> str:
     return table(head, rows)
 
 
-def _supernet(source: Source) -> list[object]:
-    """Space, channels, cells and image size, unknown where this version does not know them."""
-    try:
-        config = source.config
-    except ZooError:  # `verify` says why; the other sources are none the worse
-        return [None] * 4
-    height, width = config.image_size
-    return [config.space, config.init_channels, config.n_cells, f"{height}x{width}"]
-
-
 def _card(source: Source) -> str:
-    config = source.config
-    height, width = config.image_size
     provenance = {"licence": "not stated", **source.provenance}
     for count in ("n_images", "n_classes"):
         provenance.pop(count, None)
@@ -203,9 +192,8 @@ def _card(source: Source) -> str:
             ("images", source.n_images),
             ("classes", source.n_classes),
             ("class names", source.classes or None),
-            ("search space", config.space),
-            ("supernet", f"{config.init_channels} channels, {config.n_cells} cells"),
-            ("input", f"{height}x{width} pixels, {config.input_channels} channels"),
+            ("family", source.family),
+            *source.about().items(),
             *((name.replace("_", " "), value) for name, value in source.metrics.items()),
             ("embedder", source.embedder_id),
             ("size", _mebibytes(source.n_bytes)),

@@ -6,16 +6,22 @@ by its name, and imported when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import torch
+from torch import Tensor, nn
+
 from ..parameters import ParameterError, Parameters
 from ..search.limits import Limits
+from ..search.loop import SearchLoop
 from ..search.method import SearchMethod
 from ..search.protocols import Architecture
 from ..storage.files import TensorSpec
+from ..training.batches import LabelledImages
+from ..training.distributed import ALONE, Processes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,7 +53,7 @@ class NetworkInput:
         return self.channels, *self.size
 
 
-class Config(Protocol):
+class Config(Hashable, Protocol):
     """What a module of a family is built from: frozen and hashable.
 
     Attributes
@@ -156,6 +162,45 @@ class Family(Parameters):
     def warm_up_head(self, supernet: Any) -> None:
         """Prepare a new head for a supernet whose other weights were transferred."""
 
+    def pretraining_settings(self) -> Any:
+        """Return the numbers of a search that pretrains a supernet.
+
+        Returns
+        -------
+        dataclass instance
+            With ``epochs``, ``batch_size`` and ``learning_rate``, and what else the family has.
+        """
+        raise NotImplementedError
+
+    def pretraining_search(
+        self,
+        supernet: Any,
+        train: LabelledImages,
+        validation: LabelledImages,
+        settings: Any,
+        generator: torch.Generator,
+        *,
+        dataset_of_class: Tensor | None = None,
+        processes: Processes = ALONE,
+    ) -> SearchLoop:
+        """Return the search that pretrains a supernet, not yet begun.
+
+        Parameters
+        ----------
+        supernet : torch.nn.Module
+            On its device.
+        train, validation : LabelledImages
+        settings : object
+            What `pretraining_settings` returned, perhaps with other numbers.
+        generator : torch.Generator
+            The source of every random draw.
+        dataset_of_class : torch.Tensor of shape (n_classes,), int64, optional
+            Number of the dataset that each class belongs to; by default there is one dataset.
+        processes : Processes, optional
+            Those that train together.
+        """
+        raise NotImplementedError
+
     def budget(self, config: Any, seen: NetworkInput, n_classes: int, limits: Limits) -> Any:
         """Return what a search method keeps the limits with; None without limits.
 
@@ -216,6 +261,10 @@ class Family(Parameters):
     def describe(self, config: Any) -> dict[str, str]:
         """Describe a supernet for people: what there is to say of it, by name."""
         raise NotImplementedError
+
+    def tags(self, config: Any) -> list[str]:
+        """Return tags of a supernet for the card of a zoo, beside those that all zoos have."""
+        return []
 
 
 _MODULES = {"cells": ("supernetnas.families.cells.family", "Cells")}

@@ -75,8 +75,8 @@ def decode_parameters(encoded: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(name: str, value: Any) -> str | None:
     """What is left of a place."""
-    if isinstance(value, Zoo) and value._names is None:
-        value = value._where
+    if isinstance(value, Zoo) and value.subset_names is None:
+        value = value.where
     return BUILTIN if name == "zoo" and value == BUILTIN else None
 
 
@@ -85,8 +85,8 @@ def encode_parameter(value: Any) -> Any:
     if isinstance(value, Augmentation):
         return {"augmentation": value.to_dict()}
     if isinstance(value, Zoo):
-        names = value._names
-        return {"zoo": [value._where, None if names is None else list(names)]}
+        names = value.subset_names
+        return {"zoo": [value.where, None if names is None else list(names)]}
     if isinstance(value, Family | SearchMethod):
         kind = "family" if isinstance(value, Family) else "search"
         return {kind: [value.name, encode_parameters(value.get_params(deep=False))]}

@@ -20,6 +20,7 @@ from ..images.reading import ImageSet, as_image_set, looks_like_rows
 from ..images.sets import UnequalImages
 from ..parameters import ParameterError, check_parameter
 from ..saving.labels import check_labels
+from ..selection.strategies import find_strategy
 from ..training.devices import resolve_device
 
 __all__ = [
@@ -104,10 +105,11 @@ def check_parameters(clf: Any) -> None:
             "max_macs and max_parameters need search 'sdarts', 'darts' or 'gdas' and its "
             f"derivation='argmax'; got {method!r}."
         )
-    if clf.strategy == "oracle" and not method.compares:
+    strategy = find_strategy(clf.strategy)
+    if strategy is not None and strategy.compares and not method.compares:
         raise ParameterError(
-            "strategy='oracle' compares sources by their searches, so there has to be one: its "
-            "epochs must be at least 1, and search must not be 'random'."
+            f"strategy={clf.strategy!r} compares sources by their searches, so there has to be "
+            "one: its epochs must be at least 1, and search must not be 'random'."
         )
     if clf._execution().captured and resolve_device(clf.device).type != "cuda":
         raise ParameterError(

@@ -10,23 +10,47 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..pretraining.sources import SourceDataset
 from ..storage.files import read_json, sha256
 from .reading import load_images
 
-__all__ = ["ALBUM", "load_dataset", "load_datasets", "load_npz_dataset"]
+__all__ = ["ALBUM", "SourceDataset", "load_dataset", "load_datasets", "load_npz_dataset"]
 
 ALBUM = "album.json"
 """Name of the file that describes the ``.npz`` files beside it."""
 
 _ALBUM_LIMIT = 16 * 2**20
 _KEPT = ("upstream", "licence", "domain", "native_size", "notes")
+
+
+@dataclass(frozen=True)
+class SourceDataset:
+    """A labelled dataset to pretrain on.
+
+    Attributes
+    ----------
+    name : str
+        Name of the source in the zoo.
+    images : object
+        Whatever `supernetnas.images.reading.as_image_set` accepts.
+    labels : array-like of shape (n,)
+    class_names : sequence of str, optional
+        Names of the sorted labels.
+    provenance : dict
+        Where the images come from and under which licence, as their source states it.
+    """
+
+    name: str
+    images: Any
+    labels: np.ndarray
+    class_names: Sequence[str] | None = None
+    provenance: dict = field(default_factory=dict)
 
 
 def load_datasets(paths: Iterable[str | os.PathLike]) -> list[SourceDataset]:

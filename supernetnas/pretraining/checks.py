@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from ..storage.destinations import refusal
-from ..storage.files import clear_temporaries, dump_json, plain, read_json, write_atomic
-from ..zoo.index import BASIS, INDEX, ZooError, check_name
+from ..storage.files import clear_temporaries, dump_json, read_json, write_atomic
+from ..zoo.entries import (
+    BASIS,
+    INDEX,
+    ZooError,
+    check_name,
+)
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
-from .sources import Pretraining, SourceDataset, check_same_supernet
+from .data import PretrainingData
+from .settings import MULTI, Pretraining
+from .sources import check_same_supernet
 
 __all__ = [
-    "MULTI",
     "check_datasets",
     "check_kept",
     "check_multi",
@@ -27,14 +30,11 @@ __all__ = [
     "warm_starts",
 ]
 
-MULTI = "multi"
-"""Name of the source on all datasets, and of its checkpoint."""
-
 _RECORD = "pretraining.json"
 _RECORD_LIMIT = 64 * 2**20
 
 
-def check_datasets(datasets: Sequence[SourceDataset]) -> None:
+def check_datasets(datasets: Sequence[PretrainingData]) -> None:
     """Refuse datasets without a name of their own, two classes and two images of each."""
     if not datasets:
         raise ValueError("There is no dataset to pretrain on.")
@@ -42,11 +42,13 @@ def check_datasets(datasets: Sequence[SourceDataset]) -> None:
     for dataset in datasets:
         check_name(dataset.name)
         check_storable(dataset)
+        if not len(dataset):
+            raise ValueError(f"Dataset {dataset.name!r} has no images.")
         if dataset.name.lower() == MULTI:
             raise ValueError(f"{MULTI!r} is the source on all datasets: rename this dataset.")
         if names.count(dataset.name) > 1:
             raise ValueError(f"Two datasets have the name {dataset.name!r}.")
-        classes, counts = np.unique(np.asarray(dataset.labels), return_counts=True)
+        classes, counts = dataset.classes, dataset.counts
         if len(classes) < 2 or counts.min() < 2:
             raise ValueError(
                 f"Dataset {dataset.name!r} must have at least two classes of at least two images "
@@ -60,7 +62,7 @@ def check_datasets(datasets: Sequence[SourceDataset]) -> None:
             )
 
 
-def check_storable(dataset: SourceDataset) -> None:
+def check_storable(dataset: PretrainingData) -> None:
     """Refuse names of classes and provenance that a zoo cannot hold."""
     try:
         dump_json([[str(name) for name in dataset.class_names or ()], dataset.provenance])
@@ -100,9 +102,9 @@ def existing_zoo(folder: Path, embedder_id: str, compact: bool | None) -> Zoo | 
     return zoo
 
 
-def check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
+def check_multi(zoo: Zoo | None, datasets: Sequence[PretrainingData], family: str) -> None:
     """Refuse to leave a source "multi" that the datasets have outgrown."""
-    if not datasets or zoo is None or (existing := zoo.multi()) is None:
+    if not datasets or zoo is None or (existing := zoo.multi(family)) is None:
         return
     if existing.provenance.get("datasets") != [dataset.name for dataset in datasets]:
         raise ZooError(
@@ -112,26 +114,25 @@ def check_multi(zoo: Zoo | None, datasets: Sequence[SourceDataset]) -> None:
         )
 
 
-def check_kept(zoo: Zoo, datasets: Sequence[SourceDataset], pretraining: Pretraining) -> None:
+def check_kept(zoo: Zoo, datasets: Sequence[PretrainingData], pretraining: Pretraining) -> None:
     """Refuse another supernet than a zoo's; warn of sources whose datasets have changed."""
-    wanted = pretraining.space, pretraining.init_channels, pretraining.n_cells
     for source in zoo.values():
-        has = source.config.space, source.config.init_channels, source.config.n_cells
-        if has != wanted:
+        same_family = source.family == pretraining.family.name
+        if same_family and (difference := pretraining.difference(source)):
             raise ZooError(
-                f"The zoo in {zoo.folder} has supernets of (space, channels, cells) {has}, as of "
-                f"its source {source.name!r}, not {wanted}. Choose another folder."
+                f"The zoo in {zoo.folder} has another supernet, that of its source "
+                f"{source.name!r}: {difference}. Choose another folder."
             )
     for dataset in datasets:
-        if dataset.name in zoo:
-            provenance = zoo[dataset.name].provenance
-            now = len(dataset.labels), len(np.unique(np.asarray(dataset.labels)))
+        if (name := pretraining.source_name(dataset.name)) in zoo:
+            provenance = zoo[name].provenance
+            now = len(dataset), len(dataset.classes)
             then = provenance.get("n_images", now[0]), provenance.get("n_classes", now[1])
             if now != then:
                 warnings.warn(
-                    f"The source {dataset.name!r} is kept as it is, though its dataset had "
+                    f"The source {name!r} is kept as it is, though its dataset had "
                     f"{then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}. To "
-                    f"pretrain it anew, remove it first: Zoo.open(folder).remove({dataset.name!r})",
+                    f"pretrain it anew, remove it first: Zoo.open(folder).remove({name!r})",
                     UserWarning,
                     stacklevel=3,
                 )
@@ -139,20 +140,21 @@ def check_kept(zoo: Zoo, datasets: Sequence[SourceDataset], pretraining: Pretrai
 
 def warm_starts(
     warm_start: Zoo | Source | None,
-    datasets: Sequence[SourceDataset],
+    datasets: Sequence[PretrainingData],
     multi: bool,
     pretraining: Pretraining,
 ) -> dict[str, Source]:
     """Find what each supernet starts from, by name; nothing for those that start anew."""
     if warm_start is None:
         return {}
-    names = [dataset.name for dataset in datasets]
+    names = [pretraining.source_name(dataset.name) for dataset in datasets]
+    together = pretraining.source_name(MULTI)
     if isinstance(warm_start, Source):
-        starts = dict.fromkeys(names + [MULTI] * multi, warm_start)
+        starts = dict.fromkeys(names + [together] * multi, warm_start)
     else:
         starts = {name: warm_start[name] for name in names if name in warm_start}
-        if multi and (source := warm_start.multi()) is not None:
-            starts[MULTI] = source
+        if multi and (source := warm_start.multi(pretraining.family.name)) is not None:
+            starts[together] = source
         if not starts:
             raise ZooError(
                 f"The zoo in {warm_start.folder} has none of the datasets to start from."
@@ -165,20 +167,20 @@ def warm_starts(
 def claim_checkpoints(
     folder: Path,
     pretraining: Pretraining,
-    datasets: Sequence[SourceDataset],
+    datasets: Sequence[PretrainingData],
     multi: bool,
     starts: Mapping[str, Source],
 ) -> None:
     """Write down what the checkpoints in a folder are of; refuse those of something else."""
     sizes = {
-        dataset.name: {
-            "n_images": len(dataset.labels),
-            "classes": np.unique(np.asarray(dataset.labels)).tolist(),
+        pretraining.source_name(dataset.name): {
+            "n_images": len(dataset),
+            "classes": dataset.classes,
         }
         for dataset in datasets
     }
     record = {
-        "pretraining": plain(asdict(pretraining)),
+        "pretraining": pretraining.to_dict(),
         "datasets": sizes,
         MULTI: sizes if multi else {},
         "warm_start": {name: source.weights_sha256 for name, source in starts.items()},
@@ -196,7 +198,11 @@ def claim_checkpoints(
             old["datasets"].get(name, sizes[name]) != sizes[name] for name in names & {*sizes}
         ):
             changed = "the datasets"
-        elif multi and MULTI in names and list(old[MULTI].items()) != list(sizes.items()):
+        elif (
+            multi
+            and pretraining.source_name(MULTI) in names
+            and list(old[MULTI].items()) != list(sizes.items())
+        ):
             changed = f"the datasets of {MULTI!r}"
         else:
             changed = None

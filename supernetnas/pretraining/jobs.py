@@ -22,19 +22,19 @@ from pickle import PicklingError
 from typing import Any, Literal
 from warnings import warn
 
-import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
-from ..distance.signature import DatasetSignature
-from ..families.cells.search.bilevel import BilevelSearch
+from ..search.loop import SearchLoop
 from ..training.history import figures
-from ..zoo.index import ZooError
+from ..zoo.entries import ZooError
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
-from .sources import OnEpoch, Pretraining, SourceDataset, pretrain_multi, pretrain_single
+from .data import PretrainingData
+from .settings import Pretraining
+from .sources import OnEpoch, pretrain_multi, pretrain_single
 
 __all__ = ["Conditions", "Task", "pretrain", "run_tasks"]
 
@@ -52,20 +52,18 @@ class Task:
     ----------
     name : str
     kind : {"single", "multi"}
-    datasets : sequence of SourceDataset
-        One, or those of a source of kind "multi".
+    datasets : sequence of PretrainingData
+        One, which can be pretrained on without its signature but not added to the zoo; or those of
+        a source of kind "multi".
     provenance : mapping
     warm_start : Source or None
-    signature : DatasetSignature or None
-        That of a single source, which can be pretrained without it but not added to the zoo.
     """
 
     name: str
     kind: Literal["single", "multi"]
-    datasets: Sequence[SourceDataset]
+    datasets: Sequence[PretrainingData]
     provenance: Mapping[str, Any]
     warm_start: Source | None
-    signature: DatasetSignature | None = None
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,8 @@ def _finish(task: Task, conditions: Conditions) -> None:
         Zoo.open(conditions.zoo).add(
             task.name,
             kind=task.kind,
-            signature=task.signature,
+            signature=task.datasets[0].signature if task.kind == "single" else None,
+            dataset=task.datasets[0].name if task.kind == "single" else None,
             dtype=conditions.dtype,
             **_contents(search, task),
         )
@@ -192,7 +191,7 @@ def _finish(task: Task, conditions: Conditions) -> None:
             raise
 
 
-def pretrain(task: Task, conditions: Conditions) -> BilevelSearch:
+def pretrain(task: Task, conditions: Conditions) -> SearchLoop:
     """Pretrain a source as far as its checkpoint; adds nothing to the zoo."""
     start, device = task.warm_start, conditions.device
     arguments = conditions.pretraining, conditions.checkpoint(task)
@@ -221,18 +220,18 @@ def _bar(name: str, conditions: Conditions) -> Iterator[OnEpoch]:
     """Draw a bar over the epochs of one source; yields the callback that moves it."""
     with tqdm(desc=f"pretrain {name}", unit="epoch", disable=not conditions.bars) as bar:
 
-        def advance(search: BilevelSearch) -> bool | None:
+        def advance(search: SearchLoop) -> bool | None:
             row = search.history[-1]
-            bar.total, bar.n = search.settings.epochs, search.epoch
+            bar.total, bar.n = search.epochs, search.epoch
             bar.set_postfix(figures(row))
             return conditions.on_epoch(search) if conditions.on_epoch else None
 
         yield advance
 
 
-def _contents(search: BilevelSearch, task: Task) -> dict[str, Any]:
+def _contents(search: SearchLoop, task: Task) -> dict[str, Any]:
     """What `Zoo.add` takes of a finished pretraining."""
-    counts = [np.unique(np.asarray(d.labels), return_counts=True)[1] for d in task.datasets]
+    counts = [data.counts for data in task.datasets]
     n_images = sum(int(count.sum()) for count in counts)
     last = search.history[-1]
     start, provenance = task.warm_start, dict(task.provenance)
@@ -245,7 +244,7 @@ def _contents(search: BilevelSearch, task: Task) -> dict[str, Any]:
     history = before + rows
     return {
         "config": search.supernet.config,
-        "state_dict": search.supernet.state_dict(),
+        "state_dict": search.searched_supernet().state_dict(),
         "provenance": {
             **provenance,
             "n_images": n_images,

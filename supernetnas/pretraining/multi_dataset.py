@@ -1,4 +1,4 @@
-"""Several datasets in one search: their images mixed, each class with the dataset of its own."""
+"""Images of several datasets in one search."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..families.cells.search.bilevel import BilevelSearch
 from ..images.augmentation import StandardisedImages
 from ..training.distributed import ALONE, Processes
 
-__all__ = ["MixedImages", "MultiDatasetSearch"]
+__all__ = ["MixedImages"]
 
 
 class MixedImages:
@@ -58,31 +57,3 @@ class MixedImages:
         result = torch.empty_like(joined, memory_format=torch.channels_last)
         result[order.to(joined.device)] = joined
         return result
-
-
-class MultiDatasetSearch(BilevelSearch):
-    """A search over several datasets at once, each class with the dataset that it belongs to.
-
-    The supernet's classifier is the concatenation of one head per dataset: an image's loss and
-    prediction look at the scores of its own dataset's classes only.
-
-    Parameters
-    ----------
-    dataset_of_class : torch.Tensor of shape (n_classes,), int64
-    *args, **kwargs
-        As for `BilevelSearch`.
-    """
-
-    def __init__(self, dataset_of_class: Tensor, *args, **kwargs) -> None:
-        self.dataset_of_class = dataset_of_class
-        super().__init__(*args, **kwargs)
-        if self.settings.label_smoothing:
-            raise ValueError(
-                "Label smoothing would spread over the classes of all datasets; "
-                "a search over several datasets takes label_smoothing=0."
-            )
-
-    def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Scores with those of other datasets' classes at minus infinity."""
-        foreign = self.dataset_of_class[None, :] != self.dataset_of_class[labels][:, None]
-        return scores.masked_fill(foreign, -torch.inf)

@@ -6,33 +6,26 @@ what they give. The supernets themselves are in `supernetnas.pretraining.sources
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import torch
 from joblib import effective_n_jobs
 from torch import Tensor
 
-from ..distance.measures import grouped_by_class, stratified_sample
-from ..distance.signature import Basis, DatasetSignature, fit_basis
 from ..embedding.embedder import DEFAULT_EMBEDDER, Embedder, get_embedder
-from ..images.reading import as_image_set
+from ..images.datasets import SourceDataset
 from ..storage.destinations import user_path
 from ..training.devices import resolve_device
 from ..training.distributed import is_first, process_group
 from ..training.surroundings import own_surroundings
-from ..zoo.index import ZooError
+from ..zoo.entries import ZooError
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
 from .checks import (
-    MULTI,
     check_datasets,
     check_kept,
     check_multi,
@@ -40,13 +33,12 @@ from .checks import (
     existing_zoo,
     warm_starts,
 )
+from .data import PretrainingData, decode_all, sign_all
 from .jobs import Conditions, Task, pretrain, run_tasks
-from .multi_dataset import MixedImages, MultiDatasetSearch
-from .sources import OnEpoch, Pretraining, SourceDataset, pretrain_multi, pretrain_single
+from .settings import MULTI, Pretraining
+from .sources import OnEpoch, pretrain_multi, pretrain_single
 
 __all__ = [
-    "MixedImages",
-    "MultiDatasetSearch",
     "Pretraining",
     "SourceDataset",
     "pretrain_multi",
@@ -54,11 +46,7 @@ __all__ = [
     "pretrain_zoo",
 ]
 
-logger = logging.getLogger(__name__)
-
 _WORK = ".pretraining"
-_BASIS_SIZE = 64
-_MAX_EMBEDDED = 10_000  # images of a dataset, drawn by class: 50 MB of features
 
 
 @own_surroundings()
@@ -146,27 +134,31 @@ def pretrain_zoo(
     ------
     ValueError
         If the datasets do not suit, or the checkpoints are of other datasets or settings.
+    OSError
+        If an image cannot be read.
     ZooError
         If the zoo cannot be made, has another embedder or kind of signature, or has a source
         "multi" of other datasets. All this is found before any training.
     Exception
-        Whatever keeps a source from being finished (a search that diverges, a file that cannot be
-        read), after the other sources are finished; a second call tries again.
+        Whatever keeps a source from being finished, such as a search that diverges, after the
+        other sources are finished; a second call tries again.
     """
-    datasets, folder = list(datasets), user_path(out, ZooError).absolute()
+    data = [PretrainingData.read(dataset) for dataset in datasets]
+    folder = user_path(out, ZooError).absolute()
     pretraining = Pretraining() if pretraining is None else pretraining
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
     if not (singles or multi):
         raise ValueError("Neither single sources nor 'multi' are asked for: nothing to pretrain.")
     _check_numbers(n_jobs, n_threads)
-    check_datasets(datasets)
+    pretraining.family.check()
+    check_datasets(data)
     embedder = get_embedder(embedder)
     zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
-    check_multi(zoo, datasets if multi else [])
+    check_multi(zoo, data if multi else [], pretraining.family.name)
     if zoo is not None:
-        check_kept(zoo, datasets, pretraining)
-    starts = warm_starts(warm_start, datasets if singles else [], multi, pretraining)
+        check_kept(zoo, data, pretraining)
+    starts = warm_starts(warm_start, data if singles else [], multi, pretraining)
     conditions = Conditions(
         zoo=folder,
         checkpoints=folder / _WORK if work is None else user_path(work, ZooError).absolute(),
@@ -177,17 +169,32 @@ def pretrain_zoo(
         on_epoch=on_epoch,
         bars=verbose > 0 and is_first() and effective_n_jobs(n_jobs) == 1,
     )
-    alone, together = _tasks(datasets, zoo, singles, multi, starts)
-
     with process_group(resolve_device(device)) as processes:
         if processes.size > 1 and effective_n_jobs(n_jobs) > 1:
             raise ValueError(f"n_jobs={n_jobs} is for one process; torchrun started several.")
         processes.wait()  # nothing is written before all have seen what was there
         if processes.rank == 0:
-            claim_checkpoints(conditions.checkpoints, pretraining, datasets, multi, starts)
+            claim_checkpoints(conditions.checkpoints, pretraining, data, multi, starts)
         processes.wait()
+        missing = [d for d in data if zoo is None or pretraining.source_name(d.name) not in zoo]
+        missing = missing if singles else []
+        whole = multi and (zoo is None or zoo.multi(pretraining.family.name) is None)
         if processes.rank == 0:
-            alone = _signed(alone, zoo, folder, embedder, compact, conditions, verbose)
+            signed, basis = sign_all(
+                missing,
+                embedder,
+                None if zoo is None else zoo.basis(),
+                compact=compact,
+                seed=pretraining.random_state,
+                device=resolve_device(device),
+                verbose=verbose,
+            )
+            if zoo is None:
+                Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
+            data = _replaced(data, signed)
+        needed = data if whole else [d for d in data if d.name in {m.name for m in missing}]
+        data = _replaced(data, decode_all(needed, pretraining.seen))
+        alone, together = _tasks(data, {m.name for m in missing}, whole, pretraining, starts)
         if processes.size > 1:
             for task in alone[processes.rank :: processes.size]:
                 pretrain(task, conditions)
@@ -211,51 +218,37 @@ def pretrain_zoo(
     return Zoo.open(folder)
 
 
+def _replaced(
+    datasets: Sequence[PretrainingData], changed: Sequence[PretrainingData]
+) -> list[PretrainingData]:
+    """Datasets, some of which have changed."""
+    by_name = {data.name: data for data in changed}
+    return [by_name.get(data.name, data) for data in datasets]
+
+
 def _tasks(
-    datasets: Sequence[SourceDataset],
-    zoo: Zoo | None,
-    singles: bool,
+    datasets: Sequence[PretrainingData],
+    singles: Collection[str],
     multi: bool,
+    pretraining: Pretraining,
     starts: Mapping[str, Source],
 ) -> tuple[list[Task], list[Task]]:
-    """What a zoo lacks of what is wanted: single sources, and the one on all datasets."""
+    """Tasks for some datasets, each alone, and for all together if that is wanted."""
     alone = [
-        Task(dataset.name, "single", [dataset], dataset.provenance, starts.get(dataset.name))
-        for dataset in datasets
-        if singles and (zoo is None or dataset.name not in zoo)
+        Task(name, "single", [data], data.provenance, starts.get(name))
+        for data in datasets
+        if data.name in singles
+        for name in [pretraining.source_name(data.name)]
     ]
-    if not multi or (zoo is not None and zoo.multi() is not None):
+    if not multi:
         return alone, []
     provenance = {
         "dataset": f"all {len(datasets)} datasets together",
         "licence": "see the single sources",
-        "datasets": [dataset.name for dataset in datasets],
+        "datasets": [data.name for data in datasets],
     }
-    return alone, [Task(MULTI, "multi", datasets, provenance, starts.get(MULTI))]
-
-
-def _signed(
-    tasks: Sequence[Task],
-    zoo: Zoo | None,
-    folder: Path,
-    embedder: Embedder,
-    compact: bool,
-    conditions: Conditions,
-    verbose: int,
-) -> list[Task]:
-    """Give tasks the signatures of their datasets; makes the zoo if there is none."""
-    signatures, basis = _signatures(
-        [task.datasets[0] for task in tasks],
-        embedder,
-        None if zoo is None else zoo.basis(),
-        compact=compact,
-        seed=conditions.pretraining.random_state,
-        device=resolve_device(conditions.device),
-        verbose=verbose,
-    )
-    if zoo is None:
-        Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
-    return [replace(task, signature=signatures[task.name]) for task in tasks]
+    name = pretraining.source_name(MULTI)
+    return alone, [Task(name, "multi", datasets, provenance, starts.get(name))]
 
 
 def _check_numbers(n_jobs: int | None, n_threads: int | None) -> None:
@@ -263,48 +256,3 @@ def _check_numbers(n_jobs: int | None, n_threads: int | None) -> None:
         raise ValueError(f"n_jobs must be None, a positive number or -1; got {n_jobs!r}.")
     if n_threads is not None and (not isinstance(n_threads, int) or n_threads < 1):
         raise ValueError(f"n_threads must be None or at least 1; got {n_threads!r}.")
-
-
-def _stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Sorted positions of ``n`` images, or one of each class if there are more classes."""
-    codes = np.unique(labels, return_inverse=True)[1]
-    counts = np.bincount(codes)
-    order = grouped_by_class(codes, seed)
-    return np.sort(order[stratified_sample(counts, max(n, len(counts)))])
-
-
-def _signatures(
-    datasets: Sequence[SourceDataset],
-    embedder: Embedder,
-    basis: Basis | None,
-    *,
-    compact: bool,
-    seed: int,
-    device: torch.device,
-    verbose: int,
-) -> tuple[dict[str, DatasetSignature], Basis | None]:
-    """Embed datasets; returns their signatures, and the basis of compact ones."""
-    signatures, labelled = {}, []
-    for dataset in datasets:
-        logger.info("embedding %s", dataset.name)
-        images = as_image_set(dataset.images, name=dataset.name)
-        labels = np.asarray(dataset.labels)
-        if len(labels) > _MAX_EMBEDDED:
-            sample = _stratified(labels, _MAX_EMBEDDED, seed)
-            images, labels = images.take(sample), labels[sample]
-        features = embedder.embed(images, device=device, verbose=bool(verbose))
-        signatures[dataset.name] = DatasetSignature.from_features(
-            features,
-            labels,
-            embedder_id=embedder.identity,
-            n_samples=None if compact else 1000,
-            class_names=dataset.class_names,
-            random_state=seed,
-        )
-        if compact and basis is None:
-            labelled.append((features, labels))
-    if labelled:
-        basis = fit_basis(labelled, min(_BASIS_SIZE, embedder.dimension))
-    if basis is not None and compact:
-        signatures = {name: full.compress(basis) for name, full in signatures.items()}
-    return signatures, basis

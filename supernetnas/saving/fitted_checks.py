@@ -14,7 +14,7 @@ from typing import Any
 
 from ..families.base import Family, NetworkInput
 from ..images.preprocessing import SIDES
-from ..zoo.index import check_name
+from ..zoo.entries import check_name
 
 __all__ = ["check_fitted"]
 

@@ -39,7 +39,7 @@ from ..training.devices import placed
 from ..training.surroundings import own_surroundings
 
 if TYPE_CHECKING:
-    from ..zoo import Source
+    from ..zoo.source import Source
 
 __all__ = [
     "RANKINGS",

@@ -11,14 +11,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
-from .files import TEMPORARY, FileError, read_bytes, sync_folder, write_new
+from .files import (
+    TEMPORARY,
+    FileError,
+    locked,
+    read_bytes,
+    sync_folder,
+    temporary_beside,
+    write_new,
+)
 
-__all__ = ["READY", "clear", "make_folder", "read_member", "replace_content", "unmake"]
+__all__ = [
+    "READY",
+    "clear",
+    "discard",
+    "make_folder",
+    "read_member",
+    "replace_content",
+    "unmake",
+    "write_folder",
+]
 
 READY, LOCK = f"{TEMPORARY}ready", f"{TEMPORARY}lock"
 LOCK_TIMEOUT = 60.0
@@ -64,16 +80,7 @@ def replace_content(
         with _locked(folder):
             _move_up(folder, manifest)
             clear(folder)
-            staged = folder / f"{TEMPORARY}{secrets.token_hex(8)}"
-            try:
-                staged.mkdir()
-                for name, data in contents.items():
-                    write_new(staged / name, data)
-                sync_folder(staged)
-                os.rename(staged, folder / READY)
-            except BaseException:
-                shutil.rmtree(staged, ignore_errors=True)
-                raise
+            write_folder(folder / READY, contents)
             sync_folder(folder)
             _move_up(folder, manifest)
             for name in names - contents.keys():
@@ -87,13 +94,40 @@ def replace_content(
 def clear(folder: Path) -> None:
     """Delete what killed writers left half-written; only who holds the lock may."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        if leftover.name in (READY, LOCK):
-            continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):  # it is in nobody's way
-                leftover.unlink()
+        if leftover.name not in (READY, LOCK):
+            discard(leftover)
+
+
+def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a folder of files, which appears with all of them or not at all.
+
+    What was there is deleted just before.
+
+    Raises
+    ------
+    OSError
+        If the system refuses; nothing is left behind.
+    """
+    temporary = temporary_beside(folder)
+    try:
+        temporary.mkdir()
+        for name, data in contents.items():
+            write_new(temporary / name, data)
+        sync_folder(temporary)
+        discard(folder)
+        os.rename(temporary, folder)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def discard(path: Path) -> None:
+    """Delete a file or folder if it is there and can be; of a symbolic link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _move_up(folder: Path, manifest: str) -> None:
@@ -131,16 +165,10 @@ def unmake(made: list[Path]) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    import filelock
-
-    try:
-        with filelock.FileLock(folder / LOCK, timeout=LOCK_TIMEOUT):
-            try:
-                yield
-            finally:
-                with contextlib.suppress(OSError):  # Windows deletes no file that is open
-                    os.unlink(folder / LOCK)
-    except filelock.Timeout as error:
-        raise FileError(
-            f"Another process has been writing to {folder} for {LOCK_TIMEOUT:.0f} s."
-        ) from error
+    busy = FileError(f"Another process has been writing to {folder} for {LOCK_TIMEOUT:.0f} s.")
+    with locked(folder / LOCK, timeout=LOCK_TIMEOUT, busy=busy):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+                os.unlink(folder / LOCK)

@@ -1,8 +1,9 @@
 """Bundles: copies of signatures in a few files, so that ranking a large zoo takes few requests.
 
 Whoever chooses a source needs all signatures and one supernet. A bundle is the signature files of
-many sources, one after another; the index says which. A source goes to the bundle that the hash of
-its name says, so that a new source changes one bundle and the others stay in everybody's cache.
+many sources, one after another; the index says which. One that several sources share is there once.
+A source goes to the bundle that the hash of its name says, so that a new source changes one bundle
+and the others stay in everybody's cache.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from .index import BUNDLES, SIGNATURE, Bundle, FileRecord, Index
+from .entries import (
+    BUNDLES,
+    SIGNATURE,
+    Bundle,
+    FileRecord,
+    signature_key,
+)
+from .index import Index
 
 __all__ = ["assign_bundles", "make_bundles"]
 
@@ -23,13 +31,15 @@ def assign_bundles(index: Index) -> dict[str, tuple[str, ...]]:
     Returns
     -------
     dict of str to tuple of str
-        Names of sources by path of the bundle, both sorted.
+        Names of sources by path of the bundle, both sorted; of those that share a signature, the
+        first.
     """
-    sizes = {
-        name: entry.files[SIGNATURE].size
-        for name, entry in index.sources.items()
+    once = {
+        signature_key(name, entry): name
+        for name, entry in sorted(index.sources.items(), reverse=True)
         if SIGNATURE in entry.files
     }
+    sizes = {name: index.sources[name].files[SIGNATURE].size for name in once.values()}
     n_bundles = 1
     while n_bundles * _TARGET < sum(sizes.values()):
         n_bundles *= 2  # each bundle of a zoo that grew is split in two

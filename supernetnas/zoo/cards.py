@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .index import Entry, Index
-
-if TYPE_CHECKING:
-    from .source import Source
+from .entries import Entry
+from .index import Index
+from .weights import about_supernet
 
 __all__ = [
     "cell",
@@ -70,6 +69,7 @@ zoo.link("{name}", "{where}")
 ```
 """
 
+_TAGS = ("supernetnas", "supernet", "neural-architecture-search", "image-classification")
 _LONGEST = 1000  # characters of one value
 # What begins emphasis, code, links, images, tables, formulas or entities. Within a word, an
 # underscore means nothing.
@@ -146,8 +146,7 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
         about themselves is escaped.
     """
     entries = index.sources
-    spaces = sorted({str(entry.config.get("space")) for entry in entries.values()})
-    tags = ["supernetnas", "supernet", "neural-architecture-search", "image-classification"]
+    own = sorted({tag for entry in entries.values() for tag in about_supernet(entry)[1]})
     datasets = [
         str(entry.provenance.get("dataset", name))
         for name, entry in entries.items()
@@ -156,7 +155,7 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
     example = f'zoo["{next(iter(entries))}"].state_dict()  # torch tensors\n' if entries else ""
     count = f"{len(entries)} pretrained supernet{'' if len(entries) == 1 else 's'}"
     return _HEADER.format(
-        tags=header_list(tags + [f"search-space-{space}" for space in spaces]),
+        tags=header_list([*_TAGS, *own]),
         datasets=header_list(datasets),
     ) + _BODY.format(
         title=cell(title),
@@ -170,10 +169,9 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
     )
 
 
-def source_card(source: Source, address: str) -> str:
+def source_card(name: str, entry: Entry, embedder_id: str, address: str) -> str:
     """Return the card of a source in a repository of its own."""
-    entry = source._entry
-    provenance, config = entry.provenance, entry.config
+    provenance, (about, tags) = entry.provenance, about_supernet(entry)
     rows: list[list[Any]] = [
         ["dataset", provenance.get("dataset")],
         ["upstream collection", provenance.get("upstream")],
@@ -181,21 +179,18 @@ def source_card(source: Source, address: str) -> str:
         ["licence", provenance.get("licence") or "not stated"],
         ["images", entry.n_images],
         ["classes", entry.n_classes],
-        ["search space", config.get("space")],
-        ["channels, cells", f"{config.get('init_channels')}, {config.get('n_cells')}"],
-        ["image size", _size(config)],
+        *([key, value] for key, value in about.items()),
     ]
     metrics = [[name.replace("_", " "), value] for name, value in entry.metrics.items()]
-    tags = ["supernetnas", "supernet", "neural-architecture-search", "image-classification"]
     return _SOURCE.format(
         licence=licence_header(provenance.get("licence")),
-        tags=header_list([*tags, f"search-space-{config.get('space')}"]),
-        datasets=header_list([str(provenance.get("dataset", source.name))]),
-        title=cell(source.name),
+        tags=header_list([*_TAGS, *tags]),
+        datasets=header_list([str(provenance.get("dataset", name))]),
+        title=cell(name),
         about=table(["", ""], rows),
         metrics=table(["metric", "value"], metrics),
-        embedder=code(source.embedder_id),
-        name=source.name,
+        embedder=code(embedder_id),
+        name=name,
         where=address,
     )
 
@@ -235,21 +230,19 @@ def _sources_table(entries: Mapping[str, Entry]) -> str:
 
 
 def _supernets_table(entries: Mapping[str, Entry]) -> str:
+    about = {name: about_supernet(entry)[0] for name, entry in entries.items()}
+    facts = list(dict.fromkeys(key for said in about.values() for key in said))
+    linked = any(entry.origin for entry in entries.values())
     rows = []
     for name, entry in entries.items():
         n_bytes = sum(record.size for record in entry.files.values())
-        row = [name, entry.kind, entry.config.get("space"), entry.config.get("init_channels")]
-        row += [entry.config.get("n_cells"), _size(entry.config), f"{n_bytes / 2**20:.2f}"]
-        if any(other.origin for other in entries.values()):
+        row = [name, entry.kind, *(about[name].get(fact) for fact in facts)]
+        row.append(f"{n_bytes / 2**20:.2f}")
+        if linked:
             row.append("" if entry.origin is None else entry.origin.repo_id)
         rows.append(row)
-    head = ["source", "kind", "space", "channels", "cells", "image size", "MiB"]
-    return table([*head, "repository"][: len(rows[0]) if rows else None], rows)
-
-
-def _size(config: Mapping[str, Any]) -> str:
-    size = config.get("image_size")
-    return "x".join(map(str, size)) if isinstance(size, list) else str(size)
+    head = ["source", "kind", *facts, "MiB", *(["repository"] if linked else [])]
+    return table(head, rows)
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:

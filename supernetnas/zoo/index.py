@@ -5,288 +5,46 @@ replacing the index is the one step that adds, replaces or removes a source. All
 checked when it is read, as it may come from a stranger: format, names, folders, hashes, sizes.
 
 Version 2 of the format adds what zoos on the Hugging Face Hub need: copies of the signatures in a
-few bundles, and sources in repositories of their own. A zoo with neither is written as version 1.
+few bundles, and sources in repositories of their own. Version 3 adds families of supernets, and
+datasets that several sources were pretrained on. What has no need of a version is written as an
+earlier one, in which all sources are of one family and each of a dataset of its own.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, Self
-
-import numpy as np
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from ..storage.files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
-from ..storage.foreign_text import ForeignError
-from ..storage.hub import is_commit, is_repo_id
+from .entries import (
+    BASIS,
+    BUNDLES,
+    EARLIER_FAMILY,
+    INDEX,
+    LIMITS,
+    SIGNATURE,
+    VECTORS,
+    Bundle,
+    Entry,
+    FileRecord,
+    ZooError,
+    check_names_differ,
+    signature_key,
+)
 
-__all__ = [
-    "FORMAT_VERSION",
-    "Bundle",
-    "Entry",
-    "FileRecord",
-    "Index",
-    "Origin",
-    "UnknownSourceError",
-    "ZooError",
-    "check_name",
-    "check_names_differ",
-    "decode_vector",
-    "encode_vector",
-    "read_verified",
-]
+__all__ = ["FORMAT_VERSION", "Index", "check_together"]
 
 FORMAT = "supernetnas-zoo"
-FORMAT_VERSION = 2
-"""Newest version of the format that is read. What has no need of it is written as version 1."""
-
-INDEX, CARD, BASIS, LOCK = "index.json", "README.md", "basis.safetensors", ".lock"
-VECTORS = "vectors.safetensors"
-"""Files of the zoo itself."""
-
-CONFIG, SUPERNET = "config.json", "supernet.safetensors"
-SIGNATURE, HISTORY = "signature.safetensors", "history.csv"
-"""Files of a source."""
-
-BUNDLES = "_signatures"
-"""Folder of the bundles of signatures. No source can have this name."""
-
-LIMITS = {
-    INDEX: 64 * 2**20,
-    BASIS: 64 * 2**20,
-    VECTORS: 64 * 2**20,
-    CONFIG: 4 * 2**20,
-    SUPERNET: 2**31,
-    SIGNATURE: 256 * 2**20,
-    HISTORY: 16 * 2**20,
-}
-"""Bytes that a file may have; a larger one is refused unread."""
-
-MAX_BUNDLE = 2**30
-"""Bytes that a bundle of signatures may have."""
+FORMAT_VERSION = 3
+"""Newest version of the format that is read; see above for which is written."""
 
 _BUNDLE = re.compile(rf"{BUNDLES}/[0-9]{{4}}\.bin")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_DEVICES = {"con", "prn", "aux", "nul"} | {
-    f"{port}{n}" for port in ("com", "lpt") for n in "123456789"
-}
-
-_MAX_COUNT = 2**53  # of images or classes
-
-
-class ZooError(ForeignError):
-    """A zoo that is missing, damaged, foreign, too new, or not fit for what was asked."""
-
-
-class UnknownSourceError(ZooError, KeyError):
-    """A name that the zoo does not have."""
-
-
-STRATEGY_NAMES = ("ot", "oracle", "random", "scratch")
-"""Strategies that choose among sources; "multi" is one too, and the source that it means."""
-
-
 _MAKE = "'supernetnas zoo pretrain' or Zoo.create makes one."
-
-
-def check_name(name: object) -> str:
-    """Return a name; refuse one that is not fit for a folder on every system.
-
-    Raises
-    ------
-    ValueError
-        Unless the name is 1 to 96 letters, digits, dots, dashes and underscores, begins with a
-        letter or digit, does not end with a dot, and is neither one of the zoo's own files nor a
-        device of Windows nor a strategy of the classifier, whose names share a parameter with
-        those of sources.
-    """
-    if (
-        not isinstance(name, str)
-        or not _NAME.fullmatch(name)
-        or name.lower() in {INDEX, CARD.lower(), BASIS, VECTORS, *STRATEGY_NAMES}
-        or not _is_portable(name)
-    ):
-        raise ValueError(
-            f"{name!r:.120} cannot name a source: use 1 to 96 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit and not ending with a dot, and no name of a "
-            "strategy, of a zoo's file or of a device of Windows, such as 'con' or 'nul.txt'."
-        )
-    return name
-
-
-def check_names_differ(names: Iterable[str]) -> None:
-    """Refuse names that differ in nothing but case: some systems have one folder for them.
-
-    Raises
-    ------
-    ValueError
-        Naming two of them.
-    """
-    seen: dict[str, str] = {}
-    for name in names:
-        if (other := seen.setdefault(name.lower(), name)) != name:
-            raise ValueError(f"{name!r} and {other!r} are one folder on some systems.")
-
-
-def _is_portable(name: str) -> bool:
-    """Whether Windows would keep a file of this name as such."""
-    return not name.endswith(".") and name.lower().split(".")[0] not in _DEVICES
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Content hash (64 hexadecimal digits) and size (bytes) of a file."""
-
-    sha256: str
-    size: int
-
-    @classmethod
-    def of(cls, data: bytes) -> FileRecord:
-        """Record a content."""
-        return cls(hashlib.sha256(data).hexdigest(), len(data))
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], limit: int) -> Self:
-        """Check and rebuild a record of a file of at most ``limit`` bytes."""
-        record = cls(**data)
-        if not isinstance(record.sha256, str) or not _SHA256.fullmatch(record.sha256):
-            raise ValueError(f"{record.sha256!r:.80} is not a SHA-256")
-        if type(record.size) is not int or not 0 <= record.size <= limit:
-            raise ValueError(f"a size of {record.size!r:.80} bytes is not within 0 to {limit}")
-        return record
-
-
-@dataclass(frozen=True)
-class Bundle(FileRecord):
-    """A file that holds the signature files of several sources, one after another.
-
-    Attributes
-    ----------
-    sources : tuple of str
-        Names of the sources, in the order of their signatures.
-    """
-
-    sources: tuple[str, ...] = ()
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any], limit: int = MAX_BUNDLE) -> Self:
-        """Check and rebuild the record of a bundle."""
-        record = super().from_dict(data, limit)
-        if not isinstance(record.sources, list) or not all(
-            isinstance(name, str) for name in record.sources
-        ):
-            raise ValueError("its sources are no list of names")
-        return cls(record.sha256, record.size, tuple(record.sources))
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where on the Hugging Face Hub the files of a source are, if not in its zoo's folder.
-
-    Attributes
-    ----------
-    repo_id : str
-        Organisation and name.
-    commit : str
-        Full hash.
-    subfolder : str
-        Empty for the repository's root.
-    """
-
-    repo_id: str
-    commit: str
-    subfolder: str = ""
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Origin:
-        """Check and rebuild an origin."""
-        origin = cls(**data)
-        if not is_repo_id(origin.repo_id):
-            raise ValueError(f"{origin.repo_id!r:.120} does not name a repository")
-        if not is_commit(origin.commit):
-            raise ValueError(f"{origin.commit!r:.80} is not the hash of a commit")
-        if not isinstance(origin.subfolder, str) or (
-            origin.subfolder
-            and not all(
-                _NAME.fullmatch(part) and _is_portable(part) for part in origin.subfolder.split("/")
-            )
-        ):
-            raise ValueError(f"{origin.subfolder!r:.120} cannot be a folder of a repository")
-        return origin
-
-    def path(self, file: str) -> str:
-        """Path of a file of the source in the repository."""
-        return str(PurePosixPath(self.subfolder, file))
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the index says about a source.
-
-    Attributes
-    ----------
-    kind : {"single", "multi"}
-        Pretrained on one dataset, or on many.
-    folder : str
-        Where its files are: the source's name or, after it was replaced, the name and ``~``.
-    config : dict
-        `SupernetConfig.to_dict`.
-    n_images : int or None
-    n_classes : int or None
-        Of the data it was pretrained on.
-    provenance, metrics : dict
-        See `Zoo.add`.
-    files : dict of str to FileRecord
-        Every file of the source.
-    origin : Origin or None
-        Where its files are; None is the zoo itself.
-    vector : str or None
-        Vector of the dataset, see `supernetnas.distance.dataset_vectors`: little-endian float32,
-        base64.
-    """
-
-    kind: str
-    folder: str
-    config: dict[str, Any]
-    n_images: int | None
-    n_classes: int | None
-    provenance: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, FileRecord] = field(default_factory=dict)
-    origin: Origin | None = None
-    vector: str | None = None
-
-    @classmethod
-    def from_dict(cls, name: str, data: Mapping[str, Any]) -> Entry:
-        """Check and rebuild the entry of the source ``name``."""
-        check_name(name)
-        entry = cls(**data)
-        if entry.kind not in ("single", "multi"):
-            raise ValueError(f"{entry.kind!r:.80} is not a kind of source")
-        if entry.folder not in (name, f"{name}~"):
-            raise ValueError(f"{entry.folder!r:.80} cannot be its folder")
-        for part in ("config", "provenance", "metrics", "files"):
-            if not isinstance(getattr(entry, part), dict):
-                raise ValueError(f"its {part} is no mapping")
-        for count in (entry.n_images, entry.n_classes):
-            if count is not None and (type(count) is not int or not 0 <= count <= _MAX_COUNT):
-                raise ValueError(f"{count!r:.80} is not a number of images or classes")
-        if entry.vector is not None:
-            decode_vector(entry.vector)
-        required = {CONFIG, SUPERNET} | ({SIGNATURE} if entry.kind == "single" else set())
-        if not required <= entry.files.keys() <= required | {HISTORY}:
-            raise ValueError(f"its files are {sorted(entry.files)!r:.200}, not {sorted(required)}")
-        records = {
-            file: FileRecord.from_dict(record, LIMITS[file])
-            for file, record in data["files"].items()
-        }
-        origin = None if entry.origin is None else Origin.from_dict(data["origin"])
-        return cls(**{**entry.__dict__, "files": records, "origin": origin})
 
 
 @dataclass(frozen=True)
@@ -372,16 +130,13 @@ class Index:
         basis, vectors = data.get("basis"), data.get("vectors")
         if not isinstance(embedder_id, str) or not isinstance(entries, dict):
             raise ValueError("embedder_id or sources has another type")
-        check_names_differ(entries)
         sources = {}
         for name in sorted(entries):
             try:
                 sources[name] = Entry.from_dict(name, entries[name])
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"source {name!r:.120}: {error}") from error
-        multi = [name for name, entry in sources.items() if entry.kind == "multi"]
-        if len(multi) > 1:
-            raise ValueError(f"it has more than one source of kind multi: {multi}")
+        check_together(sources)
         return cls(
             embedder_id,
             sources,
@@ -393,14 +148,23 @@ class Index:
     def dump(self) -> bytes:
         """Return the content of ``index.json``."""
         data = {"format": FORMAT, "format_version": 1, **asdict(self)}
-        entries = data["sources"].values()
+        entries: dict[str, dict[str, Any]] = data["sources"]
         optional = [(data, "bundles"), (data, "vectors")]
-        optional += [(entry, key) for entry in entries for key in ("origin", "vector")]
+        optional += [(entry, key) for entry in entries.values() for key in ("origin", "vector")]
         for mapping, key in optional:
             if mapping[key]:
                 data["format_version"] = 2
             else:
                 del mapping[key]
+        if any(_needs_version_3(name, entry) for name, entry in self.sources.items()):
+            data["format_version"] = 3
+        for entry in entries.values():
+            if data["format_version"] < 3 or entry["dataset"] is None:
+                del entry["dataset"]
+            if data["format_version"] < 3:
+                del entry["family"]
+            if not entry["shared"]:
+                del entry["shared"]
         return dump_json(data)
 
     def write(self, folder: Path) -> None:
@@ -427,16 +191,38 @@ class Index:
         path, bundle, offset : str, Bundle and int; or None
             Where the copy begins, in bytes.
         """
-        for path, bundle in self.bundles.items():
-            if name in bundle.sources:
-                before = bundle.sources[: bundle.sources.index(name)]
-                return path, bundle, sum(self.sources[n].files[SIGNATURE].size for n in before)
-        return None
+        entry = self.sources[name]
+        return self._bundled.get(signature_key(name, entry)) if entry.kind == "single" else None
 
-    def with_source(self, name: str, entry: Entry) -> Index:
-        """Return an index in which ``name`` is ``entry``."""
-        sources = {**self.sources, name: entry}
-        return replace(self, sources=dict(sorted(sources.items())), bundles={})
+    @cached_property
+    def _bundled(self) -> dict[str, tuple[str, Bundle, int]]:
+        """What `bundle_of` finds, by `signature_key`."""
+        found = {}
+        for path, bundle in self.bundles.items():
+            offset = 0
+            for name in bundle.sources:
+                entry = self.sources[name]
+                found[signature_key(name, entry)] = path, bundle, offset
+                offset += entry.files[SIGNATURE].size
+        return found
+
+    def with_sources(self, sources: Mapping[str, Entry]) -> Index:
+        """Return an index with these sources; those of one dataset share its signature.
+
+        Raises
+        ------
+        ValueError
+            If the sources do not go together.
+        """
+        check_together(sources)
+        here = Counter(entry.dataset for entry in sources.values() if entry.origin is None)
+        marked = {
+            name: replace(entry, shared=True)
+            if entry.origin is None and entry.dataset is not None and here[entry.dataset] > 1
+            else entry
+            for name, entry in sorted(sources.items())
+        }
+        return replace(self, sources=marked, bundles={})
 
     def without_source(self, name: str) -> Index:
         """Return an index without ``name``."""
@@ -444,20 +230,37 @@ class Index:
         return replace(self, sources=sources, bundles={})
 
 
-def encode_vector(vector: np.ndarray) -> str:
-    """Text of a vector for the index."""
-    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+def check_together(sources: Mapping[str, Entry]) -> None:
+    """Refuse sources that cannot be in one zoo.
+
+    Raises
+    ------
+    ValueError
+        If names differ in nothing but case, a family has two sources of kind "multi", or sources of
+        one dataset have different signatures.
+    """
+    check_names_differ(sources)
+    multi: dict[str, str] = {}
+    signed: dict[str, str] = {}
+    for name, entry in sources.items():
+        if entry.kind == "multi" and (other := multi.setdefault(entry.family, name)) != name:
+            raise ValueError(
+                f"A zoo has at most one source of kind 'multi' of a family; {other!r} and {name!r} "
+                f"are both of {entry.family!r}."
+            )
+        if entry.dataset is None:
+            continue
+        other = signed.setdefault(entry.dataset, name)
+        if sources[other].files[SIGNATURE] != entry.files[SIGNATURE]:
+            raise ValueError(
+                f"{other!r} and {name!r} are of one dataset, {entry.dataset!r}, and have different "
+                "signatures. Give one of them another dataset, or remove it first."
+            )
 
 
-def decode_vector(text: str) -> np.ndarray:
-    """The vector of a text, float32; ValueError if it is none."""
-    try:
-        vector = np.frombuffer(base64.b64decode(text, validate=True), "<f4")
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{text!r:.80} is no vector: {error}") from error
-    if not len(vector) or not np.isfinite(vector).all():
-        raise ValueError("its vector is empty or not finite")
-    return vector.astype(np.float32)
+def _needs_version_3(name: str, entry: Entry) -> bool:
+    own = name if entry.kind == "single" else None
+    return entry.shared or (entry.family, entry.dataset) != (EARLIER_FAMILY, own)
 
 
 def _bundles(data: Any, sources: Mapping[str, Entry]) -> dict[str, Bundle]:
@@ -476,15 +279,3 @@ def _bundles(data: Any, sources: Mapping[str, Entry]) -> dict[str, Bundle]:
         if bundle.size != sum(sources[name].files[SIGNATURE].size for name in bundle.sources):
             raise ValueError(f"{path} has not the size of its signatures")
     return bundles
-
-
-def read_verified(path: Path, record: FileRecord) -> bytes:
-    """Read a file and compare it with its record."""
-    if path.is_file() and (size := path.stat().st_size) != record.size:
-        raise FileError(f"{path} has {size} bytes instead of {record.size}.")
-    data = read_bytes(path, limit=record.size)
-    if (found := FileRecord.of(data).sha256) != record.sha256:
-        raise FileError(
-            f"{path} was changed: its SHA-256 begins {found[:12]} instead of {record.sha256[:12]}."
-        )
-    return data

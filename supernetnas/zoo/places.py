@@ -12,7 +12,14 @@ from typing import Any
 from ..storage.destinations import user_path
 from ..storage.files import FileError, safe_join
 from ..storage.hub import HubAddress, HubRepository, hub_address
-from .index import INDEX, LIMITS, FileRecord, Index, ZooError, read_verified
+from .entries import (
+    INDEX,
+    LIMITS,
+    FileRecord,
+    ZooError,
+    read_verified,
+)
+from .index import Index
 
 __all__ = ["FolderPlace", "HubPlace", "open_place"]
 

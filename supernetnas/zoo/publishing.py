@@ -1,4 +1,4 @@
-"""Zoos and single sources on their way to the Hugging Face Hub.
+"""Zoos on their way to the Hugging Face Hub.
 
 A push adds to what is there: several people, or several machines, can push to one zoo. It reads
 the newest index, adds its sources, and commits on the condition that nobody else has in the
@@ -9,45 +9,38 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from ..storage.hub_push import Conflict, Pushed, Target
 from .bundles import make_bundles
-from .cards import source_card, zoo_card
-from .index import (
+from .cards import zoo_card
+from .entries import (
     BASIS,
     BUNDLES,
     CARD,
-    CONFIG,
-    HISTORY,
     INDEX,
-    SIGNATURE,
-    SUPERNET,
+    SHARED,
     VECTORS,
-    Entry,
-    Index,
     ZooError,
-    check_names_differ,
+    same_source,
 )
+from .index import Index
 from .places import HubPlace
-from .source import Source
+from .publishing_source import ATTRIBUTES, SOURCE_FILES, refuse_damaged
+from .store import ZooStore, with_sources
 
-if TYPE_CHECKING:
-    from .zoo import Zoo
-
-__all__ = ["push_source", "push_zoo"]
+__all__ = ["push_zoo"]
 
 _ATTEMPTS = 5
 _MAX_OPERATIONS = 500  # in a commit; the Hub takes long for more
 
-_ATTRIBUTES = ".gitattributes"
-_SOURCE_FILES = (CONFIG, SUPERNET, SIGNATURE, HISTORY)
 _OURS = re.compile(
-    rf"{re.escape(INDEX)}|{CARD}|{BASIS}|{VECTORS}|{re.escape(_ATTRIBUTES)}|{BUNDLES}/[^/]+"
-    rf"|[^/]+/({'|'.join(map(re.escape, _SOURCE_FILES))})"
+    rf"{re.escape(INDEX)}|{CARD}|{BASIS}|{VECTORS}|{re.escape(ATTRIBUTES)}|{BUNDLES}/[^/]+"
+    rf"|{SHARED}/[^/]+"
+    rf"|[^/]+/({'|'.join(map(re.escape, SOURCE_FILES))})"
 )
 
 
@@ -61,13 +54,19 @@ class _Plan(NamedTuple):
 
 
 def push_zoo(
-    zoo: Zoo, target: Target, *, overwrite: bool, prune: bool, message: str | None
+    store: ZooStore,
+    names: Sequence[str],
+    target: Target,
+    *,
+    overwrite: bool,
+    prune: bool,
+    message: str | None,
 ) -> Pushed:
     """Add the sources of a zoo to a repository; see `Zoo.push_to_hub`."""
     for attempt in itertools.count(1):
         parent = target.head()
         remote = _remote_zoo(target, parent)
-        plan = _plan(zoo, remote, target, parent, overwrite=overwrite, prune=prune)
+        plan = _plan(store, names, remote, target, parent, overwrite=overwrite, prune=prune)
         if not plan.additions and not plan.deletions:
             return Pushed(parent, target.url(parent), target.revision)
         try:
@@ -78,29 +77,11 @@ def push_zoo(
     raise AssertionError("unreachable")
 
 
-def push_source(source: Source, target: Target, *, message: str | None) -> Pushed:
-    """Make or update a repository of one source; see `Source.push_to_hub`."""
-    _verify([source])
-    parent = target.head()
-    files = set(target.files(parent))
-    if strangers := sorted(files - {CARD, _ATTRIBUTES, *_SOURCE_FILES}):
-        raise ZooError(
-            f"{target.repo_id} holds {strangers[0]!r}, which is not of a source. Choose another "
-            "repository."
-        )
-    additions: dict[str, bytes | Path] = {file: source._path(file) for file in source._entry.files}
-    additions[CARD] = source_card(source, target.repo_id).encode()
-    deletions = (files & set(_SOURCE_FILES)) - source._entry.files.keys()
-    return target.commit(additions, deletions, message or f"Update {source.name}", parent)
-
-
-def _remote_zoo(target: Target, commit: str) -> Zoo | None:
+def _remote_zoo(target: Target, commit: str) -> ZooStore | None:
     """Open the zoo that is there, if there is one."""
-    from .zoo import Zoo
-
     files = target.files(commit)
     if INDEX in files:
-        return Zoo(HubPlace(target.repository(commit)))
+        return ZooStore(HubPlace(target.repository(commit)))
     # What an interrupted first push has left is no reason to refuse the next one.
     if strangers := [path for path in files if not _OURS.fullmatch(path)]:
         raise ZooError(
@@ -111,22 +92,29 @@ def _remote_zoo(target: Target, commit: str) -> Zoo | None:
 
 
 def _plan(
-    zoo: Zoo, remote: Zoo | None, target: Target, parent: str, *, overwrite: bool, prune: bool
+    store: ZooStore,
+    names: Sequence[str],
+    remote: ZooStore | None,
+    target: Target,
+    parent: str,
+    *,
+    overwrite: bool,
+    prune: bool,
 ) -> _Plan:
-    ours = zoo._index
+    ours = store.index
     old = (
-        Index(zoo.embedder_id, basis=ours.basis, vectors=ours.vectors)
+        Index(store.embedder_id, basis=ours.basis, vectors=ours.vectors)
         if remote is None
-        else remote._index
+        else remote.index
     )
-    _check_same_kind(zoo, old, target.repo_id)
+    _check_same_kind(ours, old, target.repo_id)
     sources = {} if prune else dict(old.sources)
     changed, taken = [], []
-    for name in zoo:
+    for name in names:
         entry, existing = replace(ours.sources[name], folder=name), old.sources.get(name)
         if old.vectors != ours.vectors:  # a vector means nothing in another space
             entry = replace(entry, vector=None if existing is None else existing.vector)
-        if existing is not None and replace(existing, folder=name) == entry:
+        if existing is not None and same_source(existing, entry):
             sources[name] = existing
             continue
         if existing is not None and not overwrite:
@@ -138,25 +126,24 @@ def _plan(
             f"{target.repo_id} has other sources of the names {', '.join(taken)}; overwrite=True "
             "replaces them."
         )
-    _check_together(sources)
-    _verify([zoo[name] for name in changed])
-    index = replace(old, sources=dict(sorted(sources.items())), bundles={})
+    index = with_sources(old, sources)
+    refuse_damaged([problem for name in changed for problem in store.source(name).verify()])
 
     def signature(name: str) -> bytes:
-        source = zoo[name] if name in changed or remote is None else remote[name]
-        with source._refusing():
-            return source._signature_file()
+        holder = store if name in changed or remote is None else remote
+        return holder.source(name).signature_file()
 
     bundles, contents = make_bundles(index, old, signature)
     index = replace(index, bundles=bundles)
     additions: dict[str, bytes | Path] = {}
     for name in changed:
-        if index.sources[name].origin is None:
-            for file in index.sources[name].files:
-                additions[f"{name}/{file}"] = zoo[name]._path(file)
+        entry = index.sources[name]
+        if entry.origin is None:
+            source = store.source(name)
+            additions |= {entry.path(file): source.path(file) for file in entry.files}
     for file, record in ((BASIS, old.basis), (VECTORS, old.vectors)):
         if remote is None and record is not None:
-            additions[file] = zoo._place.path(file, record)
+            additions[file] = store.place.path(file, record)
     additions |= contents
     deletions: set[str] = set()
     if remote is None or index != old:
@@ -168,9 +155,11 @@ def _plan(
     return _Plan(additions, deletions, changed, sorted(old.sources.keys() - sources.keys()))
 
 
-def _commit(plan: _Plan, remote: Zoo | None, target: Target, parent: str, message: str) -> Pushed:
+def _commit(
+    plan: _Plan, remote: ZooStore | None, target: Target, parent: str, message: str
+) -> Pushed:
     """Commit a plan: at once, or if it is large, new files first and the index last."""
-    replaced = {INDEX, CARD} | (set() if remote is None else _files(remote._index))
+    replaced = {INDEX, CARD} | (set() if remote is None else _files(remote.index))
     early = [path for path in plan.additions if path not in replaced and "/" in path]
     batches: Sequence[list[str]] = []
     if len(plan.additions) > _MAX_OPERATIONS:
@@ -190,7 +179,7 @@ def _commit(plan: _Plan, remote: Zoo | None, target: Target, parent: str, messag
 def _files(index: Index) -> set[str]:
     """Paths of all files that an index names."""
     files = {
-        f"{entry.folder}/{file}"
+        entry.path(file)
         for entry in index.sources.values()
         if entry.origin is None
         for file in entry.files
@@ -202,32 +191,16 @@ def _files(index: Index) -> set[str]:
     return files | set(index.bundles)
 
 
-def _check_same_kind(zoo: Zoo, old: Index, repo_id: str) -> None:
+def _check_same_kind(new: Index, old: Index, repo_id: str) -> None:
     for what, ours, theirs in (
-        ("embedder", zoo.embedder_id, old.embedder_id),
-        ("basis", zoo._index.basis, old.basis),
+        ("embedder", new.embedder_id, old.embedder_id),
+        ("basis", new.basis, old.basis),
     ):
         if ours != theirs:
             raise ZooError(
                 f"The zoo {repo_id} has another {what}: {theirs}, not {ours}; their signatures "
                 "do not belong together. Push to another repository."
             )
-
-
-def _check_together(sources: Mapping[str, Entry]) -> None:
-    multi = [name for name, entry in sources.items() if entry.kind == "multi"]
-    if len(multi) > 1:
-        raise ZooError(f"A zoo has at most one source of kind 'multi'; these would be {multi}.")
-    try:
-        check_names_differ(sources)
-    except ValueError as error:
-        raise ZooError(str(error)) from error
-
-
-def _verify(sources: list[Source]) -> None:
-    problems = [problem for source in sources for problem in source.verify()]
-    if problems:
-        raise ZooError("Nothing was pushed, for this is damaged:\n" + "\n".join(problems))
 
 
 def _message(plan: _Plan) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,30 +15,61 @@ from ..storage.files import FileError, parse_json, parse_safetensors, safe_join
 from ..storage.foreign_text import one_line
 from ..storage.hub import HubRepository
 from ..training.history import HistoryRow, parse_history
-from .index import (
+from .entries import (
     CONFIG,
     HISTORY,
     INDEX,
     SIGNATURE,
     SUPERNET,
+    Bundle,
     Entry,
     FileRecord,
     ZooError,
     decode_vector,
+    described,
     read_verified,
 )
 from .places import FolderPlace, HubPlace
-from .weights import load_supernet
+from .weights import about_supernet, load_supernet, read_config
 
 if TYPE_CHECKING:
     import torch
 
-    from ..distance.signature import DatasetSignature
-    from ..families.cells.config import SupernetConfig
+    from ..distance.signature import Basis, DatasetSignature
+    from ..families.base import Config
     from ..storage.hub_push import Pushed
-    from .zoo import Zoo
 
-__all__ = ["Source", "describe"]
+__all__ = ["Home", "Source"]
+
+
+class Home(Protocol):
+    """What a source asks of the zoo that it is in.
+
+    Attributes
+    ----------
+    place : FolderPlace or HubPlace
+    where : str
+        What the zoo is called.
+    embedder_id : str
+        Identity of the embedder of the signatures.
+    """
+
+    place: FolderPlace | HubPlace
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def embedder_id(self) -> str: ...
+
+    def basis(self) -> Basis | None:
+        """Load the basis of compact signatures."""
+
+    def bundle_of(self, name: str) -> tuple[str, Bundle, int] | None:
+        """Find the bundle of a source's signature, and where in it that begins."""
+
+    def source(self, name: str) -> Source:
+        """Return a source."""
 
 
 class Source:
@@ -49,62 +80,70 @@ class Source:
     name : str
     kind : {"single", "multi"}
         Pretrained on one dataset, or on many with a head each.
+    family : str
+        Name of the kind of supernet.
+    dataset : str or None
+        Name of the dataset, which sources of several families may have in common; None for kind
+        "multi".
     n_images, n_classes : int or None
         Of the data it was pretrained on.
     """
 
     def __init__(
-        self, zoo: Zoo, name: str, entry: Entry, place: FolderPlace | HubPlace | None = None
+        self, home: Home, name: str, entry: Entry, place: FolderPlace | HubPlace | None = None
     ) -> None:
-        self._zoo = zoo
-        self._entry = entry
-        self._place = _place_of(zoo, entry) if place is None else place
+        self._home = home
+        self.entry = entry
+        self.place = _place_of(home.place, entry) if place is None else place
         self.name = name
 
     @property
     def kind(self) -> str:
-        return self._entry.kind
+        return self.entry.kind
 
     @property
     def family(self) -> str:
-        """Name of the kind of supernet."""
-        return self.config.family
+        return self.entry.family
+
+    @property
+    def dataset(self) -> str | None:
+        return self.entry.dataset
 
     @property
     def n_images(self) -> int | None:
-        return self._entry.n_images
+        return self.entry.n_images
 
     @property
     def n_classes(self) -> int | None:
-        return self._entry.n_classes
+        return self.entry.n_classes
 
     @property
     def embedder_id(self) -> str:
         """Identity of the embedder of the signature."""
-        return self._zoo.embedder_id
+        return self._home.embedder_id
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the data come from; see `Zoo.add`. A copy."""
-        return copy.deepcopy(self._entry.provenance)
+        return copy.deepcopy(self.entry.provenance)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """What the pretraining reached. A copy."""
-        return copy.deepcopy(self._entry.metrics)
+        return copy.deepcopy(self.entry.metrics)
 
     @property
     def n_bytes(self) -> int:
         """Size of all files of the source."""
-        return sum(record.size for record in self._entry.files.values())
+        return sum(record.size for record in self.entry.files.values())
 
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the file of weights and alphas, as the zoo's index has it."""
-        return self._entry.files[SUPERNET].sha256
+        return self.entry.files[SUPERNET].sha256
 
     @property
-    def config(self) -> SupernetConfig:
+    def config(self) -> Config:
         """What the supernet is built from. Its ``n_classes`` is that of the head that was dropped.
 
         Raises
@@ -112,15 +151,17 @@ class Source:
         ZooError
             If this version of supernetnas cannot build such a supernet.
         """
-        from ..families.cells.config import SupernetConfig
-
         try:
-            return SupernetConfig.from_dict(self._entry.config)
+            return read_config(self.entry)
         except (KeyError, TypeError, ValueError) as error:
             raise ZooError(
-                f"Source {self.name!r} of {self._zoo._where} has a supernet that this supernetnas "
+                f"Source {self.name!r} of {self._home.where} has a supernet that this supernetnas "
                 f"does not know: {error}"
             ) from error
+
+    def about(self) -> dict[str, str]:
+        """Describe the supernet for people, by name; empty if this version does not know it."""
+        return about_supernet(self.entry)[0]
 
     @property
     def classes(self) -> list[str]:
@@ -131,7 +172,7 @@ class Source:
     @property
     def origin(self) -> str | None:
         """Repository on the Hugging Face Hub that the files are in, if not with the zoo."""
-        origin = self._entry.origin
+        origin = self.entry.origin
         return None if origin is None else f"hf://{origin.repo_id}@{origin.commit}"
 
     def state_dict(self) -> dict[str, torch.Tensor]:
@@ -155,9 +196,9 @@ class Source:
 
         with self._refusing():
             self._check_foreign()
-            path = self._path(SUPERNET)
+            path = self.path(SUPERNET)
             arrays = load_supernet(
-                str(path), path.stat().st_mtime_ns, self._entry.files[SUPERNET], self.config
+                str(path), path.stat().st_mtime_ns, self.entry.files[SUPERNET], self.config
             )
         return {
             name: torch.from_numpy(
@@ -184,7 +225,7 @@ class Source:
             )
             try:
                 signature = DatasetSignature.from_tensors(
-                    tensors, metadata, basis=self._zoo.basis()
+                    tensors, metadata, basis=self._home.basis()
                 )
             except ValueError as error:
                 raise FileError(f"{self._name(SIGNATURE)}: {error}") from error
@@ -200,7 +241,7 @@ class Source:
 
         See `supernetnas.distance.dataset_vectors`.
         """
-        return None if self._entry.vector is None else decode_vector(self._entry.vector)
+        return None if self.entry.vector is None else decode_vector(self.entry.vector)
 
     def history(self) -> list[HistoryRow]:
         """Load the pretraining's history: a row per epoch, empty if none was kept.
@@ -212,7 +253,7 @@ class Source:
         ZooError
             If the file is missing or was changed.
         """
-        if HISTORY not in self._entry.files:
+        if HISTORY not in self.entry.files:
             return []
         with self._refusing():
             return parse_history(self._read(HISTORY), name=self._name(HISTORY))
@@ -234,8 +275,9 @@ class Source:
         errors are as in `Zoo.push_to_hub`.
         """
         from ..storage.hub_push import Target
-        from .publishing import push_source
+        from .publishing_source import push_source, refuse_damaged
 
+        refuse_damaged(self.verify())
         target = Target(
             repo_id,
             revision=revision,
@@ -244,7 +286,9 @@ class Source:
             token=token,
             endpoint=endpoint,
         )
-        return push_source(self, target, message=message)
+        return push_source(
+            *(self.name, self.entry, self.embedder_id, self.path, target), message=message
+        )
 
     def verify(self) -> list[str]:
         """Read and check every file of the source, whatever was loaded before.
@@ -259,7 +303,7 @@ class Source:
             self._check_foreign,
             self._description,
             lambda: load_supernet.__wrapped__(
-                str(self._path(SUPERNET)), 0, self._entry.files[SUPERNET], self.config
+                str(self.path(SUPERNET)), 0, self.entry.files[SUPERNET], self.config
             ),
             self.signature if self.kind == "single" else list,
             self._check_own_signature,
@@ -272,32 +316,63 @@ class Source:
                 problems.append(one_line(str(error)))
         return problems
 
-    def _file(self, file: str) -> str:
-        """Path of a file in the place."""
-        origin = self._entry.origin
-        return f"{self._entry.folder}/{file}" if origin is None else origin.path(file)
+    def path(self, file: str) -> Path:
+        """Find a file, which is fetched if need be and may not be as the index says.
+
+        Raises
+        ------
+        FileError, HubError
+            If it cannot be had.
+        """
+        return self.place.path(self.entry.path(file), self.entry.files[file])
+
+    def signature_file(self) -> bytes:
+        """Read the file of the signature, or the copy of it in a bundle.
+
+        Raises
+        ------
+        ZooError
+            If it is missing or was changed.
+        """
+        with self._refusing():
+            return self._signature_file()
+
+    def contents(self) -> dict[str, bytes]:
+        """Read all files, by name.
+
+        Raises
+        ------
+        ZooError
+            If one is missing, was changed or does not belong to the source.
+        """
+        with self._refusing():
+            self._description()
+            contents = {
+                file: self._signature_file() if file == SIGNATURE else self._read(file)
+                for file in self.entry.files
+            }
+        self.state_dict()
+        if self.kind == "single":
+            self.signature()
+        return contents
 
     def _name(self, file: str) -> str:
-        return self._place.name(self._file(file))
-
-    def _path(self, file: str) -> Path:
-        return self._place.path(self._file(file), self._entry.files[file])
+        return self.place.name(self.entry.path(file))
 
     def _read(self, file: str) -> bytes:
-        return read_verified(self._path(file), self._entry.files[file])
+        return read_verified(self.path(file), self.entry.files[file])
 
     def _signature_file(self) -> bytes:
-        """Read the signature, or the copy of it in a bundle."""
-        found = self._zoo._index.bundle_of(self.name)
-        if found is None or self._place.fetched(self._file(SIGNATURE)):
+        found = self._home.bundle_of(self.name)
+        if found is None or self.place.fetched(self.entry.path(SIGNATURE)):
             return self._read(SIGNATURE)
         path, bundle, offset = found
-        record = self._entry.files[SIGNATURE]
-        with open(self._zoo._place.path(path, bundle), "rb") as file:
+        record = self.entry.files[SIGNATURE]
+        with open(self._home.place.path(path, bundle), "rb") as file:
             file.seek(offset)
             data = file.read(record.size)
         if FileRecord.of(data) != record:
-            name = self._zoo._place.name(path)
+            name = self._home.place.name(path)
             raise FileError(f"{name} holds another signature of {self.name!r} than the index says.")
         return data
 
@@ -309,22 +384,22 @@ class Source:
         if (
             not isinstance(classes, list)
             or any(not isinstance(item, str) for item in classes)
-            or description != describe(self._entry, self.embedder_id, classes)
+            or description != described(self.entry, self.embedder_id, classes)
         ):
             raise FileError(f"{name} does not agree with {INDEX}.")
         return description
 
     def _check_own_signature(self) -> None:
-        if self._zoo._index.bundle_of(self.name) is not None:  # `signature` reads the copy
+        if self._home.bundle_of(self.name) is not None:  # `signature` reads the copy
             self._read(SIGNATURE)
 
     def _check_foreign(self) -> None:
-        if not isinstance(self._place, FolderPlace):
+        if not isinstance(self.place, FolderPlace):
             return  # what else is in a repository is not even fetched
-        folder = safe_join(self._zoo.folder, self._entry.folder)
+        folder = safe_join(self.place.folder, self.entry.folder)
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
-                if path.name not in self._entry.files and not path.name.startswith("."):
+                if path.name not in self.entry.files and not path.name.startswith("."):
                     raise FileError(f"{path} does not belong there.")
 
     @contextmanager
@@ -332,44 +407,43 @@ class Source:
         try:
             yield
         except FileError as error:
-            if isinstance(self._place, FolderPlace):
+            if isinstance(self.place, FolderPlace):
+                folder = self.place.name(self.entry.folder)
                 remedy = (
-                    f"Take the folder {self._name('')} again from where the zoo came from, or open "
+                    f"Take the folder {folder} again from where the zoo came from, or open "
                     "the zoo again if it was written to in the meantime."
                 )
             else:
-                remedy = f"Tell who publishes {self._place}."
+                remedy = f"Tell who publishes {self.place}."
             raise ZooError(
                 f"Source {self.name!r} is not as the zoo's index says: {error} {remedy}"
             ) from error
 
     def __reduce__(self) -> tuple:
-        return _open_source, (self._zoo, self.name)
+        return _open_source, (self._home, self.name)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Source):
             return NotImplemented
-        return (self.name, self._zoo._where, self._entry) == (
+        return (self.name, self._home.where, self.entry) == (
             other.name,
-            other._zoo._where,
-            other._entry,
+            other._home.where,
+            other.entry,
         )
 
     def __hash__(self) -> int:
-        return hash((self.name, self._zoo._where))
+        return hash((self.name, self._home.where))
 
     def __repr__(self) -> str:
-        config = self._entry.config
         return (
-            f"<Source {self.name!r} ({self.kind}): {one_line(str(config.get('space')))}, "
-            f"{config.get('init_channels')!r} channels, {config.get('n_cells')!r} cells; "
+            f"<Source {self.name!r} ({self.kind}, {self.family}): "
             f"{self.n_images} images of {self.n_classes} classes>"
         )
 
 
-def _place_of(zoo: Zoo, entry: Entry) -> FolderPlace | HubPlace:
-    """Where the files of a source are."""
-    origin, place = entry.origin, zoo._place
+def _place_of(place: FolderPlace | HubPlace, entry: Entry) -> FolderPlace | HubPlace:
+    """Where the files of a source are, whose zoo is in a place."""
+    origin = entry.origin
     if origin is None:
         return place
     if isinstance(place, HubPlace):  # with the same cache and token
@@ -379,18 +453,5 @@ def _place_of(zoo: Zoo, entry: Entry) -> FolderPlace | HubPlace:
     return HubPlace(repository)
 
 
-def describe(entry: Entry, embedder_id: str, classes: list[str] | None) -> dict[str, Any]:
-    """Content of ``config.json``."""
-    return {
-        "library_name": "supernetnas",
-        "kind": entry.kind,
-        "embedder_id": embedder_id,
-        "config": entry.config,
-        "provenance": entry.provenance,
-        "metrics": entry.metrics,
-        "classes": classes,
-    }
-
-
-def _open_source(zoo: Zoo, name: str) -> Source:
-    return zoo[name]
+def _open_source(home: Home, name: str) -> Source:
+    return home.source(name)

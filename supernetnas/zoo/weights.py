@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..families.base import Config, get_family
 from ..storage.files import (
     MAX_HEADER,
     FileError,
@@ -20,20 +19,50 @@ from ..storage.files import (
     dump_safetensors,
     parse_safetensors,
 )
-from .index import FileRecord, read_verified
+from .entries import Entry, FileRecord, read_verified
 
 if TYPE_CHECKING:
     import torch
 
+    from ..families.base import Config, Family
 
-__all__ = ["dump_supernet", "load_supernet", "stored_specs"]
+__all__ = ["about_supernet", "dump_supernet", "load_supernet", "read_config", "stored_specs"]
+
+
+def _family(name: str) -> Family:
+    from ..families.base import get_family  # which imports torch; choosing a source does not
+
+    return get_family(name)
+
+
+def read_config(entry: Entry) -> Config:
+    """Return what the supernet of a source is built from.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If this version cannot build such a supernet.
+    """
+    return _family(entry.family).read_config(entry.config)
+
+
+def about_supernet(entry: Entry) -> tuple[dict[str, str], list[str]]:
+    """Describe the supernet of a source: what there is to say of it by name, and tags for the Hub.
+
+    Both are empty for a supernet that this version does not know.
+    """
+    try:
+        family, config = _family(entry.family), read_config(entry)
+        return family.describe(config), family.tags(config)
+    except (KeyError, TypeError, ValueError):
+        return {}, []
 
 
 def stored_specs(config: Config) -> dict[str, TensorSpec]:
     """Return the tensors of a supernet as a zoo may store them, in one precision or the other."""
     return {
         name: spec._replace(dtypes=("float32", "float16")) if "float32" in spec.dtypes else spec
-        for name, spec in get_family(config.family).supernet_specs(config).items()
+        for name, spec in _family(config.family).supernet_specs(config).items()
     }
 
 
@@ -55,7 +84,7 @@ def dump_supernet(
     ValueError
         If `load_supernet` would refuse the file.
     """
-    family = get_family(config.family)
+    family = _family(config.family)
     arrays = {
         name: _to_array(tensor)
         for name, tensor in state_dict.items()

@@ -8,10 +8,9 @@ not name are cleared away, here or, after an interruption, by the next writer.
 
 from __future__ import annotations
 
-import os
-import shutil
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..storage import files
@@ -22,25 +21,27 @@ from ..storage.files import (
     dump_json,
     read_json,
     sync_folder,
-    temporary_beside,
     write_atomic,
-    write_new,
 )
-from .index import (
+from ..storage.folders import discard, write_folder
+from .entries import (
     BUNDLES,
     CONFIG,
     HISTORY,
     LOCK,
+    SHARED,
     SIGNATURE,
     SUPERNET,
-    Index,
     ZooError,
     check_name,
+    shared_path,
 )
+from .index import Index
 
 __all__ = ["clear_leftovers", "install", "leftovers", "locked", "replace_index"]
 
 NOTE = f"{TEMPORARY}folders"
+_SHARED = re.compile(r"[0-9a-f]{64}\.safetensors")
 _NOTE_LIMIT = 64 * 2**20
 
 LOCK_TIMEOUT = 300.0
@@ -77,7 +78,21 @@ def leftovers(zoo: Path, index: Index) -> list[Path]:
     if index.bundles:
         known.add(BUNDLES)
     noted = [zoo / name for name in _noted(zoo) if name not in known]
-    return [*filter(_is_leftover, noted), *zoo.glob(f"{TEMPORARY}*")]
+    found = [*filter(_is_leftover, noted), *zoo.glob(f"{TEMPORARY}*")]
+    return found + _unshared(zoo, index)
+
+
+def _unshared(zoo: Path, index: Index) -> list[Path]:
+    """Signatures that no sources share any more, and own ones of sources that share theirs."""
+    sharing = [entry for entry in index.sources.values() if entry.shared]
+    own = [zoo / entry.folder / SIGNATURE for entry in sharing]
+    folder, kept = zoo / SHARED, {shared_path(entry.files[SIGNATURE]) for entry in sharing}
+    if folder.is_dir() and not folder.is_symlink():
+        found = [path for path in folder.iterdir() if _SHARED.fullmatch(path.name)]
+        own += [path for path in found if f"{SHARED}/{path.name}" not in kept]
+        if not kept and len(found) == len(list(folder.iterdir())):
+            own.append(folder)
+    return [path for path in own if path.exists()]
 
 
 def clear_leftovers(zoo: Path, index: Index) -> None:
@@ -85,9 +100,9 @@ def clear_leftovers(zoo: Path, index: Index) -> None:
     paths = leftovers(zoo, index)
     for path in paths:
         if path.name != NOTE:
-            _discard(path)
+            discard(path)
     if not any(path.exists() for path in paths if path.name != NOTE):
-        _discard(zoo / NOTE)
+        discard(zoo / NOTE)
 
 
 def replace_index(zoo: Path, index: Index, out_of_use: Iterable[str]) -> None:
@@ -123,7 +138,15 @@ def install(
         and in either case with `leftovers`.
     """
     write_atomic(zoo / NOTE, dump_json([*folders, *out_of_use, BUNDLES]))
+    entries = {entry.folder: entry for entry in index.sources.values() if entry.origin is None}
     for folder, content in zip(folders, contents, strict=True):
+        if entries[folder].shared:
+            content = dict(content)
+            path = zoo / shared_path(entries[folder].files[SIGNATURE])
+            if path.parent.is_symlink():  # which may lead anywhere
+                discard(path.parent)
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, content.pop(SIGNATURE))
         _install_folder(zoo / folder, content)
     sync_folder(zoo)
     index.write(zoo)
@@ -141,26 +164,7 @@ def _noted(zoo: Path) -> list[str]:
 def _install_folder(target: Path, contents: Mapping[str, bytes]) -> None:
     if target.exists() and not _is_leftover(target):
         raise ZooError(f"{target} is in the way and not part of the zoo. Move it elsewhere.")
-    temporary = temporary_beside(target)
-    try:
-        temporary.mkdir()
-        for file, data in contents.items():
-            write_new(temporary / file, data)
-        sync_folder(temporary)
-        _discard(target)
-        os.rename(temporary, target)
-    except BaseException:
-        _discard(temporary)
-        raise
-
-
-def _discard(path: Path) -> None:
-    """Delete a file or folder if it is there and can be; of a symbolic link only the link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with suppress(OSError):
-        path.unlink()
+    write_folder(target, contents)
 
 
 def _is_leftover(folder: Path) -> bool:

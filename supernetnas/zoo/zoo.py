@@ -6,6 +6,7 @@
     <source>/config.json             configuration of the supernet, provenance, metrics, classes
     <source>/supernet.safetensors    weights, alphas and batch-norm statistics, without the head
     <source>/signature.safetensors   signature of the dataset; sources of kind "single" only
+    _shared/<sha256>.safetensors     signature of a dataset that several sources are of; optional
     <source>/history.csv             the pretraining, a row per epoch; optional
     basis.safetensors                shared basis of compact signatures; optional
     vectors.safetensors              space of the vectors in the index; optional
@@ -22,68 +23,45 @@ see `supernetnas.zoo.places` and `supernetnas.zoo.bundles`.
 
 from __future__ import annotations
 
-import difflib
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-
-from ..storage.destinations import refusal, user_path
-from ..storage.files import (
-    FileError,
-    dump_json,
-    dump_safetensors,
-    parse_safetensors,
-    plain,
-    write_atomic,
-)
+from ..selection.strategies import find_strategy
+from ..storage.destinations import user_path
+from ..storage.files import dump_safetensors
 from ..storage.foreign_text import one_line
 from ..storage.hub import check_address
-from ..training.history import dump_history
-from .cards import zoo_card
-from .growing import classifier_contents, is_classifier, link_repository, merge_zoos
-from .index import (
-    BASIS,
-    BUNDLES,
-    CARD,
-    CONFIG,
-    HISTORY,
-    INDEX,
-    SIGNATURE,
-    SUPERNET,
-    VECTORS,
-    Bundle,
-    Entry,
-    FileRecord,
-    Index,
-    UnknownSourceError,
-    ZooError,
-    check_name,
-    encode_vector,
-    read_verified,
-)
-from .places import BUILTIN, FolderPlace, HubPlace, open_place
-from .source import Source, describe
-from .weights import dump_supernet
-from .writing import clear_leftovers, install, leftovers, locked, replace_index
+from .adding import new_source
+from .entries import ZooError, check_name
+from .growing import in_basis_of, link_repository, merge_zoos
+from .index import Index
+from .places import FolderPlace, HubPlace, open_place
+from .source import Source
+from .store import ZooStore, create_store
+from .vectors import Neighbours, adopt_vectors, index_vectors
 
 if TYPE_CHECKING:
     import pandas
     import torch
+    from numpy import ndarray
 
-    from ..classifier import SupernetTransferClassifier
     from ..distance.dataset_vectors import VectorSpace
     from ..distance.signature import Basis, DatasetSignature
-    from ..families.cells.config import SupernetConfig
+    from ..families.base import Config
     from ..storage.hub_push import Pushed
 
-__all__ = ["Source", "Zoo", "ZooError"]
+__all__ = ["FittedClassifier", "Source", "Zoo", "ZooError"]
+
+
+class FittedClassifier(Protocol):
+    """What a source can be made of."""
+
+    def as_source(self, card: Mapping[str, Any], X: Any, y: Any) -> dict[str, Any]:
+        """Return what `Zoo.add` takes of the classifier besides the name; see there for the card.
+
+        Its signature is that of the fit, or of X and y where they are given.
+        """
 
 
 class Zoo(Mapping[str, Source]):
@@ -99,6 +77,8 @@ class Zoo(Mapping[str, Source]):
         Of a zoo on the Hugging Face Hub, the folder in the cache where its files are fetched to.
     embedder_id : str
         Identity of the embedder that all signatures were made with.
+    store : ZooStore
+        Its files, for those who have to do with them.
 
     Examples
     --------
@@ -111,12 +91,10 @@ class Zoo(Mapping[str, Source]):
         folder: str | os.PathLike | FolderPlace | HubPlace,
         names: tuple[str, ...] | None = None,
     ) -> None:
-        self._place = open_place(folder)
-        self._where = self._place.where
+        self.store = ZooStore(open_place(folder))
+        self.folder = self.store.folder
         self._names = names
-        self._searched: tuple[Index, Any] | None = None
-        self.folder = self._place.folder
-        self._index = self._place.index()
+        self._searched: tuple[Index, Neighbours] | None = None
         for name in names or ():
             self[name]
 
@@ -256,48 +234,22 @@ class Zoo(Mapping[str, Source]):
         if not isinstance(embedder_id, str) or not embedder_id:
             raise ValueError(f"embedder_id must be a non-empty string; got {embedder_id!r}.")
         folder = user_path(folder, ZooError).resolve()
-        if folder.exists() and not folder.is_dir():
-            raise ZooError(f"{folder} is a file, not a folder.")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise refusal(ZooError, f"The zoo in {folder} cannot be made", error) from error
-        data = None if basis is None else dump_safetensors(basis.to_tensors())
-        index = Index(embedder_id, basis=None if data is None else FileRecord.of(data))
-        with locked(folder):
-            if (folder / INDEX).exists():
-                zoo = cls(FolderPlace(str(folder)))
-                if not exist_ok:
-                    raise ZooError(f"There is a zoo in {folder} already; Zoo.open opens it.")
-                for what, old, new in (
-                    ("embedder", zoo.embedder_id, embedder_id),
-                    ("basis", zoo._index.basis, index.basis),
-                ):
-                    if old != new:
-                        raise ZooError(f"The zoo in {folder} has another {what}: {old}, not {new}.")
-                return zoo
-            ours = set() if data is None else {BASIS}  # left where this was killed; replaced below
-            names = [p.name for p in folder.iterdir() if p.name not in ours]
-            if strangers := [name for name in names if not name.startswith(".")]:
-                raise ZooError(
-                    f"{folder} is neither empty nor a zoo: it holds {sorted(strangers)[0]!r}. "
-                    "Choose another folder."
-                )
-            if data is not None:
-                write_atomic(folder / BASIS, data)
-            index.write(folder)
-            zoo = cls(FolderPlace(str(folder)))
-            zoo._write_card()
-        return zoo
+        create_store(folder, embedder_id, basis, exist_ok=exist_ok)
+        return cls(FolderPlace(str(folder)))
 
     @property
     def where(self) -> str:
         """Path of the folder, "builtin", or repository and commit as ``hf://org/name@commit``."""
-        return self._where
+        return self.store.where
 
     @property
     def embedder_id(self) -> str:
-        return self._index.embedder_id
+        return self.store.embedder_id
+
+    @property
+    def subset_names(self) -> tuple[str, ...] | None:
+        """Names that a `subset` is limited to; None for a whole zoo."""
+        return self._names
 
     @property
     def names(self) -> list[str]:
@@ -308,9 +260,23 @@ class Zoo(Mapping[str, Source]):
         """Sources that were pretrained on one dataset."""
         return [source for source in self.values() if source.kind == "single"]
 
-    def multi(self) -> Source | None:
-        """Return the source that was pretrained on many datasets, if there is one."""
-        return next((source for source in self.values() if source.kind == "multi"), None)
+    def multi(self, family: str | None = None) -> Source | None:
+        """Return the source that was pretrained on many datasets, if there is one.
+
+        Parameters
+        ----------
+        family : str, optional
+            Name of the kind of supernet, of each of which a zoo has one at most; by default the
+            first by name.
+        """
+        return next(
+            (
+                source
+                for source in self.values()
+                if source.kind == "multi" and family in (None, source.family)
+            ),
+            None,
+        )
 
     def subset(self, names: Iterable[str]) -> Zoo:
         """Return the same zoo with fewer sources, to choose from and not to write to.
@@ -321,7 +287,7 @@ class Zoo(Mapping[str, Source]):
             If it lacks one of them.
         """
         chosen = {self[name].name for name in names}
-        return Zoo(self._place, tuple(name for name in self if name in chosen))
+        return Zoo(self.store.place, tuple(name for name in self if name in chosen))
 
     def basis(self) -> Basis | None:
         """Load the basis that compact signatures of the zoo share, if there is one.
@@ -331,16 +297,7 @@ class Zoo(Mapping[str, Source]):
         ZooError
             If the file is missing or was changed.
         """
-        if self._index.basis is None:
-            return None
-        try:
-            path = self._place.path(BASIS, self._index.basis)
-            return _load_basis(str(path), path.stat().st_mtime_ns, self._index.basis)
-        except (FileError, FileNotFoundError) as error:
-            raise ZooError(
-                f"The basis of the zoo's signatures cannot be read: {error} Take {BASIS} again "
-                "from where the zoo came from."
-            ) from error
+        return self.store.basis()
 
     def vector_space(self) -> VectorSpace | None:
         """Load what turns datasets into the vectors of the index, if the zoo has vectors.
@@ -350,16 +307,7 @@ class Zoo(Mapping[str, Source]):
         ZooError
             If the file is missing or was changed.
         """
-        if self._index.vectors is None:
-            return None
-        try:
-            path = self._place.path(VECTORS, self._index.vectors)
-            return _load_vector_space(str(path), path.stat().st_mtime_ns, self._index.vectors)
-        except (FileError, FileNotFoundError) as error:
-            raise ZooError(
-                f"The space of the zoo's vectors cannot be read: {error} Take {VECTORS} again from "
-                "where the zoo came from, or let Zoo.index_vectors make new ones."
-            ) from error
+        return self.store.vector_space()
 
     def index_vectors(self, *, random_state: int = 0) -> None:
         """Give every single source a vector, by which `nearest` finds it among many.
@@ -379,53 +327,8 @@ class Zoo(Mapping[str, Source]):
             to. Whatever interrupts this, the zoo is whole: as it was, with all vectors, or, where
             new ones replace old ones, without any.
         """
-        from ..distance.dataset_vectors import fit_vector_space
-
-        with self._writing() as index:
-            self._index = index
-            signatures = {source.name: source.signature() for source in self.singles()}
-            if not signatures:
-                raise ZooError(f"{self!r} has no single source to make a vector of.")
-            space = fit_vector_space(list(signatures.values()), random_state=random_state)
-            data = dump_safetensors(space.to_tensors())
-            sources = {
-                name: replace(entry, vector=_vector(space, signatures.get(name)))
-                for name, entry in index.sources.items()
-            }
-            without = replace(
-                index,
-                vectors=None,
-                sources={name: replace(entry, vector=None) for name, entry in sources.items()},
-            )
-            if index.vectors is not None:
-                without.write(self.folder)  # an index never names another file than is there
-                self._index = without
-            write_atomic(self.folder / VECTORS, data)
-            self._index = replace(index, sources=sources, vectors=FileRecord.of(data))
-            self._index.write(self.folder)
-
-    def _adopt_vectors(self, other: Zoo) -> None:
-        """Take over the space of another zoo's vectors, unless there is one already."""
-        record = other._index.vectors
-        if record is None or self._index.vectors is not None:
-            return
-        try:
-            data = read_verified(other._place.path(VECTORS, record), record)
-        except (FileError, FileNotFoundError) as error:
-            raise ZooError(f"The space of the zoo's vectors cannot be read: {error}") from error
-        with self._writing() as index:
-            write_atomic(self.folder / VECTORS, data)
-            self._index = replace(index, vectors=record)
-            self._index.write(self.folder)
-
-    def _vector_of(self, source: Source) -> str | None:
-        """Vector in this zoo's space of a source of any zoo; None if there is no space."""
-        if self._index.vectors is None or source.kind == "multi":
-            return None
-        if source._zoo._index.vectors == self._index.vectors:
-            return source._entry.vector
-        space = self.vector_space()
-        return None if space is None else _vector(space, source.signature())
+        self._check_whole()
+        index_vectors(self.store, random_state=random_state)
 
     def nearest(self, signature: DatasetSignature, k: int) -> dict[str, float]:
         """Propose the single sources that are likely to be nearest to a dataset.
@@ -457,44 +360,12 @@ class Zoo(Mapping[str, Source]):
                 f"The signature was made with the embedder {signature.embedder_id!r}, those of the "
                 f"zoo with {self.embedder_id!r}: they cannot be compared."
             )
-        space, names, neighbours = self._neighbours
-        query, energy = space.query(signature)
-        k = min(k, len(names))
-        distances, positions = neighbours.kneighbors(query[np.newaxis], k)
-        return {
-            names[position]: float(distance) ** 2 / 2 + energy
-            for distance, position in zip(distances[0], positions[0], strict=True)
-        }
-
-    @property
-    def _neighbours(self) -> tuple[VectorSpace, list[str], Any]:
-        """The vectors' space, the sources that have vectors, and what searches these."""
-        if self._searched is None or self._searched[0] is not self._index:
-            from sklearn.neighbors import NearestNeighbors
-
-            from ..distance.dataset_vectors import fit_vector_space
-
-            sources = self.singles()
-            if not sources:
+        index = self.store.index
+        if self._searched is None or self._searched[0] is not index:
+            if not (sources := self.singles()):
                 raise ZooError(f"{self!r} has no single source.")
-            space = self.vector_space()
-            if space is None:
-                signatures = [source.signature() for source in sources]
-                space = fit_vector_space(signatures)
-                vectors = [space.vector(signature) for signature in signatures]
-            else:
-                vectors = [
-                    space.vector(source.signature()) if (own := source.vector()) is None else own
-                    for source in sources
-                ]
-            if wrong := [len(vector) for vector in vectors if len(vector) != space.dimension]:
-                raise ZooError(
-                    f"The zoo's vectors should have {space.dimension} numbers, but one has "
-                    f"{wrong[0]}. Let Zoo.index_vectors make new ones."
-                )
-            neighbours = NearestNeighbors(algorithm="brute").fit(np.stack(vectors))
-            self._searched = self._index, (space, [s.name for s in sources], neighbours)
-        return self._searched[1]
+            self._searched = index, Neighbours.of(sources, self.vector_space())
+        return self._searched[1].nearest(signature, k)
 
     def to_frame(self) -> pandas.DataFrame:
         """Return a table with a row for each source; it needs pandas."""
@@ -503,7 +374,8 @@ class Zoo(Mapping[str, Source]):
         rows = [
             {
                 "kind": source.kind,
-                **source._entry.config,
+                "family": source.family,
+                **source.entry.config,
                 "n_images": source.n_images,
                 "n_classes": source.n_classes,
                 **source.provenance,
@@ -532,41 +404,8 @@ class Zoo(Mapping[str, Source]):
         HubError
             If something cannot be had.
         """
-        wanted: dict[FolderPlace | HubPlace, dict[str, FileRecord]] = {}
-        if self._index.basis is not None:
-            wanted[self._place] = {BASIS: self._index.basis}
-        if self._index.vectors is not None:
-            wanted.setdefault(self._place, {})[VECTORS] = self._index.vectors
-        sources = list(self.values() if names is None else [self[name] for name in names])
-        bundles = self._bundles_to_fetch(sources)
-        for source in sources:
-            records = dict(source._entry.files)
-            if source.name in bundles:
-                path, bundle = bundles[source.name]
-                wanted.setdefault(self._place, {})[path] = bundle
-                del records[SIGNATURE]
-            if not weights:
-                records = {file: r for file, r in records.items() if file == SIGNATURE}
-            paths = {source._file(file): record for file, record in records.items()}
-            wanted.setdefault(source._place, {}).update(paths)
-        for place, records in wanted.items():
-            place.fetch(records)
-
-    def _bundles_to_fetch(self, sources: Sequence[Source]) -> dict[str, tuple[str, Bundle]]:
-        """Path and bundle for each source whose signature is better fetched with others."""
-        by_name = {
-            source.name: source
-            for source in sources
-            if not source._place.fetched(source._file(SIGNATURE))
-        }
-        chosen: dict[str, tuple[str, Bundle]] = {}
-        for path, bundle in self._index.bundles.items():
-            inside = [by_name[name] for name in bundle.sources if name in by_name]
-            size = sum(source._entry.files[SIGNATURE].size for source in inside)
-            foreign = any(source._place != self._place for source in inside)
-            if 2 * size >= bundle.size or foreign or self._place.fetched(path):
-                chosen |= {source.name: (path, bundle) for source in inside}
-        return chosen
+        sources = self.values() if names is None else map(self.__getitem__, names)
+        self.store.download(list(sources), weights=weights)
 
     def save(self, folder: str | os.PathLike, names: Iterable[str] | None = None) -> Zoo:
         """Copy the zoo, or some of its sources, to a folder that needs nothing else.
@@ -592,7 +431,7 @@ class Zoo(Mapping[str, Source]):
             If something cannot be had from the Hub.
         """
         copy = Zoo.create(folder, embedder_id=self.embedder_id, basis=self.basis(), exist_ok=True)
-        copy._adopt_vectors(self)
+        adopt_vectors(copy.store, self.store)
         copy.merge(self, names)
         return copy
 
@@ -661,7 +500,9 @@ class Zoo(Mapping[str, Source]):
             token=token,
             endpoint=endpoint,
         )
-        return push_zoo(self, target, overwrite=overwrite, prune=prune, message=message)
+        return push_zoo(
+            *(self.store, self.names, target), overwrite=overwrite, prune=prune, message=message
+        )
 
     def merge(
         self,
@@ -696,7 +537,9 @@ class Zoo(Mapping[str, Source]):
             If something cannot be had from the Hub.
         """
         other = other if isinstance(other, Zoo) else Zoo.open(other)
-        return merge_zoos(self, other, names, overwrite=overwrite)
+        self._check_whole()
+        chosen = [other[name] for name in (other if names is None else dict.fromkeys(names))]
+        return merge_zoos(self.store, other.store, chosen, overwrite=overwrite)
 
     def link(
         self,
@@ -705,6 +548,7 @@ class Zoo(Mapping[str, Source]):
         *,
         revision: str | None = None,
         subfolder: str = "",
+        dataset: str | None = None,
         overwrite: bool = False,
         token: str | bool | None = None,
         endpoint: str | None = None,
@@ -723,6 +567,8 @@ class Zoo(Mapping[str, Source]):
             Branch, tag or commit; what it means now is kept.
         subfolder : str
             Where in the repository the source is.
+        dataset : str, optional
+            As in `add`.
         overwrite : bool
             Whether to replace a source of that name.
         token, endpoint
@@ -740,23 +586,24 @@ class Zoo(Mapping[str, Source]):
             If it cannot be had.
         """
         address = check_address(repo_id, revision)
+        self._check_whole()
         link_repository(
-            self, name, address, subfolder, overwrite=overwrite, token=token, endpoint=endpoint
+            *(self.store, name, address, subfolder, dataset),
+            overwrite=overwrite,
+            token=token,
+            endpoint=endpoint,
         )
         return self[name]
 
     def add(
         self,
-        source: str | SupernetTransferClassifier | None = None,
+        name: str,
         *,
-        name: str | None = None,
-        card: Mapping[str, Any] | None = None,
-        X: Any = None,
-        y: Any = None,
-        config: SupernetConfig | None = None,
-        state_dict: Mapping[str, torch.Tensor | np.ndarray] | None = None,
+        config: Config,
+        state_dict: Mapping[str, torch.Tensor | ndarray],
         kind: Literal["single", "multi"] = "single",
         signature: DatasetSignature | None = None,
+        dataset: str | None = None,
         provenance: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
         history: Iterable[Mapping[str, Any]] | pandas.DataFrame = (),
@@ -764,32 +611,24 @@ class Zoo(Mapping[str, Source]):
         dtype: Literal["float32", "float16"] = "float32",
         overwrite: bool = False,
     ) -> Source:
-        """Add a source; safe while other processes add theirs, and at any interruption.
-
-        ``zoo.add(clf, name="flowers", card={"licence": "CC0 1.0"})`` makes a source of a fitted
-        classifier: its searched supernet, and the signature of its images. ``zoo.add("flowers",
-        config=config, state_dict=state, signature=signature)`` adds any other supernet.
+        """Add a pretrained supernet; safe while other processes add theirs, and if interrupted.
 
         Parameters
         ----------
-        source : str or SupernetTransferClassifier
-            Name of the source, or a fitted classifier to make one of.
         name : str
-            Letters, digits, dots, dashes and underscores.
-        card : mapping, optional
-            With a classifier: what `provenance` is otherwise, and ``metrics`` besides.
-        X, y : images and labels, optional
-            With a classifier: those that it was fitted on. They are needed unless the fit has made
-            a signature of them, which it does with strategy "ot", or if that was with another
-            embedder than the zoo's. They are embedded, not kept.
-        config : SupernetConfig
-            What the supernet was built from.
+            Of the source: letters, digits, dots, dashes and underscores.
+        config : object
+            What the supernet was built from: the configuration of its family.
         state_dict : mapping of str to tensor
             State of the supernet. The classifier's tensors are left out.
         kind : {"single", "multi"}
-            A zoo has at most one source of kind "multi".
+            A zoo has at most one source of kind "multi" of each family.
         signature : DatasetSignature
-            For kind "single", made with the zoo's embedder.
+            For kind "single", made with the zoo's embedder; by default that which the zoo has of
+            the dataset.
+        dataset : str, optional
+            Name of the dataset of a single source; by default the name of the source. Sources of
+            one dataset, as those of several families, share its signature, which is kept once.
         provenance : mapping, optional
             Plain values. ``dataset`` (title), ``upstream`` (collection the images come from),
             ``licence`` (as its source states it), ``source`` (where the files were taken from),
@@ -814,74 +653,110 @@ class Zoo(Mapping[str, Source]):
         Raises
         ------
         ValueError
-            If an argument does not fit the others or the zoo, or the weights are not finite, or a
-            classifier has no signature.
+            If an argument does not fit the others or the zoo, or the weights are not finite.
         TypeError
             If provenance, metrics or history hold values other than plain ones.
         ZooError
             If the name is taken, or the zoo cannot be written to.
         """
-        if is_classifier(source):
-            made: dict[str, object] = {"config": config, "state_dict": state_dict}
-            made |= {"signature": signature, "provenance": provenance}
-            made |= {"metrics": metrics, "classes": classes}
-            if given := [argument for argument, value in made.items() if value is not None]:
-                raise ValueError(f"{given[0]} comes from the classifier; pass card instead.")
-            name = check_name(name)
-            contents_of = classifier_contents(source, self, card or {}, X, y)
-            return self.add(name, **contents_of, dtype=dtype, overwrite=overwrite)
-        if card is not None or X is not None or y is not None:
-            raise ValueError("card, X and y belong to a fitted classifier; none is given.")
-        name = check_name(name if source is None else source)
-        if config is None or state_dict is None:
-            raise ValueError("A source needs config and state_dict, or a fitted classifier.")
+        name = check_name(name)
         if dtype not in ("float32", "float16"):
             raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
-        if name == "multi" and kind == "single":
+        taken = find_strategy(name)
+        if taken is not None and taken.needs != kind:
             raise ValueError(
-                "'multi' is the strategy that takes the source of kind 'multi': give this single "
-                "source another name."
+                f"{name!r} is the strategy that takes the source of kind {taken.needs!r}: give "
+                f"this {kind} source another name."
             )
+        if kind == "single" and dataset is None:
+            dataset = name
+        file = None
+        if kind == "single" and signature is None and (other := self._of_dataset(dataset, name)):
+            signature, file = other.signature(), other.signature_file()
         self._check_signature(name, kind, signature)
-        facts: dict[str, Any] = plain(provenance or {})
-        results: dict[str, Any] = plain(metrics or {})
-        if "license" in facts:
-            raise ValueError("Write provenance['licence']: under 'license' no card would show it.")
-        history = history.to_dict("records") if hasattr(history, "to_dict") else list(history)
-        contents = {SUPERNET: dump_supernet(state_dict, config, dtype)}
-        if signature is not None:
-            contents[SIGNATURE] = dump_safetensors(signature.to_tensors(), signature.metadata())
-        if history:
-            contents[HISTORY] = dump_history(history)
-        entry = Entry(
-            kind=kind,
-            folder=name,
-            config=plain(config.to_dict()),
-            n_images=facts.get("n_images"),
-            n_classes=facts.get("n_classes", config.n_classes),
-            provenance=facts,
-            metrics=results,
-        )
+        if signature is not None and file is None:
+            file = dump_safetensors(signature.to_tensors(), signature.metadata())
         if classes is None:
             classes = () if signature is None else signature.class_names
-        contents[CONFIG] = dump_json(
-            describe(entry, self.embedder_id, [str(item) for item in classes])
+        entry, contents = new_source(
+            name,
+            config,
+            state_dict,
+            kind=kind,
+            dataset=dataset,
+            signature=file,
+            provenance=provenance or {},
+            metrics=metrics or {},
+            history=history.to_dict("records") if hasattr(history, "to_dict") else list(history),
+            classes=classes,
+            dtype=dtype,
+            embedder_id=self.embedder_id,
         )
-        entry = replace(entry, files={file: FileRecord.of(data) for file, data in contents.items()})
-        entry = Entry.from_dict(name, asdict(entry))  # never write what could not be read
-        with self._writing() as index:
-            old = index.sources.get(name)
-            self._check_place(index, name, entry, overwrite)
-            if old is not None and old.folder == name and old.origin is None:
-                entry = replace(entry, folder=f"{name}~")
-            self._index = index
-            if (space := self.vector_space()) is not None:
-                entry = replace(entry, vector=_vector(space, signature))
-            changed = index.with_source(name, entry)
-            out_of_use = [] if old is None or old.origin else [old.folder]
-            install(self.folder, changed, [entry.folder], [contents], out_of_use)
-            self._replaced(changed)
+        self._check_whole()
+        self.store.add(name, entry, contents, signature, overwrite=overwrite)
         return self[name]
+
+    def add_classifier(
+        self,
+        classifier: FittedClassifier,
+        name: str,
+        *,
+        card: Mapping[str, Any] | None = None,
+        X: Any = None,
+        y: Any = None,
+        dataset: str | None = None,
+        dtype: Literal["float32", "float16"] = "float32",
+        overwrite: bool = False,
+    ) -> Source:
+        """Make a source of a fitted classifier: its searched supernet, and what its images are.
+
+        Parameters
+        ----------
+        classifier : SupernetTransferClassifier
+        name : str
+            Of the source.
+        card : mapping, optional
+            What `provenance` is in `add`, and ``metrics`` besides.
+        X, y : images and labels, optional
+            Those that it was fitted on. They are needed unless the fit has made a signature of
+            them, which it does with strategy "ot", or if that was with another embedder than the
+            zoo's. They are embedded, not kept.
+        dataset, dtype, overwrite
+            As in `add`.
+
+        Returns
+        -------
+        Source
+
+        Raises
+        ------
+        ValueError
+            If there is no signature, or one that the zoo has no use for.
+        TypeError, ZooError
+            As in `add`.
+
+        Examples
+        --------
+        >>> zoo.add_classifier(clf, "flowers", card={"licence": "CC0 1.0"})  # doctest: +SKIP
+        """
+        name = check_name(name)
+        contents = classifier.as_source(card or {}, X, y)
+        signature = contents.pop("signature")
+        if signature.embedder_id != self.embedder_id:
+            raise ValueError(
+                f"The images were embedded with {signature.embedder_id!r}, the zoo with "
+                f"{self.embedder_id!r}: their signatures cannot be compared. Set the classifier's "
+                "embedder to the zoo's and pass the images: zoo.add_classifier(clf, name, X=X, "
+                "y=y)."
+            )
+        return self.add(
+            name,
+            **contents,
+            signature=in_basis_of(signature, self.basis()),
+            dataset=dataset,
+            dtype=dtype,
+            overwrite=overwrite,
+        )
 
     def remove(self, name: str) -> None:
         """Remove a source and its files.
@@ -891,13 +766,8 @@ class Zoo(Mapping[str, Source]):
         ZooError
             If there is none of that name, or the zoo cannot be written to.
         """
-        with self._writing() as index:
-            if name not in index.sources:
-                raise self._unknown(name)
-            without = index.without_source(name)
-            old = index.sources[name]
-            replace_index(self.folder, without, [] if old.origin else [old.folder])
-            self._replaced(without)
+        self._check_whole()
+        self.store.remove(name, self.names)
 
     def verify(self) -> list[str]:
         """Read and check every file; of a zoo on the Hub, fetch those that are not in the cache.
@@ -910,86 +780,51 @@ class Zoo(Mapping[str, Source]):
             The problems, a line each: files that are missing, changed, malformed or foreign.
             Empty if there is none.
         """
-        return [one_line(problem) for problem in self._problems()]
-
-    def _problems(self) -> list[str]:
-        problems = [problem for source in self.values() for problem in source.verify()]
-        try:
-            self.basis()
-        except ZooError as error:
-            problems.append(str(error))
-        for path, bundle in self._index.bundles.items():
-            try:
-                read_verified(self._place.path(path, bundle), bundle)
-            except FileError as error:
-                problems.append(str(error))
-        try:
-            space = self.vector_space()
-            for source in self.singles():
-                if (vector := source.vector()) is not None and (
-                    space is None or len(vector) != space.dimension
-                ):
-                    problems.append(f"The vector of {source.name!r} is not of the zoo's space.")
-        except ZooError as error:
-            problems.append(str(error))
-        if isinstance(self._place, HubPlace):
-            return problems
-        known = {INDEX, CARD, VECTORS, *(entry.folder for entry in self._index.sources.values())}
-        if self._index.bundles:
-            known.add(BUNDLES)
-        if self._index.basis is not None:
-            known.add(BASIS)
-        left = leftovers(self.folder, self._index)
-        for item in sorted(self.folder.iterdir()):
-            if item in left:
-                problems.append(
-                    f"{item} is left from an interrupted write; the next one clears it."
-                )
-            elif item.name not in known and not item.name.startswith("."):
-                problems.append(f"{item} does not belong to the zoo. Delete it or move it away.")
-        return problems
+        return [one_line(problem) for problem in self.store.problems(self.values())]
 
     def __getitem__(self, name: str) -> Source:
         if name not in self:
-            raise self._unknown(name)
-        return Source(self, name, self._index.sources[name])
+            raise self.store.unknown(name, self.names)
+        return self.store.source(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._index.sources and (self._names is None or name in self._names)
+        return name in self.store.index.sources and (self._names is None or name in self._names)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._index.sources if self._names is None else self._names)
+        return iter(self.store.index.sources if self._names is None else self._names)
 
     def __len__(self) -> int:
-        return len(self._index.sources if self._names is None else self._names)
+        return len(self.store.index.sources if self._names is None else self._names)
 
     def __reduce__(self) -> tuple:
-        where = self._place if isinstance(self._place, HubPlace) else self._where
-        return Zoo, (where, self._names)
+        place = self.store.place
+        return Zoo, (place if isinstance(place, HubPlace) else place.where, self._names)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Zoo):
             return NotImplemented
-        return (self._where, self._names) == (other._where, other._names)
+        return (self.where, self._names) == (other.where, other.subset_names)
 
     def __hash__(self) -> int:
-        return hash((self._where, self._names))
+        return hash((self.where, self._names))
 
     def __repr__(self) -> str:
         multi = self.multi()
         return (
-            f"<Zoo {self._where!r}: {len(self.singles())} single, "
+            f"<Zoo {self.where!r}: {len(self.singles())} single, "
             f"{'no multi' if multi is None else f'multi {multi.name!r}'}, "
             f"embedder {self.embedder_id!r}>"
         )
 
-    def _unknown(self, name: object) -> UnknownSourceError:
-        close = difflib.get_close_matches(str(name), self.names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        names = ", ".join(self.names[:40]) + (" ..." if len(self) > 40 else "")
-        return UnknownSourceError(
-            f"The zoo {self._where!r} has no source {name!r:.120}.{hint} It has: {names or 'none'}."
-        )
+    def _check_whole(self) -> None:
+        """Refuse to write to a subset."""
+        if self._names is not None:
+            raise ZooError(f"A subset is not written to; Zoo.open({self.where!r}) is.")
+
+    def _of_dataset(self, dataset: str | None, name: str) -> Source | None:
+        """Return a source of a dataset, other than the one of a name."""
+        sources = (source for source in self.singles() if source.name != name)
+        return next((source for source in sources if source.dataset == dataset), None)
 
     def _check_signature(self, name: str, kind: str, signature: DatasetSignature | None) -> None:
         if kind not in ("single", "multi"):
@@ -1007,82 +842,3 @@ class Zoo(Mapping[str, Source]):
             basis = self.basis()
             if basis is None or basis.id != signature.basis.id:
                 raise ValueError(f"The signature of {name!r} is compact in a basis not the zoo's.")
-
-    def _check_place(self, index: Index, name: str, entry: Entry, overwrite: bool) -> None:
-        if name in index.sources and not overwrite:
-            raise ZooError(f"The zoo has a source {name!r} already; overwrite=True replaces it.")
-        for other, existing in index.sources.items():
-            if other != name and other.lower() == name.lower():
-                raise ZooError(f"{name!r} and {other!r} are one folder on some systems.")
-            if other != name and entry.kind == existing.kind == "multi":
-                raise ZooError(f"The zoo has a source of kind 'multi' already: {other!r}.")
-
-    @contextmanager
-    def _writing(self) -> Iterator[Index]:
-        """Hold the zoo for writing, and yield its index as it is on the disk now."""
-        if isinstance(self._place, HubPlace):
-            raise ZooError(
-                f"A zoo on the Hub is not written to; {self!r} can be saved to a folder, changed "
-                "there, and pushed."
-            )
-        if self._where == BUILTIN:
-            raise ZooError("The builtin zoo is part of the installation; write to a copy of it.")
-        if self._names is not None:
-            raise ZooError(f"A subset is not written to; Zoo.open({self._where!r}) is.")
-        with locked(self.folder):
-            index = Index.read(self.folder)
-            clear_leftovers(self.folder, index)
-            if index.embedder_id != self.embedder_id:
-                raise ZooError(f"The zoo in {self.folder} was replaced by another; open it again.")
-            try:
-                yield index
-            except BaseException:
-                with suppress(ZooError):
-                    clear_leftovers(self.folder, Index.read(self.folder))
-                raise
-
-    def _replaced(self, index: Index) -> None:
-        """Take note that the index was replaced, and discard what it does not name any more."""
-        self._index = index
-        clear_leftovers(self.folder, index)
-        try:
-            self._write_card()
-        except OSError as error:
-            warnings.warn(
-                f"The zoo in {self.folder} was changed, but not its {CARD}: {error}",
-                UserWarning,
-                stacklevel=3,
-            )
-
-    def _write_card(self) -> None:
-        write_atomic(self.folder / CARD, zoo_card(self._index, self.folder.name))
-
-
-def _vector(space: VectorSpace, signature: DatasetSignature | None) -> str | None:
-    return None if signature is None else encode_vector(space.vector(signature))
-
-
-@lru_cache(maxsize=32)
-def _load_vector_space(path: str, mtime_ns: int, record: FileRecord) -> VectorSpace:
-    from ..distance.dataset_vectors import VectorSpace
-
-    arrays, _ = parse_safetensors(read_verified(Path(path), record), name=path)
-    for array in arrays.values():
-        array.flags.writeable = False
-    try:
-        return VectorSpace.from_tensors(arrays)
-    except ValueError as error:
-        raise FileError(f"{path}: {error}") from error
-
-
-@lru_cache(maxsize=32)
-def _load_basis(path: str, mtime_ns: int, record: FileRecord) -> Basis:
-    from ..distance.signature import Basis
-
-    arrays, _ = parse_safetensors(read_verified(Path(path), record), name=path)
-    for array in arrays.values():
-        array.flags.writeable = False  # all signatures share it
-    try:
-        return Basis.from_tensors(arrays)
-    except ValueError as error:
-        raise FileError(f"{path}: {error}") from error

@@ -22,8 +22,8 @@ from supernetnas.cli.printing import fields, table
 from supernetnas.selection.strategies import STRATEGIES
 from supernetnas.zoo import Zoo
 
-SMALL = ["--channels", "4", "--cells", "3", "--image-size", "8", "--batch-size", "8"]
-SMALL += ["--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
+SMALL = ["--set", "init_channels=4", "--set", "n_cells=3", "--image-size", "8"]
+SMALL += ["--batch-size", "8", "--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
 COMMANDS = ["", "fit", "predict", "zoo", "zoo list", "zoo show", "zoo verify", "zoo pretrain"]
 COMMANDS += ["zoo vectors", "distance"]
@@ -190,13 +190,12 @@ def test_defaults_are_those_of_the_pretraining():
     from supernetnas.pretraining.whole_zoo import Pretraining
 
     args, default = build_parser().parse_args(["zoo", "pretrain", "x", "--out", "y"]), Pretraining()
-    assert (args.space, args.channels, args.cells, args.image_size) == (
-        (default.space, default.init_channels, default.n_cells, default.image_side)
-    )
+    settings = default.search_settings
+    assert (args.family, args.set, args.image_size) == (None, [], default.image_side)
     assert (args.steps, args.min_epochs, args.multi_epochs, args.batch_size, args.seed) == (
-        (default.steps, default.min_epochs, default.multi_epochs, default.settings.batch_size, 0)
+        (default.steps, default.min_epochs, default.multi_epochs, settings.batch_size, 0)
     )
-    assert args.learning_rate == default.settings.learning_rate
+    assert args.learning_rate == settings.learning_rate
 
 
 def test_version(run):

@@ -7,11 +7,12 @@ import time
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
+from supernetnas.selection.strategies.ranking import rank_sources
+from supernetnas.selection.strategies.select import select_sources
 from tiny import CONFIG, EMBEDDER, state
 
 from supernetnas import DatasetSignature, Zoo, ZooError, cli
 from supernetnas.distance.dataset_vectors import VectorSpace, fit_vector_space
-from supernetnas.selection.strategies import rank_sources, select_sources
 
 
 def dataset(seed, n_classes=3, per_class=10, d=24, noise=0.5, embedder_id="e"):
@@ -224,25 +225,25 @@ def test_damaged_vectors(copied, tmp_path):
 
 def test_many_sources_are_shortlisted(many):
     target = zoo_dataset(6)
-    every = rank_sources(target, many.singles())
-    few = rank_sources(target, many.singles(), shortlist=4)
+    every = rank_sources(target, many)
+    few = rank_sources(target, many, shortlist=4)
     assert len(every) == 9 and len(few) == 4
     assert next(iter(few)) == next(iter(every)) == "s6"
     assert all(few[name] == every[name] for name in few)
     # Without the zoo's vectors of all these sources, what is asked for is what is proposed from.
-    some = [many[name] for name in ("s0", "s1", "s2")]
+    some = many.subset(["s0", "s1", "s2"])
     assert set(rank_sources(target, some, shortlist=2)) < {"s0", "s1", "s2"}
 
 
 def test_the_strategy_of_a_large_zoo(many, monkeypatch):
-    monkeypatch.setattr("supernetnas.selection.strategies.FEW_SOURCES", 5)
-    monkeypatch.setattr("supernetnas.selection.strategies.SHORTLIST", 3)
+    monkeypatch.setattr("supernetnas.selection.strategies.select.FEW_SOURCES", 5)
+    monkeypatch.setattr("supernetnas.selection.strategies.select.SHORTLIST", 3)
     target = zoo_dataset(6)
     selection = select_sources(
         "ot", many, signature=lambda: target, random_state=np.random.RandomState(0)
     )
     assert [source.name for source in selection.candidates] == ["s6"]
-    assert selection.distances == rank_sources(target, many.singles(), shortlist=3)
+    assert selection.distances == rank_sources(target, many, shortlist=3)
     assert len(selection.distances) == 3
 
 

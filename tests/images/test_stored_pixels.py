@@ -143,7 +143,7 @@ def test_pretraining_is_the_same(multi, monkeypatch, tmp_path):
     arguments = datasets if multi else datasets[0], TINY
     whole = pretrain(*arguments, tmp_path / "whole", device="cpu")
     monkeypatch.setattr(stored_pixels, "MEMORY", 0)
-    monkeypatch.setattr("supernetnas.pretraining.sources.MEMORY", 0)
+    monkeypatch.setattr("supernetnas.pretraining.data.MEMORY", 0)
     stored = pretrain(*arguments, tmp_path / "stored", device="cpu")
     parts = stored.train.images.parts if multi else [stored.train.images]
     assert {type(part) for part in parts} == {StoredImages}

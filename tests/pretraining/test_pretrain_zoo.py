@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from tiny_pretraining import DATASETS, TINY, assert_same_zoo, make, pretrain
 
+from supernetnas.families.cells.family import Cells
 from supernetnas.images.datasets import load_dataset, load_datasets, load_npz_dataset
 from supernetnas.storage.files import FileError
 from supernetnas.zoo import Zoo, ZooError
@@ -97,7 +98,11 @@ def test_multi_alone_and_single_sources_that_start_from_it(tmp_path):
 def test_a_source_of_another_supernet_or_of_changed_data_is_not_passed_over_in_silence(tmp_path):
     zoo = pretrain(tmp_path / "zoo", DATASETS[:1], multi=False)
     with pytest.raises(ZooError, match="Choose another folder"):
-        pretrain(zoo.folder, multi=False, pretraining=replace(TINY, init_channels=6))
+        pretrain(
+            zoo.folder,
+            multi=False,
+            pretraining=replace(TINY, family=Cells(init_channels=6, n_cells=3)),
+        )
     (name,) = zoo.names
     with pytest.warns(UserWarning, match=f"{name!r} is kept as it is, .* now has"):
         pretrain(zoo.folder, [make(name, 3, n_classes=4)], multi=False)
@@ -179,7 +184,9 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
 
 
 def test_zoo_is_pretrained_further(whole, tmp_path):
-    standing = replace(TINY.settings, learning_rate=0, final_learning_rate=0, alpha_learning_rate=0)
+    standing = replace(
+        TINY.search_settings, learning_rate=0, final_learning_rate=0, alpha_learning_rate=0
+    )
     zoo = pretrain(
         tmp_path / "zoo",
         [*DATASETS, make("c", 3)],
@@ -199,7 +206,9 @@ def test_zoo_is_pretrained_further(whole, tmp_path):
 
 
 def test_every_supernet_starts_from_one_source(whole, tmp_path):
-    standing = replace(TINY.settings, learning_rate=0, final_learning_rate=0, alpha_learning_rate=0)
+    standing = replace(
+        TINY.search_settings, learning_rate=0, final_learning_rate=0, alpha_learning_rate=0
+    )
     zoo = pretrain(
         tmp_path / "zoo",
         [DATASETS[0], make("c", 3)],
@@ -215,8 +224,10 @@ def test_every_supernet_starts_from_one_source(whole, tmp_path):
 
 
 def test_start_from_other_supernets_is_refused(whole, tmp_path):
-    other = replace(TINY, init_channels=8)
-    with pytest.raises(ValueError, match="has space s1, 4 channels and 3 cells"):
+    other = replace(TINY, family=Cells(init_channels=8, n_cells=3))
+    with pytest.raises(
+        ValueError, match="its supernet is 4 channels, 3 cells, not 8 channels, 3 cells"
+    ):
         pretrain(tmp_path / "zoo", pretraining=other, warm_start=whole)
     with pytest.raises(ZooError, match="none of the datasets"):
         pretrain(tmp_path / "zoo", [make("c", 3)], multi=False, warm_start=whole)

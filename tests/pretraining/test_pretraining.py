@@ -8,10 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.family import Cells
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.pretraining.multi_dataset import MixedImages, MultiDatasetSearch
+from supernetnas.images.datasets import SourceDataset
+from supernetnas.pretraining.multi_dataset import MixedImages
+from supernetnas.pretraining.settings import Pretraining
 from supernetnas.pretraining.sources import (
     Pretraining,
     SourceDataset,
@@ -40,8 +44,7 @@ def dataset(name, n=24, n_classes=3, seed=0):
 
 
 TINY = Pretraining(
-    init_channels=4,
-    n_cells=3,
+    Cells(init_channels=4, n_cells=3),
     image_side=8,
     steps=4,
     min_epochs=3,
@@ -84,12 +87,11 @@ def multi_search(space="s2", **settings):
     labels = torch.tensor([0, 1, 0, 1, 2, 3, 4, 2, 3, 4])
     data = LabelledImages(MixedImages([part(4, 0), part(6, 1)]), labels)
     settings = SearchSettings(**{"epochs": 1, "batch_size": 5, **settings})
-    return MultiDatasetSearch(
-        torch.tensor([0, 0, 1, 1, 1]), supernet, data, data, settings, seeded()
-    )
+    owners = torch.tensor([0, 0, 1, 1, 1])
+    return BilevelSearch(supernet, data, data, settings, seeded(), dataset_of_class=owners)
 
 
-class TestMultiDatasetSearch:
+class TestSearchOnSeveralDatasets:
     def test_foreign_classes_do_not_count(self):
         scores = torch.arange(10.0).view(2, 5)
         own = multi_search().own_scores(scores, torch.tensor([1, 3]))
@@ -141,7 +143,8 @@ def assert_same(first, second):
 class TestPretraining:
     @pytest.mark.parametrize(("space", "multi"), [("s1", False), ("s4", True)])
     def test_resumed_equals_uninterrupted(self, space, multi, tmp_path):
-        pretraining = dataclasses.replace(TINY, space=space)
+        family = Cells(space, init_channels=4, n_cells=3)
+        pretraining = dataclasses.replace(TINY, family=family)
         if multi:
             function, data = pretrain_multi, [dataset("a"), dataset("b", 12, 2, seed=1)]
         else:

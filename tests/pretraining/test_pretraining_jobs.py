@@ -107,7 +107,8 @@ class TestLocalProcesses:
         for number, name in enumerate("ab"):
             dataset = make(name, number)
             np.savez(tmp_path / f"{name}.npz", X=dataset.images, y=dataset.labels)
-        small = "--channels 4 --cells 3 --image-size 8 --steps 1 --min-epochs 1 --no-multi --quiet"
+        small = "--set init_channels=4 --set n_cells=3 --image-size 8 --steps 1 --min-epochs 1 "
+        small += "--no-multi --quiet"
         arguments = ["zoo", "pretrain", str(tmp_path / "a.npz"), str(tmp_path / "b.npz")]
         arguments += ["--out", str(tmp_path / "zoo"), "--jobs", "2", "--threads", "1"]
         assert cli.main([*arguments, *small.split()]) == 0

@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tiny import patterns, tiny_classifier
+from twins import TwinConfig, register
 
 pytest.importorskip("huggingface_hub")
 
 from hub_server import TOKEN, HubServer
+from supernetnas.selection.strategies.ranking import rank_sources
 
 from supernetnas import SupernetTransferClassifier, Zoo, ZooError
 from supernetnas.fitting.parameter_values import decode_parameters, encode_parameters
-from supernetnas.selection.strategies import rank_sources
 from supernetnas.storage import hub
 from supernetnas.storage.files import FileError
 from supernetnas.storage.hub import HubError, hub_address
@@ -165,7 +166,7 @@ def test_what_is_pinned_and_cached_makes_no_request(pull, server):
     pull(revision=commit).download()
     server.reset()
     zoo = pull(revision=commit)
-    assert len(rank_sources(zoo["bars"].signature(), zoo.singles())) == 2
+    assert len(rank_sources(zoo["bars"].signature(), zoo)) == 2
     zoo["spots"].state_dict()
     assert zoo["both"].classes == []
     assert server.requests == []
@@ -191,10 +192,10 @@ def test_local_files_only(pull, server):
     pull().download(weights=False)
     server.reset()
     zoo = pull(local_files_only=True)
-    rank_sources(zoo["bars"].signature(), zoo.singles())
+    rank_sources(zoo["bars"].signature(), zoo)
     with pytest.raises(HubError) as error:
         zoo.download()
-    size = zoo._index.sources["bars"].files["supernet.safetensors"].size / 2**20
+    size = zoo.store.index.sources["bars"].files["supernet.safetensors"].size / 2**20
     assert f"bars/supernet.safetensors ({size:.2f} MiB)" in str(error.value)
     assert "both/config.json" in str(error.value) and "_signatures" not in str(error.value)
     with pytest.raises(HubError, match=r"spots/supernet.safetensors"):
@@ -258,7 +259,7 @@ def test_a_zoo_travels_as_repository_and_commit_without_the_token(pull, server):
     with pytest.raises(HubError, match=r"no repository .* token.*no folder"):
         pull("org/private")
     zoo = pull("org/private", token=TOKEN)
-    assert TOKEN not in repr(zoo._place) and TOKEN.encode() not in pickle.dumps(zoo)
+    assert TOKEN not in repr(zoo.store.place) and TOKEN.encode() not in pickle.dumps(zoo)
     cloned = copy.deepcopy(zoo)  # as scikit-learn clones it
     assert cloned == zoo and len(cloned["bars"].state_dict()) > 10
     travelled = pickle.loads(pickle.dumps(zoo))
@@ -418,7 +419,7 @@ def test_an_etag_names_no_file_outside_the_cache(pull, server, tmp_path, header,
     with pytest.raises(HubError, match=r"answered with the ETag .*Is this a Hub"):
         weights(zoo)
     with pytest.raises(HubError, match="ETag"):
-        zoo._place.repository.fetch({"bars/supernet.safetensors": 10**6}, force=True)
+        zoo.store.place.repository.fetch({"bars/supernet.safetensors": 10**6}, force=True)
     assert victim.read_text() == "mine" and sorted(tmp_path.rglob("*")) == before
 
 
@@ -664,7 +665,7 @@ ORIGIN = {"repo_id": "org/zoo", "commit": "0" * 40, "subfolder": ""}
         edit("sources", []),
         edit("embedder_id", 3),
         edit("format", "another"),
-        edit("format_version", 3),
+        edit("format_version", 4),
     ],
     ids=lambda change: change.__name__,
 )
@@ -728,7 +729,7 @@ def test_pushes_add_and_replace_only_if_told(push, pull, local, server):
     push(local.subset(["spots", "both"]), "org/grown")
     zoo = pull("org/grown")
     assert zoo.names == ["bars", "both", "spots"] and zoo.verify() == []
-    assert set(zoo._index.bundles[BUNDLE].sources) == {"bars", "spots"}
+    assert set(zoo.store.index.bundles[BUNDLE].sources) == {"bars", "spots"}
     bars = local["bars"]
     local.add(
         "bars",
@@ -786,7 +787,7 @@ def test_a_broken_push_changes_nothing_and_is_gone_on_with(push, pull, local, se
         if tensor.is_floating_point():
             state[name] = tensor + 1
     local.add("more", config=new.config, state_dict=state, signature=new.signature())
-    sha256 = local._index.sources["more"].files["supernet.safetensors"].sha256
+    sha256 = local.store.index.sources["more"].files["supernet.safetensors"].sha256
     server.fail(f"PUT /lfs/{sha256}", status=400, times=99)
     with pytest.raises(HubError, match=r"push to org/broken failed.*Push again to go on"):
         push(local, "org/broken")
@@ -836,7 +837,7 @@ def test_without_the_right_to_write(push, tiny_zoo, server):
 def test_bundles_are_kept_where_nothing_changes(push, pull, local, server, monkeypatch):
     monkeypatch.setattr(bundles_module, "_TARGET", 6000)  # a signature has 5200 bytes
     push(local, "org/bundles")
-    before = pull("org/bundles")._index.bundles
+    before = pull("org/bundles").store.index.bundles
     assert len(before) == 2
     bars = local["bars"]
     for name in ("a1", "a2"):
@@ -844,10 +845,10 @@ def test_bundles_are_kept_where_nothing_changes(push, pull, local, server, monke
     push(local, "org/bundles")
     after = pull("org/bundles")
     assert after.verify() == []
-    grown = set(after._index.bundles) - set(before)
+    grown = set(after.store.index.bundles) - set(before)
     assert grown  # each bundle was split in two, by the names of its sources
     for path, bundle in before.items():
-        new = after._index.bundles[path].sources
+        new = after.store.index.bundles[path].sources
         assert set(new) - {"a1", "a2"} <= set(bundle.sources)
     server.reset()
     local.remove("a1")
@@ -861,7 +862,7 @@ def test_few_signatures_of_a_large_bundle_come_alone(push, pull, local, server):
     for name in ("a1", "a2"):
         local.add(name, config=bars.config, state_dict=weights(local), signature=bars.signature())
     push(local, "org/large")
-    (path, bundle), *others = pull("org/large")._index.bundles.items()
+    (path, bundle), *others = pull("org/large").store.index.bundles.items()
     assert not others and len(bundle.sources) == 4
     zoo = pull("org/large")
     server.reset()
@@ -882,6 +883,30 @@ def test_few_signatures_of_a_large_bundle_come_alone(push, pull, local, server):
     zoo.download(weights=False)
     zoo["a1"].signature()
     assert server.requests == []
+
+
+def test_sources_of_one_dataset_share_its_signature(push, pull, local, server, monkeypatch):
+    register(monkeypatch)
+    push(local, "org/twins")
+    config = TwinConfig(**local["bars"].config.to_dict())
+    local.add("twin", config=config, state_dict=local["bars"].state_dict(), dataset="bars")
+    push(local.subset(["twin"]), "org/twins")
+    server.reset()
+    zoo = pull("org/twins")
+    assert len(rank_sources(local["bars"].signature(), zoo)) == 3
+    assert server.downloads() == ["index.json", BUNDLE]
+    assert zoo.names == ["bars", "both", "spots", "twin"] and zoo.verify() == []
+    assert json.loads(server.get("org/twins", "index.json"))["format_version"] == 3
+    shared = zoo["bars"].entry.path("signature.safetensors")
+    assert shared == zoo["twin"].entry.path("signature.safetensors")
+    stored = [p for p in server.paths("org/twins") if p.endswith("safetensors")]
+    assert [p for p in stored if "supernet" not in p] == [shared, "spots/signature.safetensors"]
+    assert zoo.store.index.bundles[BUNDLE].sources == ("bars", "spots")
+    assert push(local, "org/twins").commit == server.head("org/twins")
+    local.remove("bars")
+    push(local, "org/twins", prune=True)
+    zoo = pull("org/twins")
+    assert zoo.names == ["both", "spots", "twin"] and zoo.verify() == []
 
 
 # Sources in repositories of their own
@@ -909,6 +934,8 @@ def test_a_source_in_its_own_repository(push, pull, tiny_zoo, server, tmp_path):
     assert server.downloads() == [BUNDLE, "supernet.safetensors"]
     saved = linked.save(tmp_path / "saved")
     assert saved.verify() == [] and saved["bars"].origin is None
+    with pytest.raises(ZooError, match="'bars' and 'spots' are of one dataset, 'spots'"):
+        zoo.link("bars", "org/bars", dataset="spots", overwrite=True, endpoint=server.url)
     with pytest.raises(ZooError, match=r"org/bars@.* cannot be linked:"):
         zoo.link("x", "org/bars", endpoint=server.url)
 

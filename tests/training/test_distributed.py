@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from tiny_pretraining import TINY, make
 
 from supernetnas.families.cells.config import SupernetConfig
+from supernetnas.families.cells.search.bilevel import BilevelSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.pretraining.multi_dataset import MixedImages, MultiDatasetSearch
+from supernetnas.pretraining.multi_dataset import MixedImages
 from supernetnas.pretraining.sources import pretrain_multi
 from supernetnas.training.batches import LabelledImages
 from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
@@ -62,14 +63,14 @@ def build(space="s1", cells=3):
 
 def search(processes=ALONE, *, shift=0.0, space="s1", cells=3, **settings):
     settings = SearchSettings(**{"epochs": 2, "batch_size": 8, "learning_rate": 0.1, **settings})
-    return MultiDatasetSearch(
-        torch.tensor([0, 0, 1, 1, 1]),
+    return BilevelSearch(
         build(space, cells),
         data(1, processes, shift),
         data(2, processes, shift),
         settings,
         seeded(),
         processes=processes,
+        dataset_of_class=torch.tensor([0, 0, 1, 1, 1]),
     )
 
 
@@ -298,7 +299,7 @@ def test_torchrun_fills_a_zoo(tmp_path):
     for seed, name in enumerate("abc"):
         dataset = make(name, seed)
         np.savez(tmp_path / f"{name}.npz", X=dataset.images, y=dataset.labels)
-    small = "--channels 4 --cells 3 --image-size 8 --batch-size 8 --steps 2 --min-epochs 2"
+    small = "--set init_channels=4 --set n_cells=3 --image-size 8 --batch-size 8 --steps 2 --min-epochs 2"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += [
         "-m",

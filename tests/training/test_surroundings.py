@@ -120,7 +120,7 @@ def test_growing_a_zoo(surrounded, fitted, tiny_zoo, tmp_path):
     X, y = patterns()
     zoo = tiny_zoo.save(tmp_path / "zoo")
     clf = tiny_classifier(zoo, embedder=EMBEDDER).fit(X, y)  # has no signature
-    source = surrounded(lambda: zoo.add(clf, name="new", X=X, y=y))
+    source = surrounded(lambda: zoo.add_classifier(clf, "new", X=X, y=y))
     assert zoo.verify() == surrounded(Zoo.open(zoo.folder).verify) == []
     for key, value in source.state_dict().items():
         if value.is_floating_point():

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+from supernetnas.selection.strategies.ranking import rank_sources
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
 from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.reading import as_image_set
-from supernetnas.selection.strategies import rank_sources
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_digits_are_nearest_to_digits(zoo):
     assert embedder.identity == zoo.embedder_id
     features = embedder.embed(as_image_set(X[:200]))
     target = DatasetSignature.from_features(features, y[:200], embedder_id=embedder.identity)
-    ranking = rank_sources(target, zoo.singles())
+    ranking = rank_sources(target, zoo)
     glyphs = {"mnist5k", "omniglot", "chars74k_font"}
     assert set(list(ranking)[:3]) & glyphs, ranking
 

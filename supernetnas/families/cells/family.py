@@ -8,18 +8,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...parameters import NOTHING, AnyOf, Constraint, OneOf, Whole
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
+from ...training.batches import LabelledImages
+from ...training.distributed import ALONE, Processes
 from ..base import Family, NetworkInput
 from .config import MAX_SIZES, NetworkConfig, SupernetConfig
 from .costs import network_cost
 from .folding import folded
 from .genotype import Genotype
 from .network import Network, inherit_weights
+from .search.bilevel import BilevelSearch
 from .search.budget import Budget
 from .search.methods import SEARCHES
+from .search.weight_training import SearchSettings
 from .space import CellKind, available_spaces, edge_index, get_space
 from .stored_states import network_specs, supernet_specs
 from .supernet import CellSupernet
@@ -119,6 +124,30 @@ class Cells(Family):
         supernet.classifier.weight.mul_(0.1)
         supernet.classifier.bias.zero_()
 
+    def pretraining_settings(self) -> SearchSettings:
+        """Return the numbers of a search that pretrains a supernet."""
+        return SearchSettings(
+            learning_rate=0.1, alpha_learning_rate=1e-2, weight_steps_per_alpha_step=2
+        )
+
+    def pretraining_search(
+        self,
+        supernet: CellSupernet,
+        train: LabelledImages,
+        validation: LabelledImages,
+        settings: SearchSettings,
+        generator: torch.Generator,
+        *,
+        dataset_of_class: Tensor | None = None,
+        processes: Processes = ALONE,
+    ) -> BilevelSearch:
+        """Return a search of alphas and weights in turn."""
+        return BilevelSearch(
+            *(supernet, train, validation, settings, generator),
+            processes=processes,
+            dataset_of_class=dataset_of_class,
+        )
+
     def budget(
         self, config: SupernetConfig, seen: NetworkInput, n_classes: int, limits: Limits
     ) -> Budget | None:
@@ -200,6 +229,10 @@ class Cells(Family):
             "supernet": f"{config.init_channels} channels, {config.n_cells} cells",
             "input": f"{height}x{width} pixels, {config.input_channels} channels",
         }
+
+    def tags(self, config: SupernetConfig) -> list[str]:
+        """Return a tag of the search space."""
+        return [f"search-space-{config.space}"]
 
     def _sizes(self, config: SupernetConfig) -> tuple[int, int]:
         """Initial channels and cells of the final network."""

@@ -52,8 +52,9 @@ class BilevelSearch(WeightTraining):
 
     Parameters
     ----------
-    supernet, train, validation, settings, generator, class_weight, stopping, processes
-        Of `WeightTraining`; the validation images train the alphas.
+    supernet, train, validation, settings, generator, class_weight, stopping
+        Of `WeightTraining`, as are processes and dataset_of_class; the validation images train the
+        alphas.
     budget : Budget, optional
         Adds its term to the loss of the alpha steps.
 
@@ -74,9 +75,11 @@ class BilevelSearch(WeightTraining):
         budget: Budget | None = None,
         stopping: StoppingRule | None = None,
         processes: Processes = ALONE,
+        dataset_of_class: Tensor | None = None,
     ) -> None:
         super().__init__(
-            *(supernet, train, validation, settings, generator, class_weight, stopping, processes)
+            *(supernet, train, validation, settings, generator, class_weight, stopping, processes),
+            dataset_of_class,
         )
         self.budget = budget
         self._largest_alpha = torch.zeros((), device=self.device)

@@ -98,6 +98,10 @@ class WeightTraining(SearchLoop):
         What ends the search before its last epoch; by default nothing does.
     processes : Processes, optional
         Those that train together, each on its part of every batch; all with the same arguments.
+    dataset_of_class : torch.Tensor of shape (n_classes,), int64, optional
+        Number of the dataset that each class belongs to, where there are several: the supernet's
+        classifier is the concatenation of one head per dataset, and an image's loss and prediction
+        look at the scores of its own dataset's classes only. By default there is one.
 
     Attributes
     ----------
@@ -118,11 +122,18 @@ class WeightTraining(SearchLoop):
         class_weight: Tensor | None = None,
         stopping: StoppingRule | None = None,
         processes: Processes = ALONE,
+        dataset_of_class: Tensor | None = None,
     ) -> None:
+        if dataset_of_class is not None and settings.label_smoothing:
+            raise ValueError(
+                "Label smoothing would spread over the classes of all datasets; "
+                "a search over several datasets takes label_smoothing=0."
+            )
         processes.check_enough(len(train), len(validation))
         super().__init__(supernet, settings.epochs, generator, stopping, processes)
         self.train, self.validation = train, validation
         self.settings, self.class_weight = settings, class_weight
+        self.dataset_of_class = dataset_of_class
         self.weight_optimizer = torch.optim.SGD(
             supernet.weight_parameters(),
             lr=settings.learning_rate,
@@ -274,8 +285,11 @@ class WeightTraining(SearchLoop):
         return self.scores(images)
 
     def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Scores that count for images of these labels: all of them."""
-        return scores
+        """Scores that count for images of these labels: others are minus infinity."""
+        if self.dataset_of_class is None:
+            return scores
+        foreign = self.dataset_of_class[None, :] != self.dataset_of_class[labels][:, None]
+        return scores.masked_fill(foreign, -torch.inf)
 
     # The step
 

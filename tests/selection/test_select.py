@@ -4,21 +4,18 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny import EMBEDDER, coarse_pixels, patterns
+from supernetnas.selection.strategies.ranking import rank_sources
+from supernetnas.selection.strategies.select import open_zoo, select_sources
+from tiny import EMBEDDER, coarse_pixels, patterns, state
+from twins import TwinConfig, register
 
 from supernetnas import Zoo, ZooError, get_embedder
+from supernetnas.distance.signing import sign as sign_set
 from supernetnas.images.reading import as_image_set
-from supernetnas.selection.strategies import (
-    STRATEGIES,
-    open_zoo,
-    rank_sources,
-    select_sources,
-    sign_target,
-)
 
 
 def sign(images, labels, **arguments):
-    return sign_target(as_image_set(images), labels, np.unique(labels), EMBEDDER, **arguments)
+    return sign_set(as_image_set(images), labels, EMBEDDER, **arguments)
 
 
 def unexpected():
@@ -38,7 +35,7 @@ def test_the_nearest_source_is_of_the_same_kind(tiny_zoo, kind):
     assert [source.name for source in selection.candidates] == [kind]
     assert next(iter(selection.distances)) == kind
     assert list(selection.distances.values()) == sorted(selection.distances.values())
-    assert selection.distances == rank_sources(sign(images, labels), tiny_zoo.singles())
+    assert selection.distances == rank_sources(sign(images, labels), tiny_zoo)
 
 
 @pytest.mark.parametrize(
@@ -55,25 +52,6 @@ def test_random_follows_its_seed(tiny_zoo):
     names = [select("random", tiny_zoo, seed).candidates[0].name for seed in range(20)]
     assert set(names) == {"bars", "spots"}
     assert names == [select("random", tiny_zoo, seed).candidates[0].name for seed in range(20)]
-
-
-def test_many_images_are_sampled_by_class(monkeypatch):
-    monkeypatch.setattr("supernetnas.selection.strategies._MAX_EMBEDDED", 20)
-    images, labels = patterns(n_per_class=30)
-    rare = np.concatenate([np.flatnonzero(labels == 0)[:12], np.flatnonzero(labels > 0)])
-    signature = sign(images[rare], labels[rare])
-    assert signature.counts.sum() == 20
-    assert signature.counts[0] in (2, 3) and set(signature.counts[1:]) <= {5, 6}
-    again = sign(images[rare], labels[rare])
-    np.testing.assert_array_equal(signature.rows, again.rows)
-    other = sign(images[rare], labels[rare], random_state=1)
-    assert not np.array_equal(signature.rows, other.rows)
-
-
-def test_every_class_is_in_the_sample(monkeypatch):
-    monkeypatch.setattr("supernetnas.selection.strategies._MAX_EMBEDDED", 2)
-    with pytest.warns(UserWarning, match="single row"):
-        assert sign(*patterns()).counts.tolist() == [1, 1, 1, 1]
 
 
 def test_scratch_needs_no_zoo():
@@ -113,6 +91,16 @@ def test_signatures_are_read_before_the_target_is_embedded(tiny_zoo, tmp_path):
         select("ot", Zoo.open(tmp_path / "zoo"), signature=unexpected)
 
 
-def test_strategies_are_described():
-    assert set(STRATEGIES) == {"multi", "ot", "oracle", "random", "scratch"}
-    assert all(text.startswith(("start", "search")) for text in STRATEGIES.values())
+def test_one_family_alone_is_chosen_from(tiny_zoo, tmp_path, monkeypatch):
+    register(monkeypatch)
+    zoo = tiny_zoo.save(tmp_path / "zoo")
+    config = TwinConfig(**zoo["both"].config.to_dict())
+    zoo.add("all-twins", config=config, state_dict=state(3), kind="multi")
+    zoo.add("twin", config=config, state_dict=state(4), dataset="bars")
+    for family, names in (("cells", ["bars", "both", "spots"]), ("twins", ["all-twins", "twin"])):
+        assert open_zoo("ot", zoo, family=family).names == names
+    chosen = open_zoo("multi", zoo, family="twins")
+    assert [source.name for source in select("multi", chosen).candidates] == ["all-twins"]
+    assert open_zoo("ot", tiny_zoo, family="cells") is tiny_zoo
+    with pytest.raises(ValueError, match=r"needs single sources; .* has none"):
+        open_zoo("ot", tiny_zoo, family="twins")
