@@ -26,10 +26,10 @@ os.environ |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": tempfile.mkdtemp(
 
 from common import add_output, write_results
 from hub_server import HubServer
-from supernetnas.selection.strategies.ranking import FEW_SOURCES, SHORTLIST, rank_sources
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo
 from supernetnas.distance.dataset_vectors import fit_vector_space
+from supernetnas.selection.ranking import FEW_SOURCES, SHORTLIST, rank_sources
 from supernetnas.storage.files import dump_safetensors
 from supernetnas.zoo.bundles import make_bundles
 from supernetnas.zoo.entries import (

@@ -13,7 +13,6 @@ scikit-learn to them. No image of a source is needed; its signature is in the zo
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
-from supernetnas.selection.strategies.ranking import rank_sources
 
 from supernetnas import (
     DatasetSignature,
@@ -23,6 +22,7 @@ from supernetnas import (
     get_embedder,
 )
 from supernetnas.images.reading import as_image_set
+from supernetnas.selection.ranking import rank_sources
 
 zoo = Zoo.open("builtin")
 names = ["aid_aerial", "butterflies", "flowers5", "magnetic_tile", "mnist5k", "omniglot"]

@@ -51,7 +51,7 @@ from .search.costs import count_macs, count_parameters
 from .search.limits import Limits
 from .search.method import SearchMethod
 from .selection.select import Selection, open_zoo, select_sources
-from .selection.strategies import Selection, find_strategy, open_zoo, select_sources
+from .selection.strategies import find_strategy
 from .training.clock import Stopwatch
 from .training.devices import resolve_device
 from .training.execution import PRECISIONS, Execution

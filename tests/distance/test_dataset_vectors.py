@@ -7,12 +7,12 @@ import time
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
-from supernetnas.selection.strategies.ranking import rank_sources
-from supernetnas.selection.strategies.select import select_sources
 from tiny import CONFIG, EMBEDDER, state
 
 from supernetnas import DatasetSignature, Zoo, ZooError, cli
 from supernetnas.distance.dataset_vectors import VectorSpace, fit_vector_space
+from supernetnas.selection.ranking import rank_sources
+from supernetnas.selection.select import select_sources
 
 
 def dataset(seed, n_classes=3, per_class=10, d=24, noise=0.5, embedder_id="e"):
@@ -236,8 +236,8 @@ def test_many_sources_are_shortlisted(many):
 
 
 def test_the_strategy_of_a_large_zoo(many, monkeypatch):
-    monkeypatch.setattr("supernetnas.selection.strategies.select.FEW_SOURCES", 5)
-    monkeypatch.setattr("supernetnas.selection.strategies.select.SHORTLIST", 3)
+    monkeypatch.setattr("supernetnas.selection.select.FEW_SOURCES", 5)
+    monkeypatch.setattr("supernetnas.selection.select.SHORTLIST", 3)
     target = zoo_dataset(6)
     selection = select_sources(
         "ot", many, signature=lambda: target, random_state=np.random.RandomState(0)

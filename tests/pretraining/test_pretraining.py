@@ -16,12 +16,7 @@ from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.images.datasets import SourceDataset
 from supernetnas.pretraining.multi_dataset import MixedImages
 from supernetnas.pretraining.settings import Pretraining
-from supernetnas.pretraining.sources import (
-    Pretraining,
-    SourceDataset,
-    pretrain_multi,
-    pretrain_single,
-)
+from supernetnas.pretraining.sources import pretrain_multi, pretrain_single
 from supernetnas.training.batches import LabelledImages
 from supernetnas.training.seeds import seeded_modules
 

@@ -4,14 +4,14 @@ import shutil
 
 import numpy as np
 import pytest
-from supernetnas.selection.strategies.ranking import rank_sources
-from supernetnas.selection.strategies.select import open_zoo, select_sources
 from tiny import EMBEDDER, coarse_pixels, patterns, state
 from twins import TwinConfig, register
 
 from supernetnas import Zoo, ZooError, get_embedder
 from supernetnas.distance.signing import sign as sign_set
 from supernetnas.images.reading import as_image_set
+from supernetnas.selection.ranking import rank_sources
+from supernetnas.selection.select import open_zoo, select_sources
 
 
 def sign(images, labels, **arguments):

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from supernetnas.selection.strategies.select import open_zoo, select_sources
 
 from supernetnas.cli.parser import build_parser
+from supernetnas.selection.select import open_zoo, select_sources
 from supernetnas.selection.strategies import STRATEGIES, Strategy, find_strategy, reserved_names
 from supernetnas.zoo.entries import check_name
 

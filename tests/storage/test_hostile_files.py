@@ -35,8 +35,7 @@ from supernetnas.storage.files import (
     parse_safetensors,
     plain,
 )
-from supernetnas.zoo import ZooError
-from supernetnas.zoo import index as index_module
+from supernetnas.zoo import ZooError, entries
 from supernetnas.zoo.cards import cell, code
 
 ESC = "\x1b[31m"
@@ -382,7 +381,7 @@ def edit_index(zoo, edit):
 
 def test_an_index_is_bounded_in_both_directions(zoo, monkeypatch):
     path = zoo.folder / "index.json"
-    monkeypatch.setitem(index_module.LIMITS, "index.json", path.stat().st_size + 100)
+    monkeypatch.setitem(entries.LIMITS, "index.json", path.stat().st_size + 100)
     before = path.read_bytes()
     with pytest.raises(ZooError, match=r"at most .* are read"):
         zoo.add("new", config=CONFIG, state_dict=state(5), signature=zoo["bars"].signature())
@@ -395,10 +394,10 @@ def test_an_index_is_bounded_in_both_directions(zoo, monkeypatch):
 def test_the_limits_are_those_of_the_security_page():
     page = Path(__file__).parents[2] / "SECURITY.md"
     text = " ".join(page.read_text().split())
-    assert index_module.LIMITS["index.json"] == 64 * 2**20
+    assert entries.LIMITS["index.json"] == 64 * 2**20
     assert "index of a zoo has at most 64 MiB" in text
-    assert index_module.LIMITS["supernet.safetensors"] == 2 * 2**30
-    assert index_module.MAX_BUNDLE == 2**30
+    assert entries.LIMITS["supernet.safetensors"] == 2 * 2**30
+    assert entries.MAX_BUNDLE == 2**30
     assert "a supernet of a zoo has at most 2 GiB, a bundle of signatures 1 GiB" in text
     assert persistence._MAX_TENSORS == 8 * 2**30
     assert "each of the two networks of a classifier 8 GiB" in text

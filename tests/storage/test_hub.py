@@ -22,10 +22,10 @@ from twins import TwinConfig, register
 pytest.importorskip("huggingface_hub")
 
 from hub_server import TOKEN, HubServer
-from supernetnas.selection.strategies.ranking import rank_sources
 
 from supernetnas import SupernetTransferClassifier, Zoo, ZooError
 from supernetnas.fitting.parameter_values import decode_parameters, encode_parameters
+from supernetnas.selection.ranking import rank_sources
 from supernetnas.storage import hub
 from supernetnas.storage.files import FileError
 from supernetnas.storage.hub import HubError, hub_address

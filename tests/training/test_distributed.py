@@ -299,7 +299,8 @@ def test_torchrun_fills_a_zoo(tmp_path):
     for seed, name in enumerate("abc"):
         dataset = make(name, seed)
         np.savez(tmp_path / f"{name}.npz", X=dataset.images, y=dataset.labels)
-    small = "--set init_channels=4 --set n_cells=3 --image-size 8 --batch-size 8 --steps 2 --min-epochs 2"
+    small = "--set init_channels=4 --set n_cells=3 --image-size 8"
+    small += " --batch-size 8 --steps 2 --min-epochs 2"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += [
         "-m",

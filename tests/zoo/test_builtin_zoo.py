@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from supernetnas.selection.strategies.ranking import rank_sources
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
 from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.images.reading import as_image_set
+from supernetnas.selection.ranking import rank_sources
 
 
 @pytest.fixture(scope="module")
