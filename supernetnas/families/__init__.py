@@ -1,0 +1,1 @@
+"""Families of supernets: each with everything that is particular to it."""
