@@ -37,7 +37,7 @@ def test_every_gene_changes_the_largest_architecture():
 
 def test_genes_of_missing_blocks_do_not_count():
     genes = [0] * len(SPACE.genes)
-    same = {SPACE.decode(genes[:-1] + [last]) for last in range(SPACE.genes[-1])}
+    same = {SPACE.decode([*genes[:-1], last]) for last in range(SPACE.genes[-1])}
     assert len(same) == SPACE.genes[-1]  # the last stage has one block, which is always there
     everything = itertools.product(*map(range, SPACE.genes[1:6]))
     architectures = {SPACE.decode([0, *head, *genes[6:]]) for head in everything}
@@ -84,7 +84,7 @@ def test_bad_values_are_refused():
         SPACE.encode(SPACE.smallest.at(48))
     with pytest.raises(ValueError, match="at least 8 pixels; got 7"):
         SPACE.smallest.at(7)
-    with pytest.raises(ValueError, match="at least 8 pixels; got 16.5"):
+    with pytest.raises(ValueError, match=r"at least 8 pixels; got 16\.5"):
         SPACE.smallest.at(16.5)
     with pytest.raises(ValueError, match="at least one block in every stage"):
         ElasticArchitecture(16, ((Block(3, 1),), ()))

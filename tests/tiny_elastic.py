@@ -47,10 +47,10 @@ def tiny_supernet(members=MEMBERS, input_channels=3, n_classes=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in supernet.state_dict().items():
-            if "transforms" in name or "norm" in name or "_bn" in name or "statistics" in name:
-                if tensor.is_floating_point():
-                    noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
-                    tensor.add_(0.3 * noise)
+            drawn = not any(kind in name for kind in ("transforms", "norm", "_bn", "statistics"))
+            if not drawn and tensor.is_floating_point():
+                noise = torch.rand(tensor.shape, generator=generator, dtype=tensor.dtype)
+                tensor.add_(0.3 * noise)
     return supernet
 
 

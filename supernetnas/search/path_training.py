@@ -21,7 +21,7 @@ from ..distributed import ALONE, Processes
 from ..training import balanced_batches, optimizer_tensors, restore_optimizer
 from .distillation import Distillation
 from .protocols import Architecture, PathSupernet
-from .samplers import Sampler
+from .samplers import Sampler, seeded
 
 __all__ = ["PathTraining", "PathTrainingSettings", "TrainingData"]
 
@@ -158,13 +158,14 @@ class PathTraining(Generic[A]):
         while self.step < self.n_steps:
             done = self.step % self._steps_per_epoch
             epoch = self.epoch
+            if done == 0:
+                self._loss, self._n_losses = 0.0, 0
             for index in self._order(epoch)[done:]:
                 self._train(index, epoch)
                 if on_step is not None:
                     on_step(self)
             if on_epoch is not None and on_epoch(self):
                 return
-            self._loss, self._n_losses = 0.0, 0
 
     def averaged(self) -> nn.Module:
         """Return a copy of the supernet with the averaged weights."""
@@ -189,7 +190,7 @@ class PathTraining(Generic[A]):
         self._loss, self._n_losses = state["loss"], state["n_losses"]
 
     def _order(self, epoch: int) -> list[Tensor]:
-        generator = torch.Generator().manual_seed((self.settings.seed << 32) + epoch)
+        generator = seeded(self.settings.seed, epoch)
         return balanced_batches(
             len(self.data), self.settings.batch_size, generator, processes=self.processes
         )

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 
 from .protocols import Architecture, Space
 
-__all__ = ["InTurn", "Sampler", "Sandwich", "Uniform"]
+__all__ = ["InTurn", "Sampler", "Sandwich", "Uniform", "seeded"]
 
 A = TypeVar("A", bound=Architecture)
 A_co = TypeVar("A_co", bound=Architecture, covariant=True)
@@ -46,7 +47,7 @@ class Uniform(Generic[A]):
 
     def __call__(self, step: int) -> tuple[A, ...]:
         """Return the architectures of a step."""
-        generator = _generator(self.seed, step)
+        generator = seeded(self.seed, step)
         return tuple(
             self.space.decode(
                 [int(torch.randint(n, (), generator=generator)) for n in self.space.genes]
@@ -113,9 +114,13 @@ class InTurn(Generic[A]):
         return tuple(self.members[orders[r][place]] for r, place in places)
 
     def _order(self, number: int) -> list[int]:
-        return torch.randperm(len(self.members), generator=_generator(self.seed, number)).tolist()
+        return torch.randperm(len(self.members), generator=seeded(self.seed, number)).tolist()
 
 
-def _generator(seed: int, number: int) -> torch.Generator:
-    """Random numbers of one step of one seed."""
-    return torch.Generator().manual_seed((seed << 32) + number)
+def seeded(seed: int, number: int) -> torch.Generator:
+    """Random numbers of one step, or epoch, of one seed.
+
+    Mixed first: torch's generator on a CPU looks at the last 32 bits of its seed alone.
+    """
+    (mixed,) = np.random.SeedSequence([seed, number]).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed))
