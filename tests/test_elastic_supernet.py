@@ -257,6 +257,31 @@ def test_copies_and_state_dicts():
     assert config == supernet.config
 
 
+def test_shared_state_is_all_that_members_need():
+    supernet, other = tiny_supernet(), tiny_supernet(seed=1)
+    supernet(tiny_images(), MEMBERS[0])
+    largest, images = copy.deepcopy(other.largest.state_dict()), tiny_images(seed=1)
+    state = {name: tensor.float() for name, tensor in supernet.shared_state().items()}
+    other.load_shared_state(state)
+    for member in MEMBERS:
+        assert_close(
+            other.eval().features(images, member),
+            supernet.eval().features(images, member),
+            rtol=1e-5,
+            atol=1e-5,
+        )
+    assert_close(other.largest.state_dict(), largest, rtol=0, atol=0)
+    assert not any(name.startswith(("largest", "classifier")) for name in state)
+
+
+def test_shared_state_of_another_config_is_refused():
+    supernet = tiny_supernet()
+    with pytest.raises(ValueError, match=r"3 tensors are missing, .* such as 'statistics\.2"):
+        supernet.load_shared_state(tiny_supernet(MEMBERS[:2]).shared_state())
+    with pytest.raises(ValueError, match=r"1 tensors are .* 'shared\.stem\.weight'"):
+        supernet.load_shared_state(tiny_supernet(input_channels=1).shared_state())
+
+
 def test_threads_do_not_see_each_others_weights():
     supernets = [tiny_supernet(seed=seed).eval() for seed in range(4)]
     images = tiny_images()

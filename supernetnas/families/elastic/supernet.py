@@ -11,7 +11,7 @@ Batch norm is per member: the statistics of one member's activations are wrong f
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -184,6 +184,36 @@ class ElasticSupernet(nn.Module):
         """What all members but the largest share."""
         yield from self.shared.parameters()
         yield from self.transforms.parameters()
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return what is to be kept of a supernet whose largest member is published elsewhere.
+
+        Weights that members share, and the statistics of those that the config lists.
+        """
+        return {
+            **{f"shared.{name}": p.detach() for name, p in self.shared.named_parameters()},
+            **{f"transforms.{name}": t for name, t in self.transforms.state_dict().items()},
+            **{f"statistics.{name}": t for name, t in self.statistics.state_dict().items()},
+        }
+
+    @torch.no_grad()
+    def load_shared_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `shared_state` returned, in any precision.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes are others, as of a supernet with another config.
+        """
+        own = self.shared_state()
+        wrong = own.keys() ^ state.keys() or {k for k in own if own[k].shape != state[k].shape}
+        if wrong:
+            raise ValueError(
+                f"The weights are of a supernet with another config: {len(wrong)} tensors are "
+                f"missing, too many or of another shape, such as {min(wrong)!r}."
+            )
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
 
     def costs(self, architecture: ElasticArchitecture) -> Costs:
         """Multiply-accumulates and parameters of a member's network."""
