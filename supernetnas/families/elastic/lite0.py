@@ -155,6 +155,6 @@ LITE0_MEMBERS = tuple(
 )
 """Those that the pretraining trains.
 
-Not at 128 pixels, which would cost as much as all the others: the largest at 80 or 96 is better than
-a member of the same cost at 128.
+Not at 128 pixels, which would cost as much as all the others, and where a wider member at fewer
+pixels is better at equal cost.
 """
