@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from tiny_elastic import MEMBERS, SPACE
 
-from supernetnas.families.elastic import LITE0_SPACE, Block, ElasticArchitecture, ElasticSpace
+from supernetnas.families.elastic import (
+    LITE0_SPACE,
+    Backbone,
+    Block,
+    ElasticArchitecture,
+    ElasticSpace,
+)
 
 
 @pytest.mark.parametrize("space", [SPACE, LITE0_SPACE], ids=["tiny", "lite0"])
@@ -56,6 +62,8 @@ def test_smallest_and_largest():
 def test_architectures_are_hashable_and_frozen():
     copies = [ElasticArchitecture.from_dict(member.to_dict()) for member in MEMBERS]
     assert dict.fromkeys(MEMBERS) == dict.fromkeys(copies)
+    lists = [[list(block) for block in blocks] for blocks in MEMBERS[1].stages]
+    assert hash(ElasticArchitecture(17, lists)) == hash(MEMBERS[1])
     assert MEMBERS[0].at(32) != MEMBERS[0] == MEMBERS[0].at(16)
     with pytest.raises(AttributeError):
         MEMBERS[0].size = 32
@@ -98,6 +106,14 @@ def test_bad_values_are_refused():
         ElasticArchitecture.from_dict({"size": 16, "stages": [[3, 1]]})
     with pytest.raises(TypeError, match="got str"):
         SPACE.check("smallest")
+
+
+@pytest.mark.parametrize(
+    ("stem", "stages"), [(0, SPACE.backbone.stages), (4, ()), (4, ((1, 4, 3, -1, 1),))]
+)
+def test_bad_backbones_are_refused(stem, stages):
+    with pytest.raises(ValueError, match="at least one stage, and all its numbers are positive"):
+        Backbone(stem, stages, 9)
 
 
 @pytest.mark.parametrize(

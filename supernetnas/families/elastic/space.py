@@ -57,6 +57,13 @@ class Backbone:
     stages: tuple[Stage, ...]
     features: int
 
+    def __post_init__(self) -> None:
+        numbers = (self.stem, self.features, *(value for stage in self.stages for value in stage))
+        if not self.stages or any(not isinstance(n, int) or n < 1 for n in numbers):
+            raise ValueError(
+                f"A backbone has at least one stage, and all its numbers are positive; got {self}."
+            )
+
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Backbone:
         """Rebuild from what `dataclasses.asdict` gives, or JSON made of it."""
@@ -87,6 +94,8 @@ class ElasticArchitecture:
     stages: tuple[tuple[Block, ...], ...]
 
     def __post_init__(self) -> None:
+        stages = tuple(tuple(Block(*block) for block in blocks) for blocks in self.stages)
+        object.__setattr__(self, "stages", stages)
         if not isinstance(self.size, int) or self.size < MIN_SIDE:
             raise ValueError(
                 f"The size of an elastic architecture is a whole number of at least {MIN_SIDE} "
