@@ -119,7 +119,7 @@ class FromTeacher(Generic[A]):
     weight: Tensor
     bias: Tensor
     scale: Tensor
-    feature_weight: float = 2.0
+    feature_weight: float = 1.0
     divergence: Divergence = "kl"
     temperature: float = 2.0
 
