@@ -18,10 +18,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["EfficientNetLite0", "InvertedResidual", "SameConv2d"]
+__all__ = [
+    "FEATURES",
+    "STAGES",
+    "STEM_CHANNELS",
+    "EfficientNetLite0",
+    "InvertedResidual",
+    "SameConv2d",
+    "batch_norm",
+]
 
 # (repeats, output channels, kernel size, stride of the first repeat, expansion)
-_STAGES = (
+STAGES = (
     (1, 16, 3, 1, 1),
     (2, 24, 3, 2, 6),
     (2, 40, 5, 2, 6),
@@ -30,8 +38,8 @@ _STAGES = (
     (4, 192, 5, 2, 6),
     (1, 320, 3, 1, 6),
 )
-_STEM_CHANNELS = 32
-_FEATURES = 1280
+STEM_CHANNELS = 32
+FEATURES = 1280
 
 
 class SameConv2d(nn.Conv2d):
@@ -55,7 +63,8 @@ class SameConv2d(nn.Conv2d):
         return super().forward(x)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with the epsilon that the weights were trained with."""
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
@@ -69,11 +78,11 @@ class InvertedResidual(nn.Module):
         self._has_shortcut = stride == 1 and c_in == c_out
         if self._expands:
             self._expand_conv = SameConv2d(c_in, width, 1)
-            self._bn0 = _norm(width)
+            self._bn0 = batch_norm(width)
         self._depthwise_conv = SameConv2d(width, width, kernel_size, stride, groups=width)
-        self._bn1 = _norm(width)
+        self._bn1 = batch_norm(width)
         self._project_conv = SameConv2d(width, c_out, 1)
-        self._bn2 = _norm(c_out)
+        self._bn2 = batch_norm(c_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = functional.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
@@ -90,10 +99,10 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self._conv_stem = SameConv2d(3, _STEM_CHANNELS, 3, stride=2)
-        self._bn0 = _norm(_STEM_CHANNELS)
-        blocks, channels = [], _STEM_CHANNELS
-        for repeats, c_out, kernel_size, stride, expansion in _STAGES:
+        self._conv_stem = SameConv2d(3, STEM_CHANNELS, 3, stride=2)
+        self._bn0 = batch_norm(STEM_CHANNELS)
+        blocks, channels = [], STEM_CHANNELS
+        for repeats, c_out, kernel_size, stride, expansion in STAGES:
             for i in range(repeats):
                 blocks.append(
                     InvertedResidual(
@@ -102,8 +111,8 @@ class EfficientNetLite0(nn.Module):
                 )
                 channels = c_out
         self._blocks = nn.Sequential(*blocks)
-        self._conv_head = SameConv2d(channels, _FEATURES, 1)
-        self._bn1 = _norm(_FEATURES)
+        self._conv_head = SameConv2d(channels, FEATURES, 1)
+        self._bn1 = batch_norm(FEATURES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.relu6(self._bn0(self._conv_stem(x)))

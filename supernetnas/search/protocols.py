@@ -5,8 +5,8 @@ A family keeps to these; nothing here or in its neighbours names one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from ..training.history import HistoryRow
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..training.clock import Stopwatch
     from ..training.execution import Execution
 
-__all__ = ["Architecture", "Observed", "Search", "Supernet"]
+__all__ = ["Architecture", "Observed", "PathSupernet", "Search", "Space", "Supernet"]
 
 
 class Architecture(Hashable, Protocol):
@@ -46,6 +46,44 @@ class Supernet(Protocol):
 
     def place(self, device: torch.device, execution: Execution = ...) -> Self:
         """Move to a device, and say how the module runs there; returns itself."""
+
+
+A = TypeVar("A", bound=Architecture)
+A_contra = TypeVar("A_contra", bound=Architecture, contravariant=True)
+
+
+class Space(Protocol[A]):
+    """All architectures of a supernet.
+
+    Attributes
+    ----------
+    genes : tuple of int
+        How many choices each gene has.
+    smallest, largest : Architecture
+    """
+
+    genes: tuple[int, ...]
+    smallest: A
+    largest: A
+
+    def encode(self, architecture: A) -> tuple[int, ...]:
+        """Return the genes of an architecture, each a number from 0."""
+
+    def decode(self, genes: Sequence[int]) -> A:
+        """Return the architecture of genes."""
+
+
+class PathSupernet(Protocol[A_contra]):
+    """A supernet whose members are run one at a time; None is the whole."""
+
+    def __call__(self, images: Tensor, architecture: A_contra | None = None) -> Tensor:
+        """Class scores."""
+
+    def features(self, images: Tensor, architecture: A_contra | None = None) -> Tensor:
+        """Pooled features before the classifier."""
+
+    def weight_parameters(self) -> Iterable[nn.Parameter]:
+        """Everything that is trained."""
 
 
 class Observed(Protocol):

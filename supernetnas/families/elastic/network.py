@@ -1,0 +1,116 @@
+"""The plain network of one architecture: inverted residuals of fixed sizes, nothing elastic."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...embedding.efficientnet_lite import InvertedResidual, SameConv2d, batch_norm
+from ..layers import Dropout
+from .layers import at_size
+from .space import Backbone, ElasticArchitecture
+
+__all__ = ["Network", "NetworkConfig", "Trunk"]
+
+
+class Trunk(nn.Module):
+    """Images of any height and width to pooled features.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    architecture : ElasticArchitecture
+        Whose blocks to build. Its size is not looked at.
+    input_channels : int
+    """
+
+    def __init__(
+        self, backbone: Backbone, architecture: ElasticArchitecture, input_channels: int
+    ) -> None:
+        super().__init__()
+        self.stem = SameConv2d(input_channels, backbone.stem, 3, stride=2)
+        self.stem_norm = batch_norm(backbone.stem)
+        channels, stages = backbone.stem, []
+        for stage, blocks in zip(backbone.stages, architecture.stages, strict=True):
+            layers = []
+            for place, (kernel, expansion) in enumerate(blocks):
+                stride = stage.stride if place == 0 else 1
+                layers.append(InvertedResidual(channels, stage.channels, kernel, stride, expansion))
+                channels = stage.channels
+            stages.append(nn.Sequential(*layers))
+        self.stages = nn.Sequential(*stages)
+        self.head = SameConv2d(channels, backbone.features, 1)
+        self.head_norm = batch_norm(backbone.features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features of shape (n, features)."""
+        x = F.relu6(self.stem_norm(self.stem(images)))
+        x = self.stages(x)
+        return F.relu6(self.head_norm(self.head(x))).mean(dim=(2, 3))
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that is needed to build a member's network again.
+
+    Attributes
+    ----------
+    backbone : Backbone
+        What the architecture was shrunk from.
+    architecture : ElasticArchitecture
+    input_channels, n_classes : int
+    dropout : float
+        Share of the pooled features that are dropped before the classifier in training.
+    """
+
+    backbone: Backbone
+    architecture: ElasticArchitecture
+    input_channels: int
+    n_classes: int
+    dropout: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {**asdict(self), "architecture": self.architecture.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> NetworkConfig:
+        """Rebuild what `to_dict` returned, or JSON made of it."""
+        return cls(
+            **{
+                **data,
+                "backbone": Backbone.from_dict(data["backbone"]),
+                "architecture": ElasticArchitecture.from_dict(data["architecture"]),
+            }
+        )
+
+
+class Network(nn.Module):
+    """The network of one architecture.
+
+    Parameters
+    ----------
+    config : NetworkConfig
+        What to build.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.trunk = Trunk(config.backbone, config.architecture, config.input_channels)
+        self.dropout = Dropout(config.dropout)
+        self.classifier = nn.Linear(config.backbone.features, config.n_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features before the classifier, of shape (n, features)."""
+        return self.trunk(at_size(images, self.config.architecture.size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores of standardised images of shape (n, input_channels, h, w).
+
+        Images of another size than the architecture's are resized to it.
+        """
+        return self.classifier(self.dropout(self.features(images)))

@@ -1,0 +1,333 @@
+"""A network that contains smaller ones.
+
+The largest member has weights of its own: trained along with the others it would lose what it was
+pretrained for. All other members share a second set of weights, of which each has a part (see
+`layers`). What a member computes is what the plain network of its architecture computes with that
+part, because it is that network which is run.
+
+Batch norm is per member: the statistics of one member's activations are wrong for another's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...images.augmentation import StandardisedImages
+from ...training.batch_norm import recalibrate_batch_norm
+from ...training.seeds import seeded_modules
+from ..module_types import ModuleListOf
+from .costs import Costs, member_costs
+from .layers import KernelTransform, Statistics, at_size, prefix
+from .network import Network, NetworkConfig, Trunk
+from .space import MIN_SIDE, Backbone, ElasticArchitecture, ElasticSpace
+
+__all__ = ["ElasticConfig", "ElasticSupernet"]
+
+
+@dataclass(frozen=True)
+class ElasticConfig:
+    """Everything that is needed to build an elastic supernet again.
+
+    Attributes
+    ----------
+    space : ElasticSpace
+    input_channels, n_classes : int
+    members : tuple of ElasticArchitecture
+        Those whose batch-norm statistics are kept with the weights.
+    """
+
+    space: ElasticSpace
+    input_channels: int
+    n_classes: int
+    members: tuple[ElasticArchitecture, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("input_channels", "n_classes"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be a positive whole number; got {getattr(self, name)!r}."
+                )
+        for member in self.members:
+            self.space.check(member)
+            if self.space.is_whole(member):
+                raise ValueError(
+                    f"The whole network has statistics of its own; leave {member} out of members."
+                )
+        if len(set(self.members)) < len(self.members):
+            raise ValueError("A member occurs twice.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON."""
+        return {
+            "space": self.space.to_dict(),
+            "input_channels": self.input_channels,
+            "n_classes": self.n_classes,
+            "members": [member.to_dict() for member in self.members],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ElasticConfig:
+        """Rebuild what `to_dict` returned, or JSON made of it."""
+        return cls(
+            ElasticSpace.from_dict(data["space"]),
+            data["input_channels"],
+            data["n_classes"],
+            tuple(ElasticArchitecture.from_dict(member) for member in data["members"]),
+        )
+
+
+class ElasticSupernet(nn.Module):
+    """All members of an elastic space, as one module.
+
+    Parameters
+    ----------
+    config : ElasticConfig
+        What to build.
+
+    Attributes
+    ----------
+    largest : Trunk
+        The whole backbone with its own weights and statistics.
+    shared : Trunk
+        The weights that all other members share. Its running statistics are not used.
+    transforms : torch.nn.ModuleDict of KernelTransform
+        By stage, place in it, and side of the smaller kernel.
+    statistics : torch.nn.ModuleList of Statistics
+        In the order of the config's members.
+    classifier : torch.nn.Linear
+        From the pooled features, which all members have in common.
+    """
+
+    def __init__(self, config: ElasticConfig) -> None:
+        super().__init__()
+        self.config = config
+        space, channels = config.space, config.input_channels
+        self.largest = Trunk(space.backbone, space.largest, channels)
+        self.shared = Trunk(space.backbone, space.largest, channels)
+        self.transforms = nn.ModuleDict(
+            {
+                f"{index}_{place}_{kernel}": KernelTransform(kernel)
+                for index, stage in enumerate(space.backbone.stages)
+                for place in range(stage.repeats)
+                for kernel in space.kernel_choices(index)
+                if kernel < stage.kernel
+            }
+        )
+        self.statistics = ModuleListOf(
+            Statistics(self._plain_trunk(member)) for member in config.members
+        )
+        self.classifier = nn.Linear(space.backbone.features, config.n_classes)
+
+    def features(self, images: Tensor, architecture: ElasticArchitecture | None = None) -> Tensor:
+        """Pooled features of a member, of shape (n, features).
+
+        In training mode batch norms take the statistics of the batch, and the running statistics
+        of a member that the config lists follow them. In evaluation mode the running ones are
+        taken, as is right where other images than those of the pretraining train the weights.
+
+        Parameters
+        ----------
+        images : torch.Tensor of shape (n, input_channels, h, w)
+            Standardised; sides of at least 8 pixels. Resized to the architecture's size.
+        architecture : ElasticArchitecture, optional
+            By default the largest member, for images as large as they are.
+
+        Raises
+        ------
+        ValueError
+            If the architecture is not of the space, or in evaluation mode has no statistics.
+        """
+        if architecture is None:
+            return self.largest(images)
+        self.config.space.check(architecture)
+        images = at_size(images, architecture.size)
+        if self.config.space.is_whole(architecture):
+            return self.largest(images)
+        trunk = self._plain_trunk(architecture).train(self.training)
+        return functional_call(
+            trunk, {**self.slices(architecture), **self._running(architecture)}, (images,)
+        )
+
+    def forward(self, images: Tensor, architecture: ElasticArchitecture | None = None) -> Tensor:
+        """Class scores of a member, see `features`."""
+        return self.classifier(self.features(images, architecture))
+
+    def slices(self, architecture: ElasticArchitecture) -> dict[str, Tensor]:
+        """Weights of a member other than the largest, under the names of its `Trunk`.
+
+        They are views of the shared weights or functions of them: gradients reach those.
+        """
+        whole = dict(self.shared.named_parameters())
+        weights = {}
+        for name, wanted in self._plain_trunk(architecture).named_parameters():
+            weight = whole[name]
+            if wanted.ndim == 4 and wanted.shape[-1] < weight.shape[-1]:
+                _, stage, place, *_ = name.split(".")
+                weight = self.transforms[f"{stage}_{place}_{wanted.shape[-1]}"](
+                    weight[: wanted.shape[0]]
+                )
+            weights[name] = prefix(weight, wanted.shape)
+        return weights
+
+    def weight_parameters(self) -> Iterator[nn.Parameter]:
+        """Everything that is trained."""
+        return self.parameters()
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """What all members but the largest share."""
+        yield from self.shared.parameters()
+        yield from self.transforms.parameters()
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return what is to be kept of a supernet whose largest member is published elsewhere.
+
+        Weights that members share, and the statistics of those that the config lists.
+        """
+        return {
+            **{f"shared.{name}": p.detach() for name, p in self.shared.named_parameters()},
+            **{f"transforms.{name}": t for name, t in self.transforms.state_dict().items()},
+            **{f"statistics.{name}": t for name, t in self.statistics.state_dict().items()},
+        }
+
+    @torch.no_grad()
+    def load_shared_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `shared_state` returned, in any precision.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes are others, as of a supernet with another config.
+        """
+        own = self.shared_state()
+        wrong = own.keys() ^ state.keys() or {k for k in own if own[k].shape != state[k].shape}
+        if wrong:
+            raise ValueError(
+                f"The weights are of a supernet with another config: {len(wrong)} tensors are "
+                f"missing, too many or of another shape, such as {min(wrong)!r}."
+            )
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def costs(self, architecture: ElasticArchitecture) -> Costs:
+        """Multiply-accumulates and parameters of a member's network."""
+        self.config.space.check(architecture)
+        return member_costs(
+            self.config.space.backbone,
+            architecture,
+            input_channels=self.config.input_channels,
+            n_classes=self.config.n_classes,
+        )
+
+    @torch.no_grad()
+    def network(self, architecture: ElasticArchitecture, *, dropout: float = 0.0) -> Network:
+        """Return a member as a plain network with a copy of its weights.
+
+        Its batch norms have the member's statistics, if the config lists it or it is the largest;
+        else those of a new network, to be recalibrated.
+        """
+        self.config.space.check(architecture)
+        config = NetworkConfig(
+            self.config.space.backbone,
+            architecture,
+            self.config.input_channels,
+            self.config.n_classes,
+            dropout,
+        )
+        with seeded_modules(0):
+            network = Network(config)
+        if self.config.space.is_whole(architecture):
+            state = self.largest.state_dict()
+        else:
+            state = {**network.trunk.state_dict(), **self.slices(architecture)}
+            if architecture in self.config.members:
+                state.update(self._running(architecture))
+        network.to(self.classifier.weight.device, self.classifier.weight.dtype)
+        network.trunk.load_state_dict(state)
+        network.classifier.load_state_dict(self.classifier.state_dict())
+        return network.train(self.training)
+
+    def recalibrate(
+        self,
+        images: StandardisedImages,
+        members: Iterable[ElasticArchitecture] | None = None,
+        *,
+        generator: torch.Generator,
+        batch_size: int = 64,
+        max_batches: int = 20,
+    ) -> None:
+        """Give members the statistics of their activations on images, and nothing of older ones.
+
+        Parameters
+        ----------
+        images : StandardisedImages
+            Those of the pretraining: a few hundred of a target are too few.
+        members : iterable of ElasticArchitecture, optional
+            Of those that the config lists; by default all.
+        generator : torch.Generator
+            Draws the images; every member sees the same.
+        batch_size, max_batches : int
+            How many images.
+        """
+        start = generator.get_state()
+        for member in self.config.members if members is None else members:
+            if member not in self.config.members:
+                raise ValueError(
+                    f"The supernet keeps no statistics for {member}. Build it with this member "
+                    "in config.members, or recalibrate the plain network of `network(...)`."
+                )
+            network = self.network(member)
+            generator.set_state(start)
+            recalibrate_batch_norm(
+                network,
+                images,
+                batch_size=batch_size,
+                max_batches=max_batches,
+                generator=generator,
+            )
+            self.statistics[self.config.members.index(member)].take(network.trunk)
+
+    def _plain_trunk(self, architecture: ElasticArchitecture) -> Trunk:
+        return _trunks.get(
+            self.config.space.backbone, architecture.at(MIN_SIDE), self.config.input_channels
+        )
+
+    def _running(self, architecture: ElasticArchitecture) -> dict[str, Tensor]:
+        """Running statistics of a member, under the names of its `Trunk`."""
+        if architecture in self.config.members:
+            index = self.config.members.index(architecture)
+            return self.statistics[index].buffers_by_name()
+        if not self.training:
+            raise ValueError(
+                f"The supernet keeps no batch-norm statistics for {architecture}. Build it with "
+                "this member in config.members and recalibrate it."
+            )
+        trunk = self._plain_trunk(architecture)
+        return Statistics(trunk).to(self.classifier.weight).buffers_by_name()
+
+
+class _Trunks(threading.local):
+    """Trunks without memory, into which the weights of members are put to run them.
+
+    Of each thread its own: while a member runs, its weights are the trunk's.
+    """
+
+    def __init__(self) -> None:
+        self.get = lru_cache(maxsize=128)(_empty_trunk)
+
+
+def _empty_trunk(
+    backbone: Backbone, architecture: ElasticArchitecture, input_channels: int
+) -> Trunk:
+    with torch.device("meta"), seeded_modules(0):
+        return Trunk(backbone, architecture, input_channels)
+
+
+_trunks = _Trunks()

@@ -1,0 +1,229 @@
+"""Training of a supernet's weights, a few of its members in every step.
+
+Which members, says a sampler; what they learn, a distillation. Gradients of the members of a step
+are added up before one step of AdamW. An exponential average of the weights is kept beside them.
+
+The rate warms up, stays, and falls linearly in the last share of the steps: what is interrupted
+early can be brought to an end at any time by training on with fewer epochs.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..training.batches import balanced_batches
+from ..training.checkpoints import optimizer_tensors, restore_optimizer
+from ..training.distributed import ALONE, Processes
+from .distillation import Distillation
+from .protocols import Architecture, PathSupernet
+from .samplers import Sampler, seeded
+
+__all__ = ["PathTraining", "PathTrainingSettings", "TrainingData"]
+
+A = TypeVar("A", bound=Architecture)
+
+
+class TrainingData(Protocol):
+    """Images with what a distillation compares with."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return images and targets at an index, as they are shown in an epoch."""
+
+
+@dataclass(frozen=True)
+class PathTrainingSettings:
+    """How the weights are trained.
+
+    Attributes
+    ----------
+    epochs : int
+    batch_size : int
+    learning_rate : float
+        Of AdamW, between warm-up and decay.
+    warmup : int
+        Steps that warm up.
+    decay : float
+        Share of the steps at the end in which the rate falls to a hundredth.
+    weight_decay : float
+        Of tensors of more than one axis.
+    clip : float
+        Largest norm of a step's gradient.
+    average : float
+        Decay of the exponential average, in a step; less in the first steps.
+    seed : int
+        Of the order of images.
+    """
+
+    epochs: int = 30
+    batch_size: int = 96
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.3
+    weight_decay: float = 0.02
+    clip: float = 5.0
+    average: float = 0.999
+    seed: int = 0
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """Learning rate of a step, counted from 0, of so many."""
+        rising = (step + 1) / (self.warmup + 1)
+        falling = (n_steps - step) / max(self.decay * n_steps, 1)
+        return self.learning_rate * max(min(rising, falling, 1.0), 0.01)
+
+
+class PathTraining(Generic[A]):
+    """Training of those weights of a supernet that require a gradient.
+
+    Parameters
+    ----------
+    supernet : torch.nn.Module
+        A `PathSupernet`; trained in place, in training mode.
+    data : TrainingData
+    sampler : Sampler
+    distillation : Distillation
+    settings : PathTrainingSettings
+    processes : Processes
+        Those that share every batch; all with equal supernets, settings and data.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    loss : float
+        Mean loss of a member over the steps since the last epoch began.
+    average : dict of str to torch.Tensor
+        Exponential average of the trained parameters.
+    """
+
+    def __init__(
+        self,
+        supernet: nn.Module,
+        data: TrainingData,
+        sampler: Sampler[A],
+        distillation: Distillation[A],
+        settings: PathTrainingSettings,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.supernet, self.data, self.sampler = supernet, data, sampler
+        self.distillation, self.settings, self.processes = distillation, settings, processes
+        self.parameters = {k: p for k, p in supernet.named_parameters() if p.requires_grad}
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": decay}
+                for decay, decayed in (
+                    (settings.weight_decay, [p for p in self.parameters.values() if p.ndim > 1]),
+                    (0.0, [p for p in self.parameters.values() if p.ndim <= 1]),
+                )
+            ]
+        )
+        self.step, self._loss, self._n_losses = 0, 0.0, 0
+        self._steps_per_epoch = len(self._order(0))
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all epochs."""
+        return self.settings.epochs * self._steps_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.step // self._steps_per_epoch
+
+    @property
+    def loss(self) -> float:
+        return self._loss / max(self._n_losses, 1)
+
+    def run(
+        self,
+        on_step: Callable[[PathTraining[A]], None] | None = None,
+        on_epoch: Callable[[PathTraining[A]], bool | None] | None = None,
+    ) -> None:
+        """Train until all epochs are done.
+
+        Parameters
+        ----------
+        on_step : callable, optional
+            Called with this training after each step.
+        on_epoch : callable, optional
+            Called with this training after each epoch; True ends it.
+        """
+        while self.step < self.n_steps:
+            done = self.step % self._steps_per_epoch
+            epoch = self.epoch
+            if done == 0:
+                self._loss, self._n_losses = 0.0, 0
+            for index in self._order(epoch)[done:]:
+                self._train(index, epoch)
+                if on_step is not None:
+                    on_step(self)
+            if on_epoch is not None and on_epoch(self):
+                return
+
+    def averaged(self) -> nn.Module:
+        """Return a copy of the supernet with the averaged weights."""
+        supernet = copy.deepcopy(self.supernet)
+        supernet.load_state_dict(self.average, strict=False)
+        return supernet
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything that `load_state` needs to go on, as tensors and plain values."""
+        tensors = {f"weights.{name}": t for name, t in self.supernet.state_dict().items()}
+        tensors.update({f"average.{name}": t for name, t in self.average.items()})
+        tensors.update(optimizer_tensors(self.optimizer, "optimizer"))
+        return tensors, {"step": self.step, "loss": self._loss, "n_losses": self._n_losses}
+
+    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.supernet.load_state_dict(_part(tensors, "weights."))
+        for name, tensor in _part(tensors, "average.").items():
+            self.average[name].copy_(tensor)
+        restore_optimizer(self.optimizer, "optimizer", tensors)
+        self.step = state["step"]
+        self._loss, self._n_losses = state["loss"], state["n_losses"]
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        generator = seeded(self.settings.seed, epoch)
+        return balanced_batches(
+            len(self.data), self.settings.batch_size, generator, processes=self.processes
+        )
+
+    def _train(self, index: Tensor, epoch: int) -> None:
+        settings, parameters = self.settings, list(self.parameters.values())
+        self.supernet.train()
+        architectures = self.sampler(self.step)
+        images, targets = self.data.batch(index, epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        supernet = cast("PathSupernet[A]", self.supernet)
+        for loss in self.distillation.losses(supernet, images, targets, architectures):
+            (loss / len(architectures)).backward()
+            self._loss += float(loss.detach())
+            self._n_losses += 1
+        gradients = self.processes.average([p.grad for p in parameters])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(parameters, settings.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.rate(self.step, self.n_steps)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(settings.average, (1 + self.step) / (10 + self.step))
+        _follow(self.average.values(), parameters, decay)
+
+
+@torch.no_grad()
+def _follow(averages: Iterable[Tensor], parameters: Iterable[Tensor], decay: float) -> None:
+    torch._foreach_lerp_(list(averages), [p.detach() for p in parameters], 1 - decay)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,103 @@
+"""What members of a supernet learn from a teacher."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_elastic import MEMBERS, SPACE, tiny_images, tiny_supernet
+from torch.testing import assert_close
+
+from supernetnas.search.distillation import (
+    FromTeacher,
+    InPlace,
+    adaptive_divergence,
+    divergence,
+    kl_divergence,
+)
+
+
+def scores(seed, n=5, classes=4, spread=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return spread * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+
+
+def test_kl_divergence_is_its_definition():
+    q, p = scores(0).softmax(1), scores(1).softmax(1)
+    assert_close(kl_divergence(scores(0), scores(1)), (p * (p / q).log()).sum(1))
+
+
+@pytest.mark.parametrize("alpha", [-1.0, 0.5, 2.0])
+def test_alpha_divergence_is_its_definition(alpha):
+    """Where nothing is clipped, value and gradient are those of the formula."""
+    student = scores(0).requires_grad_()
+    q, p = student.softmax(1), scores(1).softmax(1)
+    expected = ((q * ((p / q) ** alpha - 1)).sum(1)) / (alpha * (alpha - 1))
+    found = adaptive_divergence(student, scores(1), (alpha, alpha), clip=1e9)
+    assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(expected.sum(), student)
+    assert_close(torch.autograd.grad(found.sum(), student)[0], gradient)
+
+
+def test_adaptive_divergence_takes_the_larger():
+    student = scores(0).requires_grad_()
+    each = [
+        adaptive_divergence(student, scores(1), (alpha, alpha), clip=1e9) for alpha in (-1.0, 1.0)
+    ]
+    assert_close(each[1], kl_divergence(student, scores(1)))
+    first_is_larger = each[0] > each[1]
+    assert 0 < first_is_larger.sum() < len(first_is_larger)
+    assert_close(adaptive_divergence(student, scores(1), clip=1e9), torch.maximum(*each))
+
+
+def test_adaptive_divergence_is_bounded_where_the_student_is_far_off():
+    student = scores(0, spread=50.0).requires_grad_()
+    value = adaptive_divergence(student, scores(1, spread=50.0))
+    (gradient,) = torch.autograd.grad(value.sum(), student)
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() <= 5 * 2
+    assert_close(adaptive_divergence(scores(0), scores(0)), torch.zeros(5, dtype=torch.float64))
+    with pytest.raises(ValueError, match="differ from 0"):
+        adaptive_divergence(student, student, (0.0, 1.0))
+
+
+def test_gradients_keep_their_size_at_any_temperature():
+    norms = []
+    for temperature in (50.0, 100.0):
+        student = scores(0).requires_grad_()
+        divergence(student, scores(1), "kl", temperature).backward()
+        norms.append(float(student.grad.norm()))
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)
+
+
+def test_in_place_the_first_teaches_the_others():
+    supernet, images = tiny_supernet(), tiny_images()
+    labels = torch.tensor([0, 1, 2])
+    architectures = (SPACE.largest.at(16), *MEMBERS[:2])
+    first, second, third = InPlace(label_smoothing=0.1).losses(
+        supernet, images, labels, architectures
+    )
+    taught = supernet(images, architectures[0])
+    assert_close(first, F.cross_entropy(taught, labels, label_smoothing=0.1))
+    for loss, architecture in zip((second, third), MEMBERS[:2], strict=True):
+        assert_close(loss, divergence(supernet(images, architecture), taught, "kl", 1.0))
+    second.backward()
+    assert all(p.grad is None for p in supernet.largest.parameters())
+    assert supernet.shared.stem.weight.grad is not None
+
+
+@pytest.mark.parametrize("kind", ["kl", "adaptive"])
+def test_from_a_teacher(kind):
+    supernet, images = tiny_supernet(), tiny_images()
+    weight, bias = scores(0, 6, 9), scores(1, 1, 6)[0]
+    scale, targets = scores(2, 1, 9)[0].abs() + 0.5, scores(3, 3, 9)
+    distillation = FromTeacher(
+        weight, bias, scale, feature_weight=3.0, divergence=kind, temperature=2.0
+    )
+    losses = list(distillation.losses(supernet, images, targets, MEMBERS[:2]))
+    for loss, architecture in zip(losses, MEMBERS[:2], strict=True):
+        features = supernet.features(images, architecture)
+        expected = 3 * F.smooth_l1_loss(features / scale, targets / scale) + divergence(
+            features @ weight.T + bias, targets @ weight.T + bias, kind, 2.0
+        )
+        assert_close(loss, expected)
+        same = distillation.losses(supernet, images, features.detach(), [architecture])
+        assert float(next(same).detach()) == pytest.approx(0, abs=1e-12)
