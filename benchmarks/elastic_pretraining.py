@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import add_output, write_results
 from torch import Tensor
 
 from supernetnas.families.elastic import ElasticArchitecture, ElasticSupernet
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--side", type=int, default=64, help="that images are kept at, in pixels")
     parser.add_argument("--divergence", choices=("kl", "adaptive"), default="kl")
+    add_output(parser, __file__, "where the probes of all epochs are written")
     arguments = parser.parse_args()
 
     datasets = {dataset.name: dataset for dataset in load_datasets(arguments.data)}
@@ -120,6 +122,7 @@ def run(
         on_epoch=on_epoch,
     )
     write_atomic(arguments.work / "shared.safetensors", dump_safetensors(stored(result)))
+    write_results(arguments.out, epochs=arguments.epochs, images=len(images), probes=rows)
 
 
 def standardised(dataset: SourceDataset, side: int) -> StandardisedImages:

@@ -41,6 +41,7 @@ from .parameters import (
     Constraint,
     Instance,
     OneOf,
+    ParameterError,
     Real,
     Whole,
 )
@@ -262,18 +263,31 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         ----------
         **params : dict
             Such as ``search="drnas"`` or ``search__epochs=3``; the latter makes the object that a
-            name stands for.
+            name stands for, and changes one that is there.
 
         Returns
         -------
         self : SupernetTransferClassifier
         """
-        super().set_params(**{name: v for name, v in params.items() if "__" not in name})
         nested = {name: value for name, value in params.items() if "__" in name}
+        parts = {name.partition("__")[0] for name in nested}
+        before = {name: getattr(self, name) for name in self.get_params(deep=False)}
         makers = {"search": self._method, "retraining": self._retraining, "family": self._family}
-        for name in {key.partition("__")[0] for key in nested} & makers.keys():
-            setattr(self, name, makers[name]())
-        return super().set_params(**nested)
+        for name in parts & before.keys() - makers.keys():
+            if not hasattr(before[name], "set_params"):
+                raise ParameterError(
+                    f"What {name!r} consists of cannot be set by name, as by {name}__...; pass "
+                    f"{name} as a whole. By name go those of {', '.join(map(repr, makers))}."
+                )
+        try:
+            super().set_params(**{name: v for name, v in params.items() if "__" not in name})
+            for name in parts & makers.keys():
+                setattr(self, name, makers[name]())
+            return super().set_params(**nested)
+        except Exception:  # all or nothing
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
 
     def _repr_html_inner(self) -> str:
         """What notebooks show: of a fitted classifier what was found, else the parameters."""
@@ -338,8 +352,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         data = read_training_data(self, X, y)
         strategy = find_strategy(self.strategy)
         embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
-        family = None if self.family == "auto" else self._family().name
-        zoo = open_zoo(self.strategy, self.zoo, embedder, family)
+        # A source is named whatever its family; strategies choose within one.
+        only = None if strategy is None and self.family == "auto" else self._family().name
+        zoo = open_zoo(self.strategy, self.zoo, embedder, only)
         self._check_limits(zoo, data)
 
         with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
@@ -530,13 +545,14 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 f"{said} The search starts from the source {source.name!r}, which brings its own "
                 "supernet; the sizes of one count with strategy='scratch'.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,  # the caller of `fit`
             )
 
     def _check_limits(self, zoo: Zoo | None, data: TrainingData) -> None:
         """Refuse limits that no network keeps, whichever source may be selected."""
         errors, limits, n_classes = [], self._limits(), len(data.classes)
-        sources = [None] if zoo is None else [zoo[name] for name in zoo]
+        named = zoo is not None and find_strategy(self.strategy) is None
+        sources = [None] if zoo is None else [zoo[self.strategy]] if named else [*zoo.values()]
         for source in sources if limits else []:
             family = self._family(source)
             seen = self._input(family, data.images, source)

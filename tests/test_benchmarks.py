@@ -81,6 +81,7 @@ def test_every_script_writes_by_that_helper(script):
 SMALLEST = {
     "digits.py": "--seeds 1 --strategies scratch",
     "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES",
+    "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
@@ -99,6 +100,7 @@ def inputs(tmp_path_factory):
     zoo = supernetnas.Zoo.open("builtin").save(folder / "zoo", names)
     X, y = load_digits(return_X_y=True)
     np.savez(folder / "target.npz", X=X[:120].reshape(-1, 8, 8), y=y[:120])
+    np.savez(folder / "more.npz", X=X[120:160].reshape(-1, 8, 8), y=y[120:160])
     random = np.random.default_rng(0)
     features = {}
     for number in range(6):
@@ -108,6 +110,8 @@ def inputs(tmp_path_factory):
     return {
         "ZOO": str(zoo.folder),
         "TARGET": str(folder / "target.npz"),
+        "DATASET": str(folder / "more.npz"),
+        "WORK": str(folder / "work"),
         "FEATURES": str(folder / "features.npz"),
     }
 

@@ -1,6 +1,7 @@
 """The estimator from images to predictions, and all that can be wrong before it starts."""
 
 import copy
+import json
 import logging
 import os
 import pathlib
@@ -26,7 +27,11 @@ from sklearn.utils.validation import has_fit_parameter
 from tiny import EMBEDDER, coarse_pixels, patterns, tiny_classifier
 
 from supernetnas import (
+    Cells,
+    DrNAS,
     ImageFiles,
+    Retraining,
+    SmoothDARTS,
     SupernetTransferClassifier,
     Zoo,
     ZooError,
@@ -34,6 +39,7 @@ from supernetnas import (
     load_images,
 )
 from supernetnas.families.cells.network import Network
+from supernetnas.families.cells.space import SearchSpace, register_space
 
 IMAGES, LABELS = patterns()
 NEW, _ = patterns(seed=1)
@@ -848,3 +854,91 @@ def test_notebooks_show_what_was_found(fitted):
     assert "MACs" not in tiny_classifier()._repr_html_()
     with config_context(display="text"):
         assert "text/html" not in fitted._repr_mimebundle_()
+
+
+class TestSetParams:
+    def test_names_become_objects(self):
+        clf = SupernetTransferClassifier().set_params(search="drnas", search__epochs=2)
+        assert clf.search == DrNAS(epochs=2)
+        clf.set_params(retraining__epochs=3, family__n_cells=4)
+        assert (clf.retraining, clf.family) == (Retraining(epochs=3), Cells(n_cells=4))
+        assert clone(clf).get_params()["search__epochs"] == 2
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"search__nope": 1},
+            {"search": "gdas", "nope": 1},
+            {"search": "enas", "search__epochs": 2},
+            {"batch_size": 8, "precision__compile": True},
+            {"retraining__epochs": 2, "augmentation__flip": False},
+        ],
+        ids=str,
+    )
+    def test_all_or_nothing(self, parameters):
+        clf = SupernetTransferClassifier()
+        before = clf.get_params(deep=False)
+        with pytest.raises(ValueError):
+            clf.set_params(**parameters)
+        assert clf.get_params(deep=False) == before
+
+    def test_what_has_no_parts_says_what_to_pass(self):
+        with pytest.raises(ValueError, match="pass augmentation as a whole"):
+            SupernetTransferClassifier().set_params(augmentation__flip=False)
+
+    def test_fit_changes_no_parameter(self, tiny_zoo):
+        search, retraining = SmoothDARTS(epochs=1), Retraining(epochs=1)
+        clf = tiny_classifier(tiny_zoo, "bars", search=search).set_params(retraining=retraining)
+        before = {name: repr(value) for name, value in clf.get_params().items()}
+        clf.fit(IMAGES, LABELS)
+        assert clf.search is search
+        assert {name: repr(value) for name, value in clf.get_params().items()} == before
+
+
+def test_a_family_that_nothing_can_be_read_by_is_refused_before_the_fit():
+    class Own(Cells):
+        name = "own"
+
+    refuse(ValueError, "Unknown family 'own'", family=Own(n_cells=1))
+
+
+def test_a_space_that_is_registered_later_can_be_searched():
+    edges = (("skip_connect", "sep_conv_3x3"),) * 14
+    register_space(SearchSpace("registered_late", edges, edges))
+    clf = tiny_classifier(family__space="registered_late", family__n_cells=1)
+    assert clf.fit(IMAGES, LABELS).genotype_.space == "registered_late"
+
+
+def test_a_source_of_an_unknown_family_keeps_no_other_from_use(tiny_zoo, tmp_path):
+    zoo = tiny_zoo.save(tmp_path / "zoo")
+    path = zoo.folder / "index.json"
+    index = json.loads(path.read_text())
+    index["format_version"] = 3
+    for entry in index["sources"].values():
+        entry |= {"family": "cells"}
+    index["sources"]["spots"]["family"] = "later"
+    path.write_text(json.dumps(index))
+    clf = SupernetTransferClassifier(
+        "random", zoo=zoo.folder, search=SmoothDARTS(epochs=0), retraining=Retraining(epochs=1)
+    )
+    clf.set_params(image_size=8, max_parameters=10**9, random_state=0)
+    assert clf.fit(IMAGES, LABELS).source_ == "bars"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "strategy", "text"),
+    [({"family__space": "s2"}, "multi", "is not used"), ({}, "scratch", "All pixels")],
+)
+def test_warnings_point_to_the_caller(tiny_zoo, parameters, strategy, text):
+    X = IMAGES if strategy == "multi" else np.zeros_like(IMAGES)
+    with pytest.warns(UserWarning, match=text) as caught:
+        tiny_classifier(tiny_zoo, strategy, **parameters).fit(X, LABELS)
+    assert {w.filename for w in caught if text in str(w.message)} == {__file__}
+
+
+@pytest.mark.parametrize("method", ["drnas", "gdas"])
+def test_what_is_not_finite_is_found_though_the_loss_is(method):
+    clf = tiny_classifier(search=method, search__epochs=2, batch_size=8)
+    clf.set_params(search__alpha_learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match="search diverged"):
+        clf.fit(*patterns())

@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..classifier import SupernetTransferClassifier
+from ..families.base import get_family
 from ..images.datasets import load_dataset
 from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
@@ -68,7 +69,7 @@ def fit(args: argparse.Namespace) -> None:
                 ("data", f"{len(train)} images of {len(classes)} classes"),
                 ("source", classifier.source_),
                 ("distances", _nearest(classifier.distances_)),
-                ("genotype", classifier.genotype_),
+                (get_family(classifier.family_).architecture_name, classifier.architecture_),
                 ("parameters", f"{classifier.n_parameters_:,}"),
                 ("MACs", f"{classifier.n_macs_:,} per image"),
                 ("accuracy", accuracy),
@@ -83,10 +84,13 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Parameters that were named by options of their own, or by ``--set``."""
     named = {"search__epochs": "--search-epochs", "retraining__epochs": "--retrain-epochs"}
     found = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
-    classifier = SupernetTransferClassifier(search=args.search).set_params(**found)
+    classifier = SupernetTransferClassifier(search=args.search)
+    parts = {"search": classifier._method(), "retraining": classifier._retraining()}
     for name, value in found.items():
         part, _, parameter = name.partition("__")
-        constraint = getattr(classifier, part).constraints[parameter]
+        if parameter not in parts[part].get_params():
+            raise ValueError(f"{named[name]} has no effect with --search {args.search}.")
+        constraint = parts[part].constraints[parameter]
         if not constraint.allows(value):
             raise ValueError(f"{named[name]} must be {constraint}; got {value}.")
     return {**found, **dict(args.set)}

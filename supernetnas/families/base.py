@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,6 @@ from ..search.protocols import Architecture
 from ..storage.files import TensorSpec
 from ..training.batches import LabelledImages
 from ..training.distributed import ALONE, Processes
-
-if TYPE_CHECKING:
-    from torch import nn
 
 __all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
 

@@ -25,6 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..parameters import Parameters
 from ..storage.destinations import refusal, user_path
 from ..storage.files import TEMPORARY, FileError, dump_json, locked, read_json, write_atomic
 from ..training.checkpoints import load_checkpoint, save_checkpoint
@@ -209,7 +210,10 @@ def fit_checkpoints(
             with contextlib.suppress(OSError):
                 leftover.unlink()
         record = own / _RECORD
-        known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
+        try:
+            known = read_json(record, limit=_RECORD_LIMIT) if record.exists() else {}
+        except FileError as error:
+            raise FileError(f"{error} Delete the folder {own} to start anew.") from error
         if not known:  # stages of a fit that ended and could not delete them
             for stage in own.glob("*.safetensors"):
                 stage.unlink()
@@ -265,7 +269,8 @@ def fingerprint(
         try:
             described[key] = encode_parameter(value)
         except TypeError:
-            described[key] = getattr(value, "identity", f"{type(value)}")
+            own = repr(value) if isinstance(value, Parameters) else ""
+            described[key] = getattr(value, "identity", f"{type(value)}{own}")
     digest = hashlib.sha256(json.dumps([described, device], sort_keys=True).encode())
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())

@@ -23,9 +23,8 @@ from ..families.base import Family, available_families, get_family
 from ..images.augmentation import Augmentation
 from ..search.method import SearchMethod
 from ..storage.files import plain
-from ..storage.hub import HubError
 from ..training.execution import Execution
-from ..zoo import Zoo, ZooError
+from ..zoo import Zoo
 from ..zoo.places import BUILTIN
 from .retraining import Retraining
 
@@ -54,7 +53,7 @@ def encode_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
                 f"The parameter {name}={value!r:.80} cannot be saved; the loaded classifier will "
                 "have its default instead.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,  # the caller of `save_pretrained`
             )
     return encoded
 
@@ -89,6 +88,8 @@ def encode_parameter(value: Any) -> Any:
         return {"zoo": [value.where, None if names is None else list(names)]}
     if isinstance(value, Family | SearchMethod):
         kind = "family" if isinstance(value, Family) else "search"
+        if type(value) is not _type_of(kind, value.name):
+            raise TypeError(f"{type(value).__name__} is not one of the package's own.")
         return {kind: [value.name, encode_parameters(value.get_params(deep=False))]}
     if isinstance(value, Retraining):
         return {"retraining": encode_parameters(value.get_params(deep=False))}
@@ -118,28 +119,24 @@ def _decode(value: Any) -> Any:
     return _DECODERS[kind](content)
 
 
-def _decode_zoo(content: list) -> Zoo | str:
-    """Open the zoo again; where it is not, its path must do, since predicting needs no zoo."""
-    folder, names = content
-    if names is None and str(folder).startswith("hf://"):
-        return folder  # opening it would fetch its index
-    try:
-        return Zoo(folder, None if names is None else tuple(names))
-    except (ZooError, HubError, ImportError):
-        return folder
+def _type_of(kind: str, name: str) -> type:
+    """The class of a family, or of a search method of one."""
+    if kind == "family":
+        return type(get_family(name))
+    for family in map(get_family, available_families()):
+        if name in family.searches:
+            return type(family.method(name))
+    raise ValueError(f"no family has the search {name!r}")
 
 
 def _decode_family(content: list) -> Family:
     name, parameters = content
-    return type(get_family(name))(**decode_parameters(parameters))
+    return _type_of("family", name)(**decode_parameters(parameters))
 
 
 def _decode_search(content: list) -> SearchMethod:
     name, parameters = content
-    for family in map(get_family, available_families()):
-        if name in family.searches:
-            return type(family.method(name))(**decode_parameters(parameters))
-    raise ValueError(f"no family has the search {name!r}")
+    return _type_of("search", name)(**decode_parameters(parameters))
 
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {

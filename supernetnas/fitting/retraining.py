@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -146,7 +146,9 @@ def retrain(
         If the network draws from torch's global random state, or would ignore a setting; see
         `supernetnas.training.protocols`.
     """
-    set_execution(network, execution.on(train.labels.device))
+    execution = execution.on(train.labels.device)
+    # A dispatch mode watches the first step: what runs within one, torch never compiles again.
+    set_execution(network, replace(execution, compile=False) if execution.compiled else execution)
     noise = _seed_draws(network, train.labels.device, generator)
     draws = generator if noise is None or train.labels.device.type == "cpu" else noise
     captures = execution.captured and isinstance(train.images, ImageTensors)
@@ -200,6 +202,7 @@ def retrain(
         return loss.detach(), (scores.detach().argmax(1) == labels).sum()
 
     run: Callable[..., tuple[Tensor, ...]] = step
+    first = True
     if captures:
         run = CapturedStep(step, train.labels.device, recorder(train.labels.device, [draws]))
     while epoch < epochs:
@@ -214,7 +217,9 @@ def retrain(
             rate = cosine_schedule(progress, settings.learning_rate, warmup=settings.warmup)
             progress += share
             loss, hits = run(index, rate)
-            guard = contextlib.nullcontext()
+            if first:
+                guard, first = contextlib.nullcontext(), False
+                set_execution(network, execution)
             total_loss = total_loss + loss * len(index)
             correct = correct + hits
         epoch += 1

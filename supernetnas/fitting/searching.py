@@ -139,7 +139,7 @@ def search_best(
         search = method.start(candidate.supernet, task)
         checkpoint = run.checkpoints.stage(f"search-{position}")
         saved = checkpoint.load()
-        if saved is None and not searching:
+        if saved is None and not searching and method.n_epochs:
             break  # passed over for want of time
         if saved is not None:
             search.load_state(*saved)

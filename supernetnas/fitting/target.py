@@ -77,7 +77,7 @@ def prepare(
         warnings.warn(
             f"All pixels of X are {low:g}, so there is nothing to learn from.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=5,  # the caller of `fit`
         )
     labels, n_classes = torch.from_numpy(data.labels), len(data.classes)
     weights = class_weights(labels, n_classes, data.class_weight)
@@ -90,7 +90,7 @@ def prepare(
         labels=labels,
         n_classes=n_classes,
         class_weight=None if weights is None else weights.to(device),
-        preprocessing=preprocessing,
+        preprocessing=preprocessing.standardised_by(seen.mean, seen.std),
         augmentation=augmentation,
         device=device,
     )

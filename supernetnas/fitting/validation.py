@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from ..families.base import get_family
 from ..images.preprocessing import SIDES
 from ..images.reading import ImageSet, as_image_set, looks_like_rows
 from ..images.sets import UnequalImages
@@ -30,32 +31,6 @@ __all__ = [
     "read_training_data",
     "refuse_fit_parameters",
 ]
-
-_INTEGERS = {  # least value, and whether None is allowed
-    "init_channels": (2, False),
-    "n_cells": (1, False),
-    "search_epochs": (0, False),
-    "search_patience": (1, True),
-    "derivation_epochs": (0, False),
-    "retrain_epochs": (1, False),
-    "retrain_cells": (1, True),
-    "retrain_channels": (2, True),
-    "max_macs": (1, True),
-    "max_parameters": (1, True),
-    "verbose": (0, False),
-}
-_LIKE = {  # the size of a network that a parameter is
-    "init_channels": "init_channels",
-    "n_cells": "n_cells",
-    "retrain_cells": "n_cells",
-    "retrain_channels": "init_channels",
-}
-_POSITIVE = ("search_learning_rate", "alpha_learning_rate", "retrain_learning_rate", "time_limit")
-_SHARES = {  # of the ends 0 and 1, which are allowed; as `check_scalar` calls it
-    "validation_fraction": "neither",
-    "label_smoothing": "left",
-    "dropout": "left",
-}
 
 
 @dataclass(frozen=True)
@@ -100,6 +75,7 @@ def check_parameters(clf: Any) -> None:
     method, limits = clf._method(), clf._limits()
     for part in (clf._family(), method, clf._retraining()):
         part.check()
+    get_family(clf._family().name)  # which a saved classifier is read by
     if limits and not method.limited:
         raise ParameterError(
             "max_macs and max_parameters need search 'sdarts', 'darts' or 'gdas' and its "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,14 @@ class Preprocessing:
     usual_range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def standardised_by(
+        self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    ) -> Preprocessing:
+        """Return the same with another mean and deviation, where a network asks for its own."""
+        if mean is None or std is None:
+            return self
+        return replace(self, mean=tuple(mean), std=tuple(std))
 
     @classmethod
     def of(cls, pixels: Tensor | StoredPixels) -> Preprocessing:

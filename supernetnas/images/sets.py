@@ -486,6 +486,8 @@ def _held_values(mode: str) -> str:
 
 def _header(image: Image.Image) -> tuple[int, int, bool, str]:
     """Height and width as shown, whether the image is grey and its mode, without decoding it."""
+    if 0 in image.size:
+        raise ValueError(f"it has no pixels: its size is {image.size}")
     grey = image.mode[0] in "1IF" or image.mode in ("L", "LA", "La")
     return *shown_size(image), grey, image.mode
 

@@ -81,6 +81,11 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
     low, high = (_number("value_range", limit) for limit in values["value_range"])
     if low > high or (values["eight_bit"] and not 0 <= low <= high <= 255):
         raise ValueError(f"value_range cannot be from {low!r} to {high!r}")
+    usual = values.get("usual_range", values["value_range"])
+    if not isinstance(usual, list) or len(usual) != 2:
+        raise ValueError(f"usual_range must be two numbers; got {usual!r:.80}")
+    if not low <= _number("usual_range", usual[0]) <= _number("usual_range", usual[1]) <= high:
+        raise ValueError(f"usual_range {usual!r:.80} is not within {low!r} to {high!r}")
     for name in ("mean", "std"):
         if not isinstance(values[name], list) or len(values[name]) != channels:
             raise ValueError(f"{name} must have one number for each of {channels} channels")

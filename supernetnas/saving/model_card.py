@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..families.base import get_family
 from ..zoo.cards import cell, code, header_list, is_number, licence_header, table
 
 __all__ = ["model_card"]
@@ -75,7 +76,6 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
     metrics = dict(card.get("metrics") or {})
     if wrong := [name for name, value in metrics.items() if not is_number(value)]:
         raise ValueError(f"The metric {wrong[0]!r} must be a number; got {metrics[wrong[0]]!r}.")
-    space = clf.genotype_.space
     tags = ["supernetnas", "neural-architecture-search", "image-classification"]
     start = "random weights"
     if clf.source_ != "scratch":
@@ -84,7 +84,7 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
     hub = "/" in where and not where.startswith("path/")
     return _CARD.format(
         licence=licence_header(card.get("licence")),
-        tags=header_list([*tags, f"search-space-{space}"]),
+        tags=header_list([*tags, *get_family(clf.family_).tags(clf.supernet_config_)]),
         results=_results(card, metrics, where),
         title=cell(card.get("title") or "Image classifier found by supernet transfer"),
         description=description,
@@ -93,7 +93,7 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
         evaluation=_evaluation(clf, metrics),
         package='"supernetnas[hub]"' if hub else "supernetnas",
         where=where,
-        genotype=clf.genotype_,
+        genotype=clf.architecture_,
     )
 
 
@@ -106,13 +106,19 @@ def _about(clf: Any, card: Mapping[str, Any]) -> str:
         ["input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"],
         ["parameters", f"{clf.n_parameters_:,}"],
         ["multiply-accumulates per image", f"{clf.n_macs_:,}"],
-        ["search space", clf.genotype_.space],
+        *map(list, _supernet(clf).items()),
         ["strategy", clf.strategy],
     ]
     if card.get("dataset") or card.get("dataset_id"):
         rows.insert(0, ["dataset", card.get("dataset") or card["dataset_id"]])
     rows.append(["licence", card.get("licence") or "not stated"])
     return table(["", ""], rows)
+
+
+def _supernet(clf: Any) -> dict[str, str]:
+    """What the family says of the supernet, but for the input, which is that of the network."""
+    described = get_family(clf.family_).describe(clf.supernet_config_)
+    return {name: text for name, text in described.items() if name != "input"}
 
 
 def _evaluation(clf: Any, metrics: Mapping[str, float]) -> str:

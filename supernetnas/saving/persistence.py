@@ -31,7 +31,6 @@ from ..search.costs import count_macs, count_parameters
 from ..storage.destinations import refusal, user_path
 from ..storage.files import (
     MAX_HEADER,
-    TEMPORARY,
     FileError,
     TensorSpec,
     check_values,
@@ -60,11 +59,10 @@ FORMAT_VERSION = 2
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"
 SIGNATURE, CARD = "signature.safetensors", "README.md"
 _FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, CARD}
+_SYSTEM = {"lost+found", "Thumbs.db", "desktop.ini", "@eaDir"}  # of file systems and desktops
 _MAX_CONFIG = 64 * 2**20
 _MAX_TENSORS = 8 * 2**30
 _MAX_SIGNATURE = 256 * 2**20
-_MAX_CELLS = 1000  # of a network that is built to see what its file must hold
-_MAX_LABEL = 2**16  # bytes of one label
 _TRIES = 10  # loads from a folder that others write to
 
 
@@ -331,7 +329,7 @@ class PersistenceMixin(BaseEstimator):
             MODEL: dump_safetensors(_arrays(self.network_), {"format": "pt"}),
             SUPERNET: dump_safetensors(self.supernet_state_, {"format": "pt"}),
         }
-        kept = getattr(self, "signature_", None)  # a pickle of an earlier version has none
+        kept = self.signature_
         if signature and kept is not None:
             contents[SIGNATURE] = dump_safetensors(kept.to_tensors(), kept.metadata())
         config = {
@@ -404,10 +402,10 @@ def check_destination(folder: Path) -> None:
 
 
 def _is_passed_over(path: Path) -> bool:
-    """Whether a file in a folder is of an interrupted save, or of the file system itself."""
+    """Whether a file in a folder is hidden, or of the system, and so may stay beside a model."""
     if path.name == READY:
         return not path.is_symlink() and path.is_dir() and {*os.listdir(path)} <= _FILES
-    return path.name.startswith((TEMPORARY, ".nfs")) or path.name == "lost+found"
+    return path.name.startswith(".") or path.name in _SYSTEM
 
 
 def _looks_saved(folder: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 __all__ = ["FLOAT32", "PRECISIONS", "Execution"]
@@ -47,6 +48,9 @@ class Execution:
                 f"precision must be one of {', '.join(map(repr, PRECISIONS))}; got "
                 f"{self.precision!r}."
             )
+        for name in ("compile", "checkpointing"):
+            if isinstance(value := getattr(self, name), np.bool_):
+                object.__setattr__(self, name, bool(value))
         if not (isinstance(self.compile, bool) or self.compile == "graph"):
             raise TypeError(f"compile must be True, False or 'graph'; got {self.compile!r}.")
         if not isinstance(self.checkpointing, bool):

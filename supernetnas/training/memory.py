@@ -26,7 +26,7 @@ def explained_memory_error(batch_size: int, checkpointing: bool) -> Iterator[Non
     if batch_size > 2:
         remedies.append(f"batch_size={max(batch_size // 2, 2)}")
     if not checkpointing:
-        remedies.append("gradient_checkpointing=True")
+        remedies.append("precision=Execution(checkpointing=True)")
     remedies.append("a smaller image_size")
     doing, remedy = f"train on batches of {batch_size} images", f"Try {' or '.join(remedies)}."
     with explained_shortage(doing, remedy):

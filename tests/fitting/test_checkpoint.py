@@ -410,7 +410,7 @@ class TestDerivation:
         whole = fit(None)
         self.interrupt_retraining(monkeypatch, lambda: fit(tmp_path))
         for name in (
-            "methods._AlphaSearch.derive",
+            "methods.AlphaSearch.derive",
             "methods.RandomSearch.derive",
             "weight_training.WeightTraining.run_epoch",
         ):
@@ -449,3 +449,29 @@ class TestDerivation:
             with pytest.raises(KeyboardInterrupt):
                 fit()
         return seen
+
+
+@pytest.mark.parametrize("settings", [{"search": "random"}, {"search__epochs": 0}], ids=str)
+def test_without_a_search_a_fit_goes_on_too(tmp_path, batches, settings):
+    whole = classifier(None, **settings).fit(IMAGES, LABELS)
+    clf = interrupt(batches, classifier(tmp_path, **settings), 5)  # in the retraining
+    batches.start()
+    assert_equal(clf.fit(IMAGES, LABELS), whole)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_damaged_record_is_named(tmp_path, batches):
+    interrupt(batches, classifier(tmp_path), 10)
+    (record,) = tmp_path.glob("*/fit.json")
+    record.write_text("")
+    batches.start()
+    with pytest.raises(FileError, match=f"Delete the folder {record.parent} to start anew"):
+        classifier(tmp_path).fit(IMAGES, LABELS)
+
+
+def test_a_subclass_has_a_fingerprint_of_its_own():
+    class Own(SmoothDARTS):
+        pass
+
+    names = {fingerprint({"search": search}, (), (), "cpu") for search in (SmoothDARTS(), Own())}
+    assert len(names | {fingerprint({"search": Own(epochs=2)}, (), (), "cpu")}) == 3

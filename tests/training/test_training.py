@@ -303,7 +303,7 @@ class TestCheckpoint:
 
 def test_stopwatch(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("supernetnas.training.batches.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("supernetnas.training.clock.time.monotonic", lambda: now[0])
     watch, free = Stopwatch(10.0), Stopwatch()
     now[0] = 108.0
     assert watch.seconds == 8.0
@@ -508,7 +508,7 @@ class TestRetrain:
         def clock():
             return now[0]
 
-        monkeypatch.setattr("supernetnas.training.batches.time.monotonic", clock)
+        monkeypatch.setattr("supernetnas.training.clock.time.monotonic", clock)
         monkeypatch.setattr(
             "supernetnas.fitting.retraining.cosine_schedule",
             lambda progress, *args, **kwargs: (

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...parameters import NOTHING, AnyOf, Constraint, OneOf, Whole
+from ...parameters import NOTHING, AnyOf, Constraint, Instance, ParameterError, Whole
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
@@ -40,8 +40,9 @@ class Cells(Family):
 
     Parameters
     ----------
-    space : {"darts", "darts_no_none", "s1", "s2", "s3", "s4"}, default="s1"
-        Search space of a supernet that starts from random weights; a source brings its own.
+    space : name of a search space, default="s1"
+        Of a supernet that starts from random weights: "s1" to "s4", "darts", "darts_no_none", or
+        one of `register_space`. A source brings its own.
     init_channels : even int >= 2 and <= 4096, default=16
         Channels of its first cells; a source brings its own.
     n_cells : int >= 1 and <= 100, default=5
@@ -60,7 +61,7 @@ class Cells(Family):
     exact = ("alphas_", "running_")
     searches = SEARCHES
     constraints: ClassVar[Mapping[str, Constraint]] = {
-        "space": OneOf(*available_spaces()),
+        "space": Instance(str, "name of a search space"),
         "init_channels": Whole(2, MAX_SIZES["init_channels"], even=True),
         "n_cells": Whole(1, MAX_SIZES["n_cells"]),
         "network_channels": AnyOf(Whole(2, MAX_SIZES["init_channels"], even=True), NOTHING),
@@ -81,6 +82,15 @@ class Cells(Family):
         self.n_cells = n_cells
         self.network_channels = network_channels
         self.network_cells = network_cells
+
+    def check(self) -> None:
+        """Refuse parameters that may not be."""
+        super().check()
+        if self.space not in available_spaces():
+            raise ParameterError(
+                f"The 'space' parameter of Cells must be one of {', '.join(available_spaces())}. "
+                f"Got {self.space!r} instead."
+            )
 
     def input(
         self,

@@ -144,3 +144,23 @@ class TestPredictions:
             assert (
                 path.is_dir() or path.read_bytes() == (tmp_path / "after" / path.name).read_bytes()
             )
+
+
+def test_values_written_past_torch_count_and_hooks_run():
+    network = trained()
+    first = for_predictions(network, folded)
+    network.classifier.weight.data.mul_(2)
+    assert for_predictions(network, folded) is not first
+    handle = network.cells[0].register_forward_hook(lambda *_: None)
+    assert for_predictions(network, folded) is network
+    handle.remove()
+    assert for_predictions(network, folded) is not network
+
+
+def test_a_network_that_is_its_own_folded_form_is_freed():
+    network = nn.Linear(2, 2).eval()
+    assert for_predictions(network, lambda one: one) is network
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    assert gone() is None

@@ -76,8 +76,8 @@ class Budget:
                 raise ValueError(
                     f"{_PARAMETERS[unit]}={limit} cannot be met: the smallest network of space "
                     f"{self.cost.space!r} at this size has {smallest} {_UNITS[unit]}. Raise the "
-                    "limit, or take fewer channels or cells (retrain_channels, retrain_cells) or "
-                    "a smaller image_size."
+                    "limit, or take fewer channels or cells (family=Cells(network_channels=..., "
+                    "network_cells=...)) or a smaller image_size."
                 )
         if len(self._units) == 2 and self._solve(None) is None:
             fewest = Budget(self.cost, max_macs=int(self._limits[0]))._fewest_parameters()

@@ -86,17 +86,17 @@ def warn_of_collapse(
     if len(leads) >= _MOST and sum(leads) / len(leads) >= _LEAD:
         advice = (
             "Raise max_macs or max_parameters, which skip connections help to keep, or search for "
-            "fewer epochs or with another search_method."
+            "fewer epochs or with another search."
             if within_budget
-            else "Search for fewer epochs, with another search_method, or derive the architecture "
-            "with derivation='perturbation'; search_stopping='eigenvalue' guards searches of more "
+            else "Search for fewer epochs, with another search, or derive the architecture "
+            "with its derivation='perturbation'; its stopping='eigenvalue' guards searches of more "
             "than 22 epochs."
         )
         warnings.warn(
             f"The search has collapsed: {len(leads)} of the {2 * N_NODES} edges of its normal cell "
             f"are skip connections, which train fast and classify badly. {advice}",
             SearchCollapseWarning,
-            stacklevel=2,
+            stacklevel=6,  # the caller of `fit`
         )
 
 

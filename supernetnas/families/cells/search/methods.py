@@ -38,6 +38,7 @@ __all__ = [
     "GDAS",
     "PCDARTS",
     "SEARCHES",
+    "AlphaSearch",
     "DrNAS",
     "Radii",
     "RandomArchitecture",
@@ -64,10 +65,10 @@ class Radii:
         except (TypeError, ValueError):
             return False
         fine = radii.shape == (2,) and bool(np.isfinite(radii).all())
-        return fine and 0 <= radii[0] <= radii[1]
+        return fine and bool((radii >= 0).all())
 
     def __str__(self) -> str:
-        return "two floats >= 0, the second not the smaller"
+        return "two floats >= 0"
 
 
 class _EpochSearch(SearchMethod):
@@ -94,7 +95,7 @@ class _EpochSearch(SearchMethod):
         return Settled(patience) if self.stopping == "settled" else Plateau(patience)
 
 
-class _AlphaSearch(_EpochSearch):
+class AlphaSearch(_EpochSearch):
     """A search that trains alphas and weights in turn, and derives the genotype from the alphas."""
 
     budgets: ClassVar[bool] = False
@@ -177,7 +178,7 @@ class _AlphaSearch(_EpochSearch):
         return genotype
 
 
-class SmoothDARTS(_AlphaSearch):
+class SmoothDARTS(AlphaSearch):
     """SmoothDARTS: alphas and weights in turn, the weights under perturbed operation weights.
 
     Parameters
@@ -192,7 +193,7 @@ class SmoothDARTS(_AlphaSearch):
         Share of each class that trains the alphas. Retraining uses all images.
     perturbation : {"random", "adversarial", "none"}, default="random"
         SDARTS-RS, SDARTS-ADV (some three times slower), or none, which is DARTS.
-    perturbation_radius : two floats >= 0, the second not the smaller, default=(0.03, 0.3)
+    perturbation_radius : two floats >= 0, default=(0.03, 0.3)
         First and limiting radius of the perturbation.
     stopping : {"plateau", "settled", "eigenvalue"}, default="plateau"
         What ends a search before its last epoch. "plateau": the validation accuracy has not risen
@@ -217,7 +218,7 @@ class SmoothDARTS(_AlphaSearch):
     name = "sdarts"
     budgets = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
-        **_AlphaSearch.constraints,
+        **AlphaSearch.constraints,
         "perturbation": OneOf("random", "adversarial", "none"),
         "perturbation_radius": Radii(),
     }
@@ -259,7 +260,7 @@ class SmoothDARTS(_AlphaSearch):
         )
 
 
-class DARTS(_AlphaSearch):
+class DARTS(AlphaSearch):
     """DARTS: alphas and weights in turn.
 
     Parameters
@@ -278,7 +279,7 @@ class DARTS(_AlphaSearch):
     """
 
     constraints: ClassVar[Mapping[str, Constraint]] = {
-        **_AlphaSearch.constraints,
+        **AlphaSearch.constraints,
         "order": OneOf(1, 2),
     }
 
@@ -318,7 +319,7 @@ class DARTS(_AlphaSearch):
         return self.order == 1
 
 
-class PCDARTS(_AlphaSearch):
+class PCDARTS(AlphaSearch):
     """PC-DARTS: operations see one in four channels, and edges have weights of their own.
 
     Parameters
@@ -337,7 +338,7 @@ class PCDARTS(_AlphaSearch):
     name = "pc_darts"
 
 
-class DrNAS(_AlphaSearch):
+class DrNAS(AlphaSearch):
     """DrNAS: operation weights are drawn from Dirichlet distributions, in two stages.
 
     Parameters
@@ -356,7 +357,7 @@ class DrNAS(_AlphaSearch):
     name = "drnas"
 
 
-class GDAS(_AlphaSearch):
+class GDAS(AlphaSearch):
     """GDAS: each forward pass runs one operation per edge, drawn by the alphas.
 
     Parameters

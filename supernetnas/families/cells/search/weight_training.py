@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from ....images.augmentation import ImageTensors
 from ....search.loop import SearchLoop
@@ -210,7 +211,10 @@ class WeightTraining(SearchLoop):
         row["validation_loss"], row["validation_accuracy"] = loss, accuracy
         self.describe_epoch(row)
         row["seconds"] = watch.seconds
-        if not all(map(torch.isfinite, map(torch.tensor, (row["train_loss"], loss)))):
+        # A single path, or drawn weights, may have missed what is not finite: it must not be kept.
+        state = [t for t in self.supernet.state_dict().values() if t.is_floating_point()]
+        figures = torch.tensor([row["train_loss"], loss, float(get_total_norm(state))])
+        if not torch.isfinite(figures).all():
             raise self.divergence(f"The search diverged in epoch {row['epoch']}")
         self.epoch += 1
         self.history.append(row)
