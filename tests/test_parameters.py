@@ -178,7 +178,7 @@ def test_the_error_is_of_both_kinds_and_says_all(kind):
     [
         (Retraining(epochs=0), "'epochs' parameter of Retraining"),
         (SmoothDARTS(patience=0), "'patience' parameter of SmoothDARTS"),
-        (SmoothDARTS(perturbation_radius=(0.3, 0.03)), "'perturbation_radius' parameter"),
+        (SmoothDARTS(perturbation_radius=(0.3, -0.03)), "'perturbation_radius' parameter"),
         (Cells(init_channels=3), "'init_channels' parameter of Cells must be even int"),
     ],
 )

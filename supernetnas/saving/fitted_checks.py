@@ -84,7 +84,7 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
     usual = values.get("usual_range", values["value_range"])
     if not isinstance(usual, list) or len(usual) != 2:
         raise ValueError(f"usual_range must be two numbers; got {usual!r:.80}")
-    if not low <= _number("usual_range", usual[0]) <= _number("usual_range", usual[1]) <= high:
+    if not all(low <= _number("usual_range", limit) <= high for limit in usual):
         raise ValueError(f"usual_range {usual!r:.80} is not within {low!r} to {high!r}")
     for name in ("mean", "std"):
         if not isinstance(values[name], list) or len(values[name]) != channels:

@@ -31,6 +31,7 @@ from ..search.costs import count_macs, count_parameters
 from ..storage.destinations import refusal, user_path
 from ..storage.files import (
     MAX_HEADER,
+    TEMPORARY,
     FileError,
     TensorSpec,
     check_values,
@@ -59,7 +60,13 @@ FORMAT_VERSION = 2
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"
 SIGNATURE, CARD = "signature.safetensors", "README.md"
 _FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, CARD}
-_SYSTEM = {"lost+found", "Thumbs.db", "desktop.ini", "@eaDir"}  # of file systems and desktops
+_SYSTEM = {
+    "lost+found",
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+    "@eaDir",
+}  # of file systems and desktops
 _MAX_CONFIG = 64 * 2**20
 _MAX_TENSORS = 8 * 2**30
 _MAX_SIGNATURE = 256 * 2**20
@@ -391,7 +398,8 @@ def check_destination(folder: Path) -> None:
     if not folder.is_dir():
         raise FileError(f"{folder} is a file, not a folder. Choose another folder.")
     names = {path.name for path in folder.iterdir() if not _is_passed_over(path)}
-    strangers = sorted(names - _FILES)
+    hidden = {name for name in names if name.startswith(".") and name != READY}
+    strangers = sorted(names - _FILES - hidden)
     if not strangers and names and not _looks_saved(folder):
         strangers = sorted(names)
     if strangers:
@@ -402,10 +410,10 @@ def check_destination(folder: Path) -> None:
 
 
 def _is_passed_over(path: Path) -> bool:
-    """Whether a file in a folder is hidden, or of the system, and so may stay beside a model."""
+    """Whether a file in a folder is of an interrupted save, or of the system itself."""
     if path.name == READY:
         return not path.is_symlink() and path.is_dir() and {*os.listdir(path)} <= _FILES
-    return path.name.startswith(".") or path.name in _SYSTEM
+    return path.name.startswith((TEMPORARY, ".nfs", "._")) or path.name in _SYSTEM
 
 
 def _looks_saved(folder: Path) -> bool:

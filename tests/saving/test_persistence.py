@@ -269,6 +269,15 @@ def test_a_foreign_folder_is_left_alone(saved, tmp_path, content):
     assert sorted(path.name for path in tmp_path.iterdir()) == content
 
 
+def test_files_of_the_system_and_hidden_ones_may_stay_beside_a_model(saved, tmp_path):
+    (tmp_path / ".DS_Store").write_text("x")
+    saved[0].save_pretrained(tmp_path)
+    (tmp_path / ".gitattributes").write_text("y")
+    saved[0].save_pretrained(tmp_path)
+    assert (tmp_path / ".DS_Store").read_text() == "x"
+    assert (tmp_path / ".gitattributes").read_text() == "y"
+
+
 def test_a_file_in_the_place(saved, tmp_path):
     (tmp_path / "model").write_text("mine")
     with pytest.raises(FileError, match="is a file"):

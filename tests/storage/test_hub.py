@@ -671,9 +671,10 @@ ORIGIN = {"repo_id": "org/zoo", "commit": "0" * 40, "subfolder": ""}
 )
 def test_an_index_of_a_stranger_is_refused(pull, publish, server, change, request):
     with pytest.raises(ZooError) as error:
-        pull(publish(index=change))
+        pull(publish(index=change, repo_id="org/refused"))
     assert len(str(error.value)) < 1000
-    assert all(r.path.endswith("index.json") for r in server.requests)
+    asked = [r.path for r in server.requests if "org/refused" in r.path]  # not late ones of others
+    assert asked and all(path.endswith("index.json") for path in asked)
     if "format_version" in str(error.value):
         assert "Update it" in str(error.value)
 

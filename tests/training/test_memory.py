@@ -173,7 +173,7 @@ class TestErrors:
     )
     def test_a_batch_size_is_suggested(self, error):
         with (
-            pytest.raises(MemoryError, match=r"batches of 48 .* Try batch_size=24 or gradient_ch"),
+            pytest.raises(MemoryError, match=r"of 48 .*=24 or precision=Execution\(check"),
             explained_memory_error(48, False),
         ):
             raise error
