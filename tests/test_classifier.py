@@ -29,6 +29,7 @@ from tiny import EMBEDDER, coarse_pixels, patterns, tiny_classifier
 from supernetnas import (
     Cells,
     DrNAS,
+    Execution,
     ImageFiles,
     Retraining,
     SmoothDARTS,
@@ -942,3 +943,15 @@ def test_what_is_not_finite_is_found_though_the_loss_is(method):
     clf.set_params(search__alpha_learning_rate=1e30)
     with pytest.raises(FloatingPointError, match="search diverged"):
         clf.fit(*patterns())
+
+
+@pytest.mark.filterwarnings("ignore:")  # of torch's compiler about itself
+@pytest.mark.slow  # half a minute of a C++ compiler
+def test_the_retraining_is_compiled_after_its_first_step():
+    counters = torch._dynamo.utils.counters
+    torch._dynamo.reset()
+    counters.clear()
+    execution = Execution("float32", compile=True)
+    tiny_classifier(search="random", retraining__epochs=2, precision=execution).fit(IMAGES, LABELS)
+    assert counters["frames"]["ok"] >= 1
+    assert counters["stats"]["calls_captured"] > 10
