@@ -162,8 +162,5 @@ def open_place(zoo: str | os.PathLike | FolderPlace | HubPlace) -> FolderPlace |
     if zoo == BUILTIN:
         return FolderPlace(BUILTIN)
     if (address := hub_address(zoo)) is not None:
-        try:
-            return HubPlace.open(address)
-        except ImportError as error:
-            raise ImportError(f"There is no folder {str(zoo)!r}. {error}") from error
+        return HubPlace.open(address)
     return FolderPlace(str(user_path(zoo, ZooError).resolve()))
