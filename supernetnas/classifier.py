@@ -6,11 +6,12 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,9 +22,10 @@ from .families.base import Family, NetworkInput, available_families, get_family
 from .fitting.checkpoints import fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
 from .fitting.progress import Progress
-from .fitting.retraining import Retraining, retrain
+from .fitting.front import member_within, validate_front
+from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
-from .fitting.searching import candidates_of, derive, inherit, search_best
+from .fitting.searching import candidates_of, derive, search_best
 from .fitting.summary import summary_html
 from .fitting.target import Target, prepare
 from .fitting.validation import (
@@ -44,6 +46,7 @@ from .parameters import (
     ParameterError,
     Real,
     Whole,
+    check_parameter,
 )
 from .saving.as_source import SourceMixin
 from .saving.folding import for_predictions
@@ -53,8 +56,9 @@ from .search.limits import Limits
 from .search.method import SearchMethod
 from .selection.select import Selection, open_zoo, select_sources
 from .selection.strategies import find_strategy
+from .training.batches import LabelledImages
 from .training.clock import Stopwatch
-from .training.devices import resolve_device
+from .training.devices import placed, resolve_device
 from .training.execution import PRECISIONS, Execution
 from .training.memory import explained_memory_error, explained_shortage
 from .training.surroundings import own_surroundings
@@ -167,8 +171,13 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     signature_ : DatasetSignature or None
         What the strategy compared with the sources: statistics and a sample of the features of
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
-    architecture_ : Genotype
+    architecture_ : Genotype or ElasticArchitecture
         The architecture; as ``genotype_``, too, where it is one.
+    front_ : list of dict
+        Of a fit that has trained several networks, what each costs and reaches:
+        ``architecture``, ``n_macs``, ``n_parameters``, ``probe_accuracy`` (of a linear model of its
+        features before training, each image left out in turn) and, with ``search="front"``,
+        ``validation_accuracy``. `at` returns any of them.
     network_ : torch.nn.Module
         The trained network.
     supernet_config_ : object
@@ -348,7 +357,6 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         refuse_fit_parameters(fit_params)
         check_parameters(self)
         device, execution = resolve_device(self.device), self._execution()
-        method, retraining = self._method(), self._retraining()
         data = read_training_data(self, X, y)
         strategy = find_strategy(self.strategy)
         embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
@@ -363,6 +371,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             selection = self._select(zoo, data, embedder, device, seed)
             source = next(iter(selection.candidates), None)
             family = self._family(source)
+            method = self._method(family)
             seen = self._input(family, data.images, source)
             self._warn_of_unused(family, source)
             target = prepare(data, seen, self.augmentation, device)
@@ -381,12 +390,22 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             architecture = derive(
                 found, method, family, run, self._share_of_time(_DERIVATION_SHARE)
             )
-            supernet = found.search.searched_supernet()
-            network, inherited = inherit(
-                architecture, supernet, family, float(retraining.dropout), device, run
+            settings = self._settings(family, found.start.pretrained, len(target.labels))
+            learner, inherited = family.learner(
+                found.search,
+                architecture,
+                dropout=settings.dropout,
+                seed=run.draw_seed(),
+                pretrained=found.start.pretrained,
             )
-            history = self._retrain(network, target, retraining, execution, run)
-            self._report_cuts(found.search, method, history, retraining)
+            train = found.task.train if method.holds_out else target.part()
+            history = self._retrain(learner, train, target, settings, family, execution, run)
+            network = family.trained(learner, architecture)
+            front = family.front(learner, found.search)
+            supernet = found.search.searched_supernet()
+            self._report_cuts(found.search, method, history, settings)
+            if method.holds_out:
+                validate_front(front, family, supernet, found.task.validation)
 
         Fitted(
             classes=data.classes,
@@ -399,6 +418,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             distances=selection.distances,
             signature=selection.signature,
             architecture=architecture,
+            front=front,
             network=network,
             inherited=inherited,
             supernet_config=supernet.config,
@@ -409,6 +429,49 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             device=str(device),
         ).assign(self)
         return self
+
+    def at(self, *, max_macs=None, max_parameters=None):
+        """Return another network of the same fit as a classifier, without another fit.
+
+        A fit under limits or with ``search="front"`` of the family "elastic" trains several
+        networks, which ``front_`` lists.
+
+        Parameters
+        ----------
+        max_macs, max_parameters : int >= 1 or None, default=None
+            Most multiply-accumulates for one image, and most trainable values.
+
+        Returns
+        -------
+        SupernetTransferClassifier
+            Fitted; its network is the best within the limits, by the accuracy on the images that
+            the fit has held out, or else the most expensive.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before ``fit``.
+        ValueError
+            If no network that was trained keeps the limits; names those that there are.
+        """
+        check_is_fitted(self)
+        limits = Limits(max_macs, max_parameters)
+        for name in ("max_macs", "max_parameters"):
+            constraint = self.constraints[name]
+            check_parameter(type(self).__name__, name, getattr(limits, name), constraint)
+        row = member_within(self.front_, limits)
+        fitted, family = Fitted.of(self), get_family(self.family_)
+        state = {name: torch.from_numpy(a) for name, a in self.supernet_state_.items()}
+        network = family.member(self.supernet_config_, state, row["architecture"])
+        other = clone(self).set_params(max_macs=max_macs, max_parameters=max_parameters)
+        replace(
+            fitted,
+            architecture=row["architecture"],
+            network=placed(network, self.device_),
+            n_macs=row["n_macs"],
+            n_parameters=row["n_parameters"],
+        ).assign(other)
+        return other
 
     def predict(self, X):
         """Predict the class of each image.
@@ -477,17 +540,21 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     # Stages of a fit
 
-    def _method(self) -> SearchMethod:
-        return self._family().method(self.search)
+    def _method(self, family: Family | None = None) -> SearchMethod:
+        return (self._family() if family is None else family).method(self.search)
 
     def _retraining(self) -> Retraining:
         return Retraining() if self.retraining is None else self.retraining
 
     def _family(self, source: Source | None = None) -> Family:
-        """The family that was asked for, or that of a source; the first of all by default."""
+        """The family that was asked for, or that of a source; else the first with the search."""
         if isinstance(self.family, Family) or self.family != "auto":
             return get_family(self.family)
-        return get_family(available_families()[0] if source is None else source.family)
+        if source is not None:
+            return get_family(source.family)
+        families = [get_family(name) for name in available_families()]
+        search = getattr(self.search, "name", self.search)
+        return next((f for f in families if search in f.searches), families[0])
 
     def _execution(self) -> Execution:
         if isinstance(self.precision, Execution):
@@ -572,25 +639,33 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     def _share_of_time(self, share: float) -> float | None:
         return None if self.time_limit is None else share * self.time_limit
 
+    def _settings(self, family: Family, pretrained: bool, n_images: int) -> RetrainSettings:
+        """Numbers of the retraining."""
+        defaults = family.retraining(pretrained)
+        if self.batch_size != "auto":
+            defaults.pop("batch_size", None)
+        return self._retraining().settings(defaults, self._batch_size(n_images))
+
     def _retrain(
         self,
         network: torch.nn.Module,
+        train: LabelledImages,
         target: Target,
-        retraining: Retraining,
+        settings: RetrainSettings,
+        family: Family,
         execution: Execution,
         run: Run,
     ) -> list:
-        """Finetune the network on all images; returns its history."""
-        train = target.part()
-        settings = retraining.settings(self._batch_size(len(train)))
+        """Finetune what a family trains on images of the target; returns its history."""
         with (
             explained_memory_error(settings.batch_size, execution.checkpointing),
             run.progress.stage("retrain", settings.epochs) as advance,
         ):
-            run.recalibrate(network, train, settings.batch_size)
+            if not family.keeps_statistics:
+                run.recalibrate(network, train, settings.batch_size)
             history = retrain(
                 network,
-                train,
+                family.training_data(network, train, run.generator),
                 settings,
                 run.generator,
                 execution=execution,
@@ -599,16 +674,19 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 on_epoch=advance,
                 checkpoint=run.checkpoints.stage("retrain"),
             )
-            run.recalibrate(network, train, settings.batch_size)
+            if not family.keeps_statistics:
+                run.recalibrate(network, train, settings.batch_size)
         return history
 
     @staticmethod
-    def _report_cuts(search, method: SearchMethod, history: list, retraining: Retraining) -> None:
+    def _report_cuts(
+        search, method: SearchMethod, history: list, settings: RetrainSettings
+    ) -> None:
         """Log which stages the time limit has cut short."""
         if search.out_of_time and search.epoch < method.n_epochs:
             logger.warning("search ended after %d of %d epochs", search.epoch, method.n_epochs)
-        if (done := len(history)) < retraining.epochs:
-            logger.warning("retrain ended after %d of %d epochs", done, retraining.epochs)
+        if (done := len(history)) < settings.epochs:
+            logger.warning("retrain ended after %d of %d epochs", done, settings.epochs)
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

@@ -21,7 +21,9 @@ from ..search.method import SearchMethod
 from ..search.protocols import Architecture
 from ..storage.files import TensorSpec
 from ..training.batches import LabelledImages
+from ..training.devices import placed
 from ..training.distributed import ALONE, Processes
+from ..training.seeds import seeded_modules
 
 __all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
 
@@ -36,7 +38,8 @@ class NetworkInput:
         Height and width in pixels.
     channels : int
     mean, std : tuple of float or None
-        Of each channel, by which images are standardised; None is that of the images themselves.
+        Of each channel, by which images are standardised, in units of the range of their values;
+        None is that of the images themselves.
     """
 
     size: tuple[int, int]
@@ -81,11 +84,13 @@ class Family(Parameters):
         That it is registered under.
     architecture_name : str
         What people call an architecture of the family.
-    head, stem : str
-        How the names of the tensors begin that depend on the classes, and the name of the tensor
-        that depends on the channels of an image.
+    head : str
+        How the names of the tensors begin that depend on the classes.
     exact : tuple of str
         How the last parts of the names of tensors begin that are never stored in half precision.
+    keeps_statistics : bool
+        Whether batch norms keep the statistics of the pretraining; else they are given the
+        target's.
     searches : mapping of str to callable
         What makes each search method, by name; the first is what "auto" stands for.
     """
@@ -93,8 +98,8 @@ class Family(Parameters):
     name: ClassVar[str]
     architecture_name: ClassVar[str]
     head: ClassVar[str]
-    stem: ClassVar[str]
     exact: ClassVar[tuple[str, ...]] = ("running_",)
+    keeps_statistics: ClassVar[bool] = False
     searches: ClassVar[Mapping[str, Any]]
 
     def method(self, search: str | SearchMethod) -> SearchMethod:
@@ -156,8 +161,23 @@ class Family(Parameters):
         """Build a supernet, of random weights that torch's global state decides."""
         raise NotImplementedError
 
-    def warm_up_head(self, supernet: Any) -> None:
-        """Prepare a new head for a supernet whose other weights were transferred."""
+    def fits(self, config: Any, seen: NetworkInput, n_classes: int) -> bool:
+        """Whether a supernet of a configuration can have been searched for a target."""
+        return config == self.adapted(config, seen, n_classes)
+
+    def take_over(self, supernet: Any, config: Any, state: Mapping[str, Tensor]) -> None:
+        """Give a supernet of random weights those of a source.
+
+        Parameters
+        ----------
+        supernet : torch.nn.Module
+            Built from what `adapted` returned; keeps its head.
+        config : Config
+            The source's own.
+        state : mapping of str to torch.Tensor
+            The source's tensors, without a head.
+        """
+        raise NotImplementedError
 
     def pretraining_settings(self) -> Any:
         """Return the numbers of a search that pretrains a supernet.
@@ -232,6 +252,59 @@ class Family(Parameters):
         """Copy a supernet's weights into a network; returns the share that was inherited."""
         raise NotImplementedError
 
+    def retraining(self, pretrained: bool) -> dict[str, Any]:
+        """Return numbers of the retraining, by the names of `RetrainSettings` and "dropout".
+
+        Parameters
+        ----------
+        pretrained : bool
+            Whether the supernet had the weights of a source.
+        """
+        raise NotImplementedError
+
+    def learner(
+        self, search: Any, architecture: Any, *, dropout: float, seed: int, pretrained: bool
+    ) -> tuple[nn.Module, float]:
+        """Return the module that is retrained, and the share of weights that it inherited.
+
+        By default it is the network of the architecture.
+
+        Parameters
+        ----------
+        search : Search
+            Which has ended.
+        architecture : Architecture
+        dropout : float
+        seed : int
+            Of weights that are not inherited.
+        pretrained : bool
+            Whether the supernet had the weights of a source.
+        """
+        supernet = search.searched_supernet()
+        config = self.network_config(architecture, supernet, dropout)
+        with seeded_modules(seed):
+            network = self.network(config)
+        device = next(iter(supernet.weight_parameters())).device
+        return placed(network, device), self.inherit(network, supernet)
+
+    def training_data(
+        self, module: Any, train: LabelledImages, generator: torch.Generator
+    ) -> LabelledImages:
+        """Return what a learner is trained on: the images, or something made of them."""
+        return train
+
+    def trained(self, module: Any, architecture: Any) -> Any:
+        """Return the network of an architecture from the learner, in evaluation mode."""
+        return module
+
+    def front(self, module: Any, search: Any) -> list[dict[str, Any]]:
+        """Describe the networks that a learner has trained, if there may be several."""
+        return []
+
+    def member(self, config: Any, state: Mapping[str, Tensor], architecture: Any) -> Any:
+        """Return one of the networks of a front, from the supernet that was trained."""
+        raise NotImplementedError
+
     def folded(self, network: Any) -> nn.Module:
         """Return a copy of a network that predicts the same up to rounding, in fewer steps."""
         return network
@@ -264,7 +337,10 @@ class Family(Parameters):
         return []
 
 
-_MODULES = {"cells": ("supernetnas.families.cells.family", "Cells")}
+_MODULES = {
+    "cells": ("supernetnas.families.cells.family", "Cells"),
+    "elastic": ("supernetnas.families.elastic.family", "Elastic"),
+}
 
 
 def available_families() -> list[str]:

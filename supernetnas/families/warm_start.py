@@ -38,21 +38,12 @@ def starting_supernet(
     Returns
     -------
     torch.nn.Module
-        Where the source has another number of channels, the stem's kernels are summed over the
-        source's channels and shared out over the target's: a grey image gives what its three equal
-        channels gave.
     """
     if source is None:
         with seeded_modules(seed):
             return family.supernet(family.config(seen, n_classes))
-    config, state = source[0], dict(source[1])
-    kernels = state[family.stem]
-    if kernels.shape[1] != seen.channels:
-        shared = kernels.sum(1, keepdim=True) / seen.channels
-        state[family.stem] = shared.expand(-1, seen.channels, -1, -1).contiguous()
+    config, state = source
     with seeded_modules(seed):
         supernet = family.supernet(family.adapted(config, seen, n_classes))
-    head = {k: v for k, v in supernet.state_dict().items() if k.startswith(family.head)}
-    supernet.load_state_dict(state | head)
-    family.warm_up_head(supernet)
+    family.take_over(supernet, config, state)
     return supernet

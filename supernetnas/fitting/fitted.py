@@ -39,6 +39,7 @@ class Fitted:
     distances: dict[str, float] | None
     signature: DatasetSignature | None
     architecture: Architecture
+    front: list[dict[str, Any]]
     network: nn.Module
     inherited: float
     supernet_config: Any
@@ -80,6 +81,9 @@ class Fitted:
             "source": self.source,
             "distances": self.distances,
             "architecture": self.architecture.to_dict(),
+            "front": [
+                {**row, "architecture": row["architecture"].to_dict()} for row in self.front or ()
+            ],
             "network": self.network.config.to_dict(),  # type: ignore[operator, union-attr]
             "supernet": self.supernet_config.to_dict(),
             "history": self.history,
@@ -118,6 +122,10 @@ class Fitted:
             distances=None if names is None else dict(names),
             signature=signature,
             architecture=family.read_architecture(data["architecture"]),
+            front=[
+                {**row, "architecture": family.read_architecture(row["architecture"])}
+                for row in data.get("front", ())
+            ],
             network=network,
             inherited=float(data["inherited"]),
             supernet_config=family.read_config(data["supernet"]),

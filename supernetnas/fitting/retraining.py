@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..images.augmentation import ImageTensors
-from ..parameters import Constraint, Parameters, Real, Whole
+from ..parameters import AnyOf, Constraint, OneOf, Parameters, Real, Whole
 from ..training.batches import LabelledImages, balanced_batches
 from ..training.captured import CapturedStep, Recorder
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.clock import Stopwatch
 from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow
-from ..training.protocols import Checkpoint, OwnDraws, RandomModule, set_execution
+from ..training.protocols import Checkpoint, OwnDraws, OwnLoss, RandomModule, set_execution
 from ..training.steps import cosine_schedule
 
 __all__ = ["RetrainSettings", "Retraining", "retrain"]
@@ -34,37 +34,50 @@ class Retraining(Parameters):
 
     Parameters
     ----------
-    epochs : int >= 1, default=15
-        Passes over the images.
-    learning_rate : float > 0, default=0.03
-        Peak learning rate.
+    epochs : int >= 1 or "auto", default="auto"
+        Passes over the images. "auto" is 15 for cells and 12 for elastic networks.
+    learning_rate : float > 0 or "auto", default="auto"
+        Peak learning rate. "auto" is 0.03 for cells, which SGD trains, and 0.0005 for elastic
+        networks, which AdamW trains (0.002 from random weights).
     label_smoothing : float >= 0 and < 1, default=0.1
         Share of the label that is spread over all classes.
-    dropout : float >= 0 and < 1, default=0.0
-        Before the classifier of the network.
+    dropout : float >= 0 and < 1 or "auto", default="auto"
+        Before the classifier of the network. "auto" is 0 for cells and 0.2 for elastic networks.
     """
 
     constraints: ClassVar[Mapping[str, Constraint]] = {
-        "epochs": Whole(1),
-        "learning_rate": Real(),
+        "epochs": AnyOf(Whole(1), OneOf("auto")),
+        "learning_rate": AnyOf(Real(), OneOf("auto")),
         "label_smoothing": Real(0, 1, "low"),
-        "dropout": Real(0, 1, "low"),
+        "dropout": AnyOf(Real(0, 1, "low"), OneOf("auto")),
     }
 
-    def __init__(self, epochs=15, *, learning_rate=0.03, label_smoothing=0.1, dropout=0.0):
+    def __init__(
+        self, epochs="auto", *, learning_rate="auto", label_smoothing=0.1, dropout="auto"
+    ):
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.label_smoothing = label_smoothing
         self.dropout = dropout
 
-    def settings(self, batch_size: int) -> RetrainSettings:
-        """Numbers of the retraining."""
-        return RetrainSettings(
-            epochs=int(self.epochs),
-            batch_size=batch_size,
-            learning_rate=self.learning_rate,
-            label_smoothing=self.label_smoothing,
-        )
+    def settings(self, defaults: Mapping[str, Any], batch_size: int) -> RetrainSettings:
+        """Numbers of the retraining.
+
+        Parameters
+        ----------
+        defaults : mapping
+            What "auto" stands for, and what else the family has; see
+            `supernetnas.families.base.Family.retraining`.
+        batch_size : int
+        """
+        chosen = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if value != "auto"
+        }
+        numbers = {"batch_size": batch_size, **defaults, **chosen}
+        numbers["epochs"] = int(numbers["epochs"])
+        return RetrainSettings(**numbers)
 
 
 @dataclass(frozen=True)
@@ -77,22 +90,28 @@ class RetrainSettings:
         Passes over the training images.
     batch_size : int
     learning_rate : float
-        Peak of the SGD's cosine, which ends at zero.
+        Peak of the cosine, which ends at zero.
     warmup : float
         Share of the steps over which the learning rate rises to its peak.
+    optimizer : {"sgd", "adamw"}
+        SGD has Nesterov's momentum.
     momentum, weight_decay, clip_norm : float
         Biases and the scales of batch norms do not decay.
     label_smoothing : float
+    dropout : float
+        Of the network that is built.
     """
 
     epochs: int = 15
     batch_size: int = 64
     learning_rate: float = 0.03
     warmup: float = 0.1
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip_norm: float = 5.0
     label_smoothing: float = 0.1
+    dropout: float = 0.0
 
 
 def retrain(
@@ -114,7 +133,8 @@ def retrain(
     ----------
     network : torch.nn.Module
         Changed in place; left in evaluation mode. What it draws in training has to come from
-        modules that are a `supernetnas.training.protocols.RandomModule`.
+        modules that are a `supernetnas.training.protocols.RandomModule`; it may be a
+        `supernetnas.training.protocols.OwnLoss`.
     train : LabelledImages
     settings : RetrainSettings
     generator : torch.Generator
@@ -152,20 +172,7 @@ def retrain(
     noise = _seed_draws(network, train.labels.device, generator)
     draws = generator if noise is None or train.labels.device.type == "cpu" else noise
     captures = execution.captured and isinstance(train.images, ImageTensors)
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
-        **({"fused": True} if captures else {"foreach": True}),
-    )
+    optimizer = _optimizer(network, settings, captures)
     watch, history, epochs, epoch, progress = Stopwatch(), [], settings.epochs, 0, 0.0
     generators = {"generator": generator} | ({} if noise is None else {"noise": noise})
     saved = checkpoint.load() if checkpoint else None
@@ -185,16 +192,22 @@ def retrain(
 
     guard: contextlib.AbstractContextManager = OwnDraws(train.labels.device)  # of the first step
 
+    def of_labels(scores: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(
+            scores.float(), labels, weight=class_weight, label_smoothing=settings.label_smoothing
+        )
+
     def step(index: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = train.images.augmented(index, draws), train.labels_at(index)
         with execution.autocast(images.device), guard:
-            scores = network(images)
-        scores = scores.float()
-        loss = F.cross_entropy(
-            scores, labels, weight=class_weight, label_smoothing=settings.label_smoothing
-        )
+            if isinstance(network, OwnLoss):
+                loss, scores = network.training_loss(images, labels, of_labels)
+            else:
+                scores = network(images).float()
+        if not isinstance(network, OwnLoss):
+            loss = of_labels(scores, labels)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm, foreach=True)
         optimizer.step()
@@ -250,6 +263,25 @@ def retrain(
     network.eval()
     set_execution(network, FLOAT32)
     return history
+
+
+def _optimizer(
+    network: nn.Module, settings: RetrainSettings, captured: bool
+) -> torch.optim.Optimizer:
+    """Optimiser of what is trained of a network."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        **({"fused": True} if captured else {"foreach": True}),
+    }
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, capturable=captured, **options)
+    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=True, **options)
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The stages of a fit from the selected sources to a network that has inherited its weights."""
+"""The stages of a fit from the selected sources to an architecture."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..families.base import Family, NetworkInput
 from ..families.warm_start import starting_supernet
@@ -17,14 +16,12 @@ from ..search.method import SearchMethod, SearchTask
 from ..search.protocols import Architecture, Search
 from ..training.batches import stratified_split
 from ..training.clock import Stopwatch
-from ..training.devices import placed
 from ..training.execution import Execution
-from ..training.seeds import seeded_modules
 from ..zoo.source import Source
 from .run import Run
 from .target import Target
 
-__all__ = ["Candidate", "Found", "candidates_of", "derive", "inherit", "search_best"]
+__all__ = ["Candidate", "Found", "candidates_of", "derive", "search_best"]
 
 _DERIVATION = "derive"
 """Name of the checkpoint that holds what was derived; once it is there, nothing is searched."""
@@ -42,6 +39,8 @@ class Candidate:
         Of its source.
     supernet : torch.nn.Module
     pretrained : bool
+    recalibrated : bool
+        Whether its batch norms are given the statistics of the target's images.
     budget : object or None
         What keeps the limits on the derived network's cost.
     """
@@ -49,6 +48,7 @@ class Candidate:
     name: str
     supernet: Any
     pretrained: bool
+    recalibrated: bool
     budget: Any = None
 
 
@@ -90,7 +90,9 @@ def candidates_of(
         supernet = starting_supernet(family, seen, target.n_classes, run.draw_seed(), source)
         budget = family.budget(supernet.config, seen, target.n_classes, limits)
         supernet.place(target.device, execution)
-        candidates.append(Candidate(name, supernet, source is not None, budget))
+        pretrained = source is not None
+        recalibrated = pretrained and not family.keeps_statistics
+        candidates.append(Candidate(name, supernet, pretrained, recalibrated, budget))
     return candidates
 
 
@@ -120,8 +122,11 @@ def search_best(
     """
     run.checkpoints.check_start((c.name, c.supernet) for c in candidates)
     searching = not run.checkpoints.stage(_DERIVATION).exists()
-    first, second = stratified_split(target.labels, method.validation_share, run.generator)
-    train, validation = target.part(first), target.part(second)
+    if method.validation_share:
+        first, second = stratified_split(target.labels, method.validation_share, run.generator)
+        train, validation = target.part(first), target.part(second)
+    else:
+        train = validation = target.part()
     best: Found | None = None
     for position, candidate in enumerate(candidates):
         watch = Stopwatch()
@@ -131,7 +136,7 @@ def search_best(
                 logger.warning("No time for %d of the sources.", len(candidates) - position)
                 break
             watch = Stopwatch(max(left, 0.0) / (len(candidates) - position))
-        if candidate.pretrained:
+        if candidate.recalibrated:
             run.recalibrate(candidate.supernet, train, batch_size)
         task = SearchTask(
             train, validation, batch_size, run.generator, target.class_weight, candidate.budget
@@ -197,26 +202,3 @@ def _restored(
     search.generator.set_state(tensors["generator"])
     search.history = state["history"]
     return family.read_architecture(state["architecture"])
-
-
-def inherit(
-    architecture: Architecture,
-    supernet: Any,
-    family: Family,
-    dropout: float,
-    device: torch.device,
-    run: Run,
-) -> tuple[nn.Module, float]:
-    """Build the network of an architecture, and give it the supernet's weights.
-
-    Returns
-    -------
-    network : torch.nn.Module
-    inherited : float
-        Share of its weights that came from the supernet.
-    """
-    config = family.network_config(architecture, supernet, dropout)
-    with seeded_modules(run.draw_seed()):
-        network = family.network(config)
-    placed(network, device)
-    return network, family.inherit(network, supernet)

@@ -20,6 +20,7 @@ __all__ = ["SIDES", "Preprocessing", "channel_statistics"]
 SIDES = (8, 224)
 """Least and greatest height and width in pixels that a network sees."""
 
+_HALF = 128  # the brighter half of 8 bits begins there
 _BLOCK_IMAGES = 1024  # decoded at a time where batches are made
 
 
@@ -60,10 +61,25 @@ class Preprocessing:
     def standardised_by(
         self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
     ) -> Preprocessing:
-        """Return the same with another mean and deviation, where a network asks for its own."""
+        """Return the same with the mean and deviation that a network asks for.
+
+        Parameters
+        ----------
+        mean, std : tuple of float or None
+            In units of the range that pixels may have: of 8-bit images the whole one, unless they
+            leave the brighter half of it unused; of others that of the values there are.
+        """
         if mean is None or std is None:
             return self
-        return replace(self, mean=tuple(mean), std=tuple(std))
+        low, high = self.value_range
+        if self.eight_bit:
+            low, high = (0.0, 1.0) if high >= _HALF else (low / 255, high / 255)
+        extent = high - low
+        return replace(
+            self,
+            mean=tuple(low + extent * value for value in mean),
+            std=tuple(extent * value for value in std),
+        )
 
     @classmethod
     def of(cls, pixels: Tensor | StoredPixels) -> Preprocessing:

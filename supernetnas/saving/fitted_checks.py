@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..families.base import Family, NetworkInput
-from ..images.preprocessing import SIDES
+from ..images.preprocessing import SIDES, Preprocessing
 from ..zoo.entries import check_name
 
 __all__ = ["check_fitted"]
@@ -39,19 +39,23 @@ def check_fitted(fitted: Mapping[str, Any], family: Family, network: Any, supern
         Naming what is wrong.
     """
     n_classes = len(fitted["classes"]["values"])
-    _check_preprocessing(fitted["preprocessing"])
     preprocessing = fitted["preprocessing"]
-    seen = NetworkInput(tuple(preprocessing["image_size"]), preprocessing["channels"])
+    _check_preprocessing(preprocessing)
+    size, channels = tuple(preprocessing["image_size"]), preprocessing["channels"]
+    seen = family.input(size, channels, size, supernet)
+    _check_statistics(preprocessing, seen)
     architecture = family.read_architecture(fitted["architecture"])
     for what, value, expected in (
         ("architecture", architecture, family.architecture(network)),
         ("number of classes of the network", network.n_classes, n_classes),
-        ("supernet", supernet, family.adapted(supernet, seen, n_classes)),
         ("number of channels of the network", network.input_channels, seen.channels),
     ):
         if value != expected:
             raise ValueError(f"the {what} is {value!s:.200}, elsewhere {expected!s:.200}")
+    if not family.fits(supernet, seen, n_classes):
+        raise ValueError(f"the supernet is not one of {seen} and {n_classes} classes")
     family.check_network(network, supernet)
+    _check_front(fitted.get("front", []), family, supernet)
     _check_input(fitted)
     source = fitted["source"]
     if source != "scratch":
@@ -89,6 +93,19 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
     for name in ("mean", "std"):
         if not isinstance(values[name], list) or len(values[name]) != channels:
             raise ValueError(f"{name} must have one number for each of {channels} channels")
+
+
+def _check_statistics(values: Mapping[str, Any], seen: NetworkInput) -> None:
+    """Check mean and deviation: those of the images, or those that the family asks for."""
+    if seen.mean is not None:
+        asked = Preprocessing.from_dict(dict(values)).standardised_by(seen.mean, seen.std)
+        if (list(asked.mean), list(asked.std)) != (values["mean"], values["std"]):
+            raise ValueError(
+                f"mean {values['mean']!r:.80} and std {values['std']!r:.80} are not "
+                f"{asked.mean} and {asked.std}, as the network wants"
+            )
+        return
+    low, high = values["value_range"]
     unit = 255 if values["eight_bit"] else 1
     low, high = low / unit, high / unit
     rounding = 1e-5 * max(abs(low), abs(high))
@@ -126,6 +143,24 @@ def _check_input(fitted: Mapping[str, Any]) -> None:
         or not all(isinstance(name, str) for name in names)
     ):
         raise ValueError(f"feature_names_in must be {n_features} names")
+
+
+def _check_front(front: Any, family: Family, supernet: Any) -> None:
+    """Check what is said of several networks: the supernet must have each."""
+    if not isinstance(front, list):
+        raise TypeError("front must be a list")
+    for row in front:
+        row = dict(_mapping("a row of front", row))
+        architecture = family.read_architecture(row.pop("architecture"))
+        if architecture not in getattr(supernet, "front", ()):
+            raise ValueError(f"the supernet has no classifier for {architecture} of the front")
+        for name in ("n_macs", "n_parameters"):
+            _integer(name, row.pop(name), 1, _MOST)
+        for name, value in row.items():
+            if name not in ("probe_accuracy", "validation_accuracy"):
+                raise ValueError(f"front has {name!r:.80}")
+            if value is not None:
+                _number(name, value, 0, 1)
 
 
 def _check_row(row: Any) -> None:

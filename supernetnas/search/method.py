@@ -25,7 +25,8 @@ class SearchTask:
     Attributes
     ----------
     train, validation : LabelledImages
-        Images for the weights, and images that architectures are compared on.
+        Images for the weights, and images that architectures are compared on: the same where the
+        method asks for none of its own.
     batch_size : int
     generator : torch.Generator
         On the CPU; the source of every random draw.
@@ -58,13 +59,20 @@ class SearchMethod(Parameters):
     n_epochs : int
         Most epochs.
     validation_share : float
-        Share of each class that architectures are compared on.
+        Share of each class that architectures are compared on; 0 where the method compares them
+        by other means.
+    holds_out : bool
+        Whether these images are kept from the retraining, too, to measure what comes of it.
     """
 
     name: ClassVar[str]
 
     @property
     def limited(self) -> bool:
+        return False
+
+    @property
+    def holds_out(self) -> bool:
         return False
 
     @property

@@ -5,7 +5,7 @@ A network that states nothing is trained as it is, and settings that it would ig
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .execution import Execution
 
-__all__ = ["Checkpoint", "Executable", "OwnDraws", "RandomModule", "set_execution"]
+__all__ = ["Checkpoint", "Executable", "OwnDraws", "OwnLoss", "RandomModule", "set_execution"]
 
 
 class Checkpoint(Protocol):
@@ -54,6 +54,27 @@ class RandomModule(Protocol):
     @property
     def draws(self) -> bool:
         """Whether it draws at all; a dropout of nothing does not."""
+
+
+@runtime_checkable
+class OwnLoss(Protocol):
+    """A network that learns from more than the labels."""
+
+    def training_loss(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of a batch, and class scores.
+
+        Parameters
+        ----------
+        images, labels : torch.Tensor
+            Of n images.
+        criterion : callable
+            Loss of class scores and labels.
+        """
 
 
 def set_execution(network: nn.Module, execution: Execution) -> None:

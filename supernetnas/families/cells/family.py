@@ -33,6 +33,7 @@ __all__ = ["Cells"]
 
 _SMALLEST, _LARGEST = 8, 32  # side of an image under "auto"
 _SIDE = 4  # which sides are multiples of
+_STEM = "stem.0.weight"
 
 
 class Cells(Family):
@@ -57,7 +58,6 @@ class Cells(Family):
     name = "cells"
     architecture_name = "genotype"
     head = "classifier."
-    stem = "stem.0.weight"
     exact = ("alphas_", "running_")
     searches = SEARCHES
     constraints: ClassVar[Mapping[str, Constraint]] = {
@@ -128,11 +128,30 @@ class Cells(Family):
         """Build a supernet, of random weights."""
         return CellSupernet(config)
 
-    @torch.no_grad()
-    def warm_up_head(self, supernet: CellSupernet) -> None:
-        """Make a new head small: the first gradients are its own, not of what was transferred."""
-        supernet.classifier.weight.mul_(0.1)
-        supernet.classifier.bias.zero_()
+    def take_over(
+        self, supernet: CellSupernet, config: SupernetConfig, state: Mapping[str, Tensor]
+    ) -> None:
+        """Give a supernet a source's weights and alphas.
+
+        Where the source has another number of channels, the stem's kernels are summed over them and
+        shared out over the target's: a grey image gives what its three equal channels gave. The
+        new head is made small, so that the first gradients are its own, not of what was
+        transferred.
+        """
+        state = dict(state)
+        kernels, channels = state[_STEM], supernet.config.input_channels
+        if kernels.shape[1] != channels:
+            shared = kernels.sum(1, keepdim=True) / channels
+            state[_STEM] = shared.expand(-1, channels, -1, -1).contiguous()
+        head = {k: v for k, v in supernet.state_dict().items() if k.startswith(self.head)}
+        supernet.load_state_dict(state | head)
+        with torch.no_grad():
+            supernet.classifier.weight.mul_(0.1)
+            supernet.classifier.bias.zero_()
+
+    def retraining(self, pretrained: bool) -> dict[str, Any]:
+        """Return the numbers of the retraining."""
+        return {"epochs": 15, "learning_rate": 0.03, "dropout": 0.0}
 
     def pretraining_settings(self) -> SearchSettings:
         """Return the numbers of a search that pretrains a supernet."""

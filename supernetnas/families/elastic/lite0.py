@@ -24,6 +24,7 @@ __all__ = [
     "LITE0_STD",
     "adapted_stem",
     "lite0_supernet",
+    "published_largest",
 ]
 
 LITE0 = Backbone(
@@ -88,6 +89,20 @@ def lite0_supernet(
     sort_channels(supernet.shared)
     supernet.classifier.load_state_dict(classifier)
     return supernet
+
+
+def published_largest() -> dict[str, Tensor]:
+    """Return the published weights of the largest member, without its classifier.
+
+    Raises
+    ------
+    ImportError
+        If the package with the weights is not installed; the message says how to.
+    EmbedderError
+        If its file has changed.
+    """
+    state = _trunk_and_classifier(lite0_state_dict())
+    return {name: tensor for name, tensor in state.items() if not name.startswith("classifier")}
 
 
 def adapted_stem(weight: Tensor, channels: int) -> Tensor:

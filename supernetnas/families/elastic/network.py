@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...embedding.efficientnet_lite import InvertedResidual, SameConv2d, batch_norm
 from ..layers import Dropout
+from ..module_types import Layers
 from .layers import at_size
 from .space import Backbone, ElasticArchitecture
 
@@ -41,14 +42,22 @@ class Trunk(nn.Module):
                 layers.append(InvertedResidual(channels, stage.channels, kernel, stride, expansion))
                 channels = stage.channels
             stages.append(nn.Sequential(*layers))
-        self.stages = nn.Sequential(*stages)
+        self.stages = Layers(*stages)
         self.head = SameConv2d(channels, backbone.features, 1)
         self.head_norm = batch_norm(backbone.features)
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features of shape (n, features)."""
+        return self.after(0, self.up_to(0, images))
+
+    def up_to(self, n_stages: int, images: Tensor) -> Tensor:
+        """Activations after the stem and the first stages, which `after` goes on from."""
         x = F.relu6(self.stem_norm(self.stem(images)))
-        x = self.stages(x)
+        return self.stages[:n_stages](x)
+
+    def after(self, n_stages: int, x: Tensor) -> Tensor:
+        """Pooled features from the activations after the first stages."""
+        x = self.stages[n_stages:](x)
         return F.relu6(self.head_norm(self.head(x))).mean(dim=(2, 3))
 
 

@@ -11,10 +11,10 @@ Batch norm is per member: the statistics of one member's activations are wrong f
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from torch.func import functional_call
 
 from ...images.augmentation import StandardisedImages
 from ...training.batch_norm import recalibrate_batch_norm
+from ...training.devices import placed
+from ...training.execution import FLOAT32, Execution
+from ...training.protocols import set_execution
 from ...training.seeds import seeded_modules
 from ..module_types import ModuleListOf
 from .costs import Costs, member_costs
@@ -42,12 +45,21 @@ class ElasticConfig:
     input_channels, n_classes : int
     members : tuple of ElasticArchitecture
         Those whose batch-norm statistics are kept with the weights.
+    front : tuple of ElasticArchitecture
+        Members, or the whole at some sizes, that have a classifier of their own.
+    published : bool
+        Whether the largest member is EfficientNet-Lite0 as it was published, whose weights are not
+        stored with those that the others share.
     """
+
+    family: ClassVar[str] = "elastic"
 
     space: ElasticSpace
     input_channels: int
     n_classes: int
     members: tuple[ElasticArchitecture, ...] = ()
+    front: tuple[ElasticArchitecture, ...] = ()
+    published: bool = False
 
     def __post_init__(self) -> None:
         for name in ("input_channels", "n_classes"):
@@ -61,7 +73,11 @@ class ElasticConfig:
                 raise ValueError(
                     f"The whole network has statistics of its own; leave {member} out of members."
                 )
-        if len(set(self.members)) < len(self.members):
+        for member in self.front:
+            self.space.check(member)
+            if not self.space.is_whole(member) and member not in self.members:
+                raise ValueError(f"There are no statistics for {member} of the front.")
+        if any(len(set(m)) < len(m) for m in (self.members, self.front)):
             raise ValueError("A member occurs twice.")
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,16 +87,24 @@ class ElasticConfig:
             "input_channels": self.input_channels,
             "n_classes": self.n_classes,
             "members": [member.to_dict() for member in self.members],
+            "front": [member.to_dict() for member in self.front],
+            "published": self.published,
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ElasticConfig:
         """Rebuild what `to_dict` returned, or JSON made of it."""
+        members, front = (
+            tuple(ElasticArchitecture.from_dict(member) for member in data.get(name, ()))
+            for name in ("members", "front")
+        )
         return cls(
             ElasticSpace.from_dict(data["space"]),
             data["input_channels"],
             data["n_classes"],
-            tuple(ElasticArchitecture.from_dict(member) for member in data["members"]),
+            members,
+            front,
+            bool(data.get("published", False)),
         )
 
 
@@ -104,6 +128,8 @@ class ElasticSupernet(nn.Module):
         In the order of the config's members.
     classifier : torch.nn.Linear
         From the pooled features, which all members have in common.
+    heads : torch.nn.ModuleList of torch.nn.Linear
+        The classifiers of the front, in its order.
     """
 
     def __init__(self, config: ElasticConfig) -> None:
@@ -125,6 +151,9 @@ class ElasticSupernet(nn.Module):
             Statistics(self._plain_trunk(member)) for member in config.members
         )
         self.classifier = nn.Linear(space.backbone.features, config.n_classes)
+        self.heads = ModuleListOf(
+            nn.Linear(space.backbone.features, config.n_classes) for _ in config.front
+        )
 
     def features(self, images: Tensor, architecture: ElasticArchitecture | None = None) -> Tensor:
         """Pooled features of a member, of shape (n, features).
@@ -176,6 +205,25 @@ class ElasticSupernet(nn.Module):
                 )
             weights[name] = prefix(weight, wanted.shape)
         return weights
+
+    def take_heads(
+        self,
+        front: Sequence[ElasticArchitecture],
+        heads: Sequence[tuple[Tensor, Tensor]],
+    ) -> None:
+        """Give members classifiers of their own, of a weight and a bias each."""
+        self.config = replace(self.config, front=tuple(front))
+        self.heads = ModuleListOf()
+        for weight, bias in heads:
+            with seeded_modules(0):
+                head = nn.Linear(weight.shape[1], weight.shape[0])
+            head.load_state_dict({"weight": weight, "bias": bias})
+            self.heads.append(head.to(self.classifier.weight))
+
+    def place(self, device: torch.device, execution: Execution = FLOAT32) -> ElasticSupernet:
+        """Move to a device; members run in the precision of whoever trains them."""
+        set_execution(self, execution)
+        return placed(self, device)
 
     def weight_parameters(self) -> Iterator[nn.Parameter]:
         """Everything that is trained."""
@@ -251,7 +299,10 @@ class ElasticSupernet(nn.Module):
                 state.update(self._running(architecture))
         network.to(self.classifier.weight.device, self.classifier.weight.dtype)
         network.trunk.load_state_dict(state)
-        network.classifier.load_state_dict(self.classifier.state_dict())
+        head = self.classifier
+        if architecture in self.config.front:
+            head = self.heads[self.config.front.index(architecture)]
+        network.classifier.load_state_dict(head.state_dict())
         return network.train(self.training)
 
     def recalibrate(

@@ -1,0 +1,334 @@
+"""The elastic networks as a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
+from ...search.limits import Limits
+from ...storage.files import TensorSpec
+from ...training.batches import LabelledImages
+from ..base import Family, NetworkInput
+from .costs import member_costs
+from .finetuning import FineTuning, StageActivations
+from .folding import folded
+from .lite0 import (
+    LITE0,
+    LITE0_MEAN,
+    LITE0_SHAPES,
+    LITE0_SPACE,
+    LITE0_STD,
+    adapted_stem,
+    published_largest,
+)
+from .member_search import SEARCHES, Members, MemberSearch
+from .network import Network, NetworkConfig
+from .space import ElasticArchitecture
+from .supernet import ElasticConfig, ElasticSupernet
+
+__all__ = ["Elastic"]
+
+_SMALLEST, _LARGEST = 32, 224  # side of an image under "auto"
+_SIDES = (64, 96, 128)  # that are compared under "auto"
+_FROZEN = 3  # stages of the largest, under "auto"
+_VIEWS = 6  # of each image, in which frozen stages are looked at
+_MOST_BYTES = 2**30  # of what frozen stages give
+
+
+class Elastic(Family):
+    """Supernets whose kernels, widths, depths and input size shrink, of EfficientNet-Lite0.
+
+    Parameters
+    ----------
+    frozen_stages : int >= 0 and <= 6 or "auto", default="auto"
+        Stages of the largest member that keep their weights, and the stem with them; they are
+        computed once for a few views of each image. "auto" is 3 from a source, where it was found
+        to cost no accuracy, and 0 from random weights.
+    """
+
+    name = "elastic"
+    architecture_name = "architecture"
+    head = "classifier."
+    exact = ("running_", "mean", "variance")
+    keeps_statistics = True
+    searches = SEARCHES
+    constraints: ClassVar[Mapping[str, Constraint]] = {
+        "frozen_stages": AnyOf(Whole(0, len(LITE0.stages) - 1), OneOf("auto")),
+    }
+
+    def __init__(self, *, frozen_stages="auto"):
+        self.frozen_stages = frozen_stages
+
+    def input(
+        self,
+        typical_size: tuple[int, int],
+        channels: int,
+        image_size: Any,
+        config: ElasticConfig | None = None,
+    ) -> NetworkInput:
+        """Say what the network is to see: squares, standardised as for EfficientNet-Lite0."""
+        if image_size == "auto":
+            image_size = self.sizes(typical_size)[-1]
+        height, width = np.broadcast_to(image_size, 2).tolist()
+        if height != width:
+            raise ParameterError(
+                f"Networks of the family 'elastic' see squares; got image_size={image_size!r}."
+            )
+        statistics = ((LITE0_MEAN,) * channels, (LITE0_STD,) * channels)
+        return NetworkInput((height, width), channels, *statistics)
+
+    def sizes(self, typical_size: tuple[int, int]) -> tuple[int, ...]:
+        """Sides to choose from for images of a size: enlarged they are often better told apart."""
+        return _SIDES
+
+    def config(self, seen: NetworkInput, n_classes: int) -> ElasticConfig:
+        """Return the configuration of a supernet that starts from random weights."""
+        members = tuple(
+            ElasticArchitecture(seen.size[0], blocks) for blocks in LITE0_SHAPES.values()
+        )
+        return ElasticConfig(LITE0_SPACE, seen.channels, n_classes, members)
+
+    def read_config(self, data: Mapping[str, Any]) -> ElasticConfig:
+        """Rebuild a supernet's configuration; ValueError if it is none."""
+        return _known(ElasticConfig.from_dict(dict(data)))
+
+    def adapted(self, config: ElasticConfig, seen: NetworkInput, n_classes: int) -> ElasticConfig:
+        """Return a source's configuration with the channels and the classes of a target."""
+        return replace(
+            config, input_channels=seen.channels, n_classes=n_classes, front=(), published=False
+        )
+
+    def fits(self, config: ElasticConfig, seen: NetworkInput, n_classes: int) -> bool:
+        """Whether a supernet is one that was trained on images and classes."""
+        return (config.input_channels, config.n_classes) == (seen.channels, n_classes)
+
+    def supernet(self, config: ElasticConfig) -> ElasticSupernet:
+        """Build a supernet, of random weights."""
+        return ElasticSupernet(config)
+
+    @torch.no_grad()
+    def take_over(
+        self, supernet: ElasticSupernet, config: ElasticConfig, state: Mapping[str, Tensor]
+    ) -> None:
+        """Give a supernet the weights of a source, and where it has none those of ImageNet."""
+        state = {name: t for name, t in state.items() if not name.startswith("heads.")}
+        if config.published:
+            state |= {f"largest.{name}": t for name, t in published_largest().items()}
+        for part in ("largest", "shared"):
+            name = f"{part}.stem.weight"
+            state[name] = adapted_stem(state[name], supernet.config.input_channels)
+        own = supernet.state_dict()
+        unused = {
+            name
+            for name in own
+            if name.startswith(("classifier.", "heads."))
+            or (name.startswith("shared.") and name.rsplit(".", 1)[1] in _RUNNING)
+        }
+        if missing := own.keys() - unused - state.keys():
+            raise ValueError(f"The source lacks {len(missing)} tensors, such as {min(missing)!r}.")
+        supernet.load_state_dict(state, strict=False)
+
+    def budget(
+        self, config: ElasticConfig, seen: NetworkInput, n_classes: int, limits: Limits
+    ) -> Members | None:
+        """Return the members to choose from; ValueError if none keeps the limits."""
+        if not limits:
+            return None
+        config = self.adapted(config, seen, n_classes)
+        largest = config.space.largest.at(seen.size[0])
+        costs = {
+            member: member_costs(
+                config.space.backbone,
+                member,
+                input_channels=config.input_channels,
+                n_classes=n_classes,
+            )
+            for member in dict.fromkeys([largest, *config.members])
+        }
+        return Members(largest, costs, limits)
+
+    def read_architecture(self, data: Mapping[str, Any]) -> ElasticArchitecture:
+        """Rebuild an architecture; ValueError if it is none."""
+        return ElasticArchitecture.from_dict(dict(data))
+
+    def network_config(
+        self, architecture: ElasticArchitecture, supernet: ElasticSupernet, dropout: float
+    ) -> NetworkConfig:
+        """Return the configuration of the network of an architecture."""
+        config = supernet.config
+        return NetworkConfig(
+            *(config.space.backbone, architecture, config.input_channels, config.n_classes),
+            dropout,
+        )
+
+    def read_network_config(self, data: Mapping[str, Any]) -> NetworkConfig:
+        """Rebuild a network's configuration; ValueError if it is none."""
+        config = NetworkConfig.from_dict(dict(data))
+        if config.backbone != LITE0:
+            raise ValueError(f"it is no network of EfficientNet-Lite0: {config.backbone!r:.200}")
+        LITE0_SPACE.check(config.architecture)
+        return config
+
+    def architecture(self, network_config: NetworkConfig) -> ElasticArchitecture:
+        """Return the architecture of a network."""
+        return network_config.architecture
+
+    def network(self, config: NetworkConfig) -> Network:
+        """Build a network, of random weights."""
+        return Network(config)
+
+    def retraining(self, pretrained: bool) -> dict[str, Any]:
+        """Return the numbers of the fine-tuning."""
+        return {
+            "epochs": 12,
+            "learning_rate": 5e-4 if pretrained else 2e-3,
+            "dropout": 0.2,
+            "optimizer": "adamw",
+            "weight_decay": 0.02,
+            "batch_size": 32,
+        }
+
+    def learner(
+        self,
+        search: MemberSearch,
+        architecture: ElasticArchitecture,
+        *,
+        dropout: float,
+        seed: int,
+        pretrained: bool,
+    ) -> tuple[FineTuning, float]:
+        """Return the members to train, and the share of the architecture's weights they bring."""
+        supernet = search.searched_supernet()
+        frozen = self.frozen_stages
+        if frozen == "auto":
+            frozen = _FROZEN if pretrained else 0
+        module = FineTuning(
+            *(supernet, search.members, search.heads, search.deviation),
+            n_frozen=int(frozen),
+            dropout=dropout,
+            fixed_statistics=pretrained,
+        ).to(supernet.classifier.weight.device)
+        costs, head = supernet.costs(architecture), supernet.classifier
+        n_head = head.weight.numel() + head.bias.numel()
+        return module, 1 - n_head / costs.parameters
+
+    def training_data(
+        self, module: FineTuning, train: LabelledImages, generator: torch.Generator
+    ) -> LabelledImages:
+        """Return what the frozen stages of the largest member see in the images, if it is alone."""
+        if not module.n_frozen or len(module.members) > 1:
+            return train
+        largest = module.supernet.largest
+        with torch.no_grad():
+            first = largest.up_to(module.n_frozen, train.images.clean(torch.arange(1)))
+        views = min(_MOST_BYTES // (2 * first.numel() * len(train)), _VIEWS)
+        if views < 2:
+            return train
+        module.eval()
+        activations = StageActivations(largest, train.images, module.n_frozen, views, generator)
+        module.cached = True
+        return LabelledImages(activations, train.labels)
+
+    def trained(self, module: FineTuning, architecture: ElasticArchitecture) -> Network:
+        """Return the network of an architecture after its training."""
+        return module.supernet.network(architecture, dropout=module.dropout.share).eval()
+
+    def front(self, module: FineTuning, search: MemberSearch) -> list[dict[str, Any]]:
+        """Return what there is to say of every member that was trained."""
+        rows = []
+        for member in module.members:
+            macs, parameters = module.supernet.costs(member)
+            rows.append(
+                {
+                    "architecture": member,
+                    "n_macs": macs,
+                    "n_parameters": parameters,
+                    "probe_accuracy": search.scores.get(member),
+                }
+            )
+        return rows
+
+    def member(
+        self, config: ElasticConfig, state: Mapping[str, Tensor], architecture: ElasticArchitecture
+    ) -> Network:
+        """Return the network of a member of the front of a trained supernet."""
+        with torch.device("meta"):
+            supernet = ElasticSupernet(config)
+        head = {name: torch.zeros_like(t, device="cpu") for name, t in _head(supernet).items()}
+        supernet.load_state_dict({**state, **head}, assign=True)
+        return supernet.network(architecture).eval()
+
+    def folded(self, network: Network) -> nn.Module:
+        """Return a copy of a network whose batch norms are part of its convolutions."""
+        return folded(network)
+
+    def supernet_specs(self, config: ElasticConfig) -> dict[str, TensorSpec]:
+        """Return names, shapes and dtypes of a supernet's stored tensors, without its head."""
+        return _supernet_specs(config)
+
+    def network_specs(self, config: NetworkConfig) -> dict[str, TensorSpec]:
+        """Return names, shapes and dtypes of a network's stored tensors."""
+        with torch.device("meta"):
+            return _specs(Network(config).state_dict())
+
+    def check_network(self, network_config: NetworkConfig, supernet_config: ElasticConfig) -> None:
+        """Refuse a network that is no member of the supernet."""
+        supernet_config.space.check(network_config.architecture)
+        if network_config.backbone != supernet_config.space.backbone:
+            raise ValueError("the network is of another backbone than the supernet")
+
+    def describe(self, config: ElasticConfig) -> dict[str, str]:
+        """Describe a supernet for people."""
+        sizes = sorted({member.size for member in config.members})
+        return {
+            "supernet": f"EfficientNet-Lite0 and {len(config.members)} smaller members",
+            "input": (
+                f"squares, of smaller members {', '.join(map(str, sizes))} pixels; "
+                f"{config.input_channels} channels"
+            ),
+        }
+
+    def tags(self, config: ElasticConfig) -> list[str]:
+        """Return a tag of the network that shrinks."""
+        return ["efficientnet-lite0"]
+
+
+_RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+_MOST_MEMBERS = 256
+
+
+def _known(config: ElasticConfig) -> ElasticConfig:
+    """Refuse configurations from strangers that would cost much to build."""
+    if config.space.backbone != LITE0:
+        raise ValueError("its backbone is not EfficientNet-Lite0's")
+    if max(len(config.members), len(config.front)) > _MOST_MEMBERS:
+        raise ValueError(f"it has more than {_MOST_MEMBERS} members")
+    return config
+
+
+def _head(supernet: ElasticSupernet) -> dict[str, Tensor]:
+    return {n: t for n, t in supernet.state_dict().items() if n.startswith(Elastic.head)}
+
+
+@lru_cache(maxsize=16)
+def _supernet_specs(config: ElasticConfig) -> dict[str, TensorSpec]:
+    with torch.device("meta"):
+        supernet = ElasticSupernet(config)
+    state = supernet.shared_state() if config.published else supernet.state_dict()
+    return _specs({k: t for k, t in state.items() if not k.startswith(Elastic.head)})
+
+
+def _specs(state: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
+    return {
+        name: TensorSpec(
+            tuple(tensor.shape), ("float32",) if tensor.is_floating_point() else ("int64",)
+        )
+        for name, tensor in state.items()
+    }

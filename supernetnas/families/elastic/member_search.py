@@ -1,0 +1,319 @@
+"""Choosing members of an elastic supernet for a target by linear probes, without training.
+
+The features of every member that may be chosen are computed once, and a linear classifier of them
+says, by leaving out each image in turn, what they are worth. Of members whose batch-norm statistics
+the supernet keeps this takes a fraction of a second each.
+
+At equal cost the shapes of members hardly matter, so there are few of them to compare; searching
+the whole space would need statistics for whatever is found there, which a few hundred images of a
+target cannot give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...parameters import Constraint, Real, Whole
+from ...search.limits import Limits
+from ...search.loop import SearchLoop
+from ...search.method import SearchMethod, SearchTask
+from ...training.batches import LabelledImages
+from ...training.clock import Stopwatch
+from ...training.execution import fast_inference
+from ...training.history import HistoryRow
+from ...training.probes import linear_head, linear_probe, subset
+from .costs import Costs
+from .space import ElasticArchitecture
+from .supernet import ElasticSupernet
+
+__all__ = ["SEARCHES", "Front", "MemberSearch", "Members", "Probe", "RandomMember"]
+
+_BATCH = 64
+_MOST_PROBED = 1000  # images by which members are compared
+_MOST_IN_HEADS = 4000  # images that a first classifier is fitted to
+_FRONT = 0.55  # most of the largest member's cost that the first member of a front may have
+
+
+@dataclass(frozen=True)
+class Members:
+    """What can be chosen.
+
+    Attributes
+    ----------
+    largest : ElasticArchitecture
+        The whole network at the size of the images.
+    costs : dict of ElasticArchitecture to Costs
+        Of all members, and of the largest.
+    limits : Limits
+    """
+
+    largest: ElasticArchitecture
+    costs: dict[ElasticArchitecture, Costs]
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        if not self.within(self.limits):
+            smallest = min(self.costs.values())
+            raise ValueError(
+                "No member of the supernet keeps the limits: the smallest has "
+                f"{smallest.macs:,} multiply-accumulates and {smallest.parameters:,} parameters; "
+                f"the limits are max_macs={self.limits.max_macs} and "
+                f"max_parameters={self.limits.max_parameters}."
+            )
+
+    def within(self, limits: Limits) -> list[ElasticArchitecture]:
+        """Members that keep limits, the most expensive first."""
+
+        def keeps(cost: Costs) -> bool:
+            macs, parameters = limits.max_macs, limits.max_parameters
+            return (macs is None or cost.macs <= macs) and (
+                parameters is None or cost.parameters <= parameters
+            )
+
+        found = [member for member, cost in self.costs.items() if keeps(cost)]
+        return sorted(found, key=lambda member: self.costs[member], reverse=True)
+
+
+class MemberSearch(SearchLoop):
+    """One pass over the images that compares members.
+
+    Parameters
+    ----------
+    supernet : ElasticSupernet
+        Left as it is.
+    task : SearchTask
+        With `Members` as its budget, or None where there is no choice.
+    groups : sequence of sequence of ElasticArchitecture
+        From each, the best is chosen; of the first, it is the architecture of the fit.
+    taught : bool
+        Whether the largest member is trained along with what is chosen, to teach it.
+
+    Attributes
+    ----------
+    members : list of ElasticArchitecture
+        Those to train, the teacher first.
+    heads : list of tuple of torch.Tensor
+        Weight and bias of a classifier for each.
+    scores : dict of ElasticArchitecture to float
+        Accuracy of a linear probe.
+    deviation : torch.Tensor of shape (features,)
+        Of the first member's features.
+    """
+
+    supernet: ElasticSupernet
+
+    def __init__(
+        self,
+        supernet: ElasticSupernet,
+        task: SearchTask,
+        groups: Sequence[Sequence[ElasticArchitecture]],
+        taught: bool,
+    ) -> None:
+        super().__init__(supernet, 1, task.generator)
+        self.train, self.groups, self.taught = task.train, groups, taught
+        self.members: list[ElasticArchitecture] = []
+        self.heads: list[tuple[Tensor, Tensor]] = []
+        self.scores: dict[ElasticArchitecture, float] = {}
+        self.chosen: list[ElasticArchitecture] = []
+        self.deviation = torch.ones(supernet.config.space.backbone.features)
+
+    def run_epoch(self) -> HistoryRow:
+        """Compare the members, and fit a first classifier to the features of those chosen."""
+        watch = Stopwatch()
+        labels = self.train.labels.cpu()
+        probed = subset(labels, _MOST_PROBED, self.generator)
+        for member in dict.fromkeys(m for group in self.groups for m in group):
+            features = self._features(member, probed)
+            self.scores[member] = linear_probe(features, labels[probed].numpy())
+        self.chosen = [max(group, key=self.scores.__getitem__) for group in self.groups if group]
+        first = [self._largest()] if self.taught else []
+        self.members = list(dict.fromkeys([*first, *self.chosen]))
+        seen = subset(labels, _MOST_IN_HEADS, self.generator)
+        for member in self.members:
+            features = self._features(member, seen)
+            if not self.heads:
+                self.deviation = torch.from_numpy(features.std(axis=0)).clamp(min=1e-3)
+            n_classes = self.supernet.config.n_classes
+            self.heads.append(linear_head(features, labels[seen].numpy(), n_classes))
+            if member not in self.scores:
+                self.scores[member] = linear_probe(
+                    self._features(member, probed), labels[probed].numpy()
+                )
+        self.epoch += 1
+        row: HistoryRow = {
+            "stage": "search",
+            "epoch": self.epoch,
+            "validation_accuracy": self.scores[self.chosen[0]],
+            "candidates": len(self.scores),
+            "seconds": watch.seconds,
+        }
+        self.history.append(row)
+        return row
+
+    def derive(self, stopwatch: Stopwatch | None = None) -> ElasticArchitecture:
+        """Return the best of the first group."""
+        return self.chosen[0]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """As `SearchLoop.state`, with what was chosen."""
+        tensors, state = super().state()
+        tensors["deviation"] = self.deviation
+        for index, (weight, bias) in enumerate(self.heads):
+            tensors |= {f"head.{index}.weight": weight, f"head.{index}.bias": bias}
+        state["members"] = [member.to_dict() for member in self.members]
+        state["chosen"] = [member.to_dict() for member in self.chosen]
+        state["scores"] = [[member.to_dict(), score] for member, score in self.scores.items()]
+        return tensors, state
+
+    def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        super().load_state(tensors, state)
+        read = ElasticArchitecture.from_dict
+        self.members = [read(member) for member in state["members"]]
+        self.chosen = [read(member) for member in state["chosen"]]
+        self.scores = {read(member): score for member, score in state["scores"]}
+        self.deviation = tensors["deviation"]
+        self.heads = [
+            (tensors[f"head.{index}.weight"], tensors[f"head.{index}.bias"])
+            for index in range(len(self.members))
+        ]
+
+    def _largest(self) -> ElasticArchitecture:
+        return self.supernet.config.space.largest.at(self.train.images.shape[-1])
+
+    @torch.no_grad()
+    def _features(self, member: ElasticArchitecture, index: Tensor) -> np.ndarray:
+        """Pooled features (n, d) of a member."""
+        self.supernet.eval()
+        device = self.train.labels.device
+        found = []
+        for batch in index.split(_BATCH):
+            with fast_inference(device).autocast(device):
+                features = self.supernet.features(self.train.images.clean(batch), member)
+            found.append(features.float().cpu())
+        return torch.cat(found).numpy()
+
+
+class _MemberMethod(SearchMethod):
+    """A choice of members that takes one pass over the images."""
+
+    @property
+    def limited(self) -> bool:
+        return True
+
+    @property
+    def n_epochs(self) -> int:
+        return 1
+
+    @property
+    def validation_share(self) -> float:
+        return 0.0
+
+    def derive(
+        self, search: MemberSearch, task: SearchTask, stopwatch: Stopwatch | None = None
+    ) -> ElasticArchitecture:
+        """Return the architecture."""
+        return search.derive(stopwatch)
+
+
+def _members(supernet: ElasticSupernet, task: SearchTask) -> Members:
+    """What a search may choose from; without limits, what the supernet has."""
+    if task.budget is not None:
+        return task.budget
+    return members_of(supernet, task.train)
+
+
+def members_of(supernet: ElasticSupernet, data: LabelledImages) -> Members:
+    """All that can be chosen for images."""
+    largest = supernet.config.space.largest.at(data.images.shape[-1])
+    return Members(
+        largest, {m: supernet.costs(m) for m in dict.fromkeys([largest, *supernet.config.members])}
+    )
+
+
+class Probe(_MemberMethod):
+    """The largest member or, under limits, the one whose features a linear classifier does best on.
+
+    Under limits, the largest is trained along to teach the chosen one.
+    """
+
+    name = "probe"
+    constraints: ClassVar[Mapping[str, Constraint]] = {}
+
+    def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
+        """Begin the choice."""
+        members = _members(supernet, task)
+        within = members.within(members.limits)
+        if members.largest in within:
+            return MemberSearch(supernet, task, [[members.largest]], taught=False)
+        return MemberSearch(supernet, task, [within], taught=True)
+
+
+class Front(_MemberMethod):
+    """A few members along the front of accuracy against cost, trained together with the largest.
+
+    Parameters
+    ----------
+    validation_fraction : float > 0 and < 1, default=0.2
+        Share of each class that is not trained on, and that the accuracies of the front are
+        measured on.
+    n_members : int >= 1 and <= 8, default=3
+        How many beside the largest: at about a half, a quarter and an eighth of its cost.
+    """
+
+    name = "front"
+    constraints: ClassVar[Mapping[str, Constraint]] = {
+        "validation_fraction": Real(0, 1),
+        "n_members": Whole(1, 8),
+    }
+
+    def __init__(self, *, validation_fraction=0.2, n_members=3):
+        self.validation_fraction = validation_fraction
+        self.n_members = n_members
+
+    @property
+    def validation_share(self) -> float:
+        return float(self.validation_fraction)
+
+    @property
+    def holds_out(self) -> bool:
+        return True
+
+    def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
+        """Begin the choice."""
+        members = _members(supernet, task)
+        within = members.within(members.limits)
+        groups = [[members.largest]] if members.largest in within else [within]
+        most = members.costs[members.largest].macs
+        for share in (_FRONT / 2**place for place in range(int(self.n_members))):
+            group = [m for m in within if share / 2 < members.costs[m].macs / most <= share]
+            groups.append(group)
+        return MemberSearch(supernet, task, groups, taught=True)
+
+
+class RandomMember(_MemberMethod):
+    """A member drawn at random, of at least three quarters of what the limits allow: a baseline."""
+
+    name = "random"
+    constraints: ClassVar[Mapping[str, Constraint]] = {}
+
+    def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
+        """Draw the member."""
+        members = _members(supernet, task)
+        within = members.within(members.limits)
+        if members.largest in within:
+            return MemberSearch(supernet, task, [[members.largest]], taught=False)
+        most = members.costs[within[0]].macs
+        near = [m for m in within if members.costs[m].macs >= 0.75 * most]
+        drawn = near[int(torch.randint(len(near), (), generator=task.generator))]
+        return MemberSearch(supernet, task, [[drawn]], taught=True)
+
+
+SEARCHES = {"probe": Probe, "front": Front, "random": RandomMember}
+"""Searches of elastic supernets by name."""
