@@ -6,8 +6,8 @@
 DATA are folders of class folders, ``.npz`` files with X and y, or folders of such files. The sets
 named by ``--probe`` are held out; all others pretrain the weights that the members of
 EfficientNet-Lite0's elastic supernet share. Before the first epoch and after each, members at
-seven costs are recalibrated and probed: the cross-validated accuracy of a ridge classifier of their
-features on each set held out. EfficientNet-Lite0 itself stands beside them.
+seven costs are recalibrated and probed: the accuracy of a ridge classifier of their features on
+each set held out, each image left out in turn. EfficientNet-Lite0 itself stands beside them.
 
 Everything is kept in ``--work``: checkpoint, the teacher's features, ``probes.csv``, and at the end
 ``shared.safetensors``, the weights in float16. An interrupted run goes on there. A file ``stop`` in
@@ -46,8 +46,8 @@ from supernetnas.images.stored_pixels import decode, image_tensors
 from supernetnas.pretraining.multi_dataset import MixedImages
 from supernetnas.pretraining.sources import SourceDataset
 from supernetnas.search.path_training import PathTraining, PathTrainingSettings
-from supernetnas.selection.scores import linear_probe
 from supernetnas.storage.files import dump_csv, dump_safetensors, parse_csv, write_atomic
+from supernetnas.training.probes import linear_probe
 
 _PROBED = (*((name, 64) for name in LITE0_SHAPES), ("expansion 4, shallow", 96))
 

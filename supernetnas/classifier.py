@@ -21,8 +21,8 @@ from .embedding.embedder import get_embedder
 from .families.base import Family, NetworkInput, available_families, get_family
 from .fitting.checkpoints import fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
-from .fitting.progress import Progress
 from .fitting.front import member_within, validate_front
+from .fitting.progress import Progress
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
 from .fitting.searching import candidates_of, derive, search_best

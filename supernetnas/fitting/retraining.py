@@ -52,9 +52,7 @@ class Retraining(Parameters):
         "dropout": AnyOf(Real(0, 1, "low"), OneOf("auto")),
     }
 
-    def __init__(
-        self, epochs="auto", *, learning_rate="auto", label_smoothing=0.1, dropout="auto"
-    ):
+    def __init__(self, epochs="auto", *, learning_rate="auto", label_smoothing=0.1, dropout="auto"):
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.label_smoothing = label_smoothing
@@ -71,9 +69,7 @@ class Retraining(Parameters):
         batch_size : int
         """
         chosen = {
-            name: value
-            for name, value in self.get_params(deep=False).items()
-            if value != "auto"
+            name: value for name, value in self.get_params(deep=False).items() if value != "auto"
         }
         numbers = {"batch_size": batch_size, **defaults, **chosen}
         numbers["epochs"] = int(numbers["epochs"])

@@ -6,7 +6,7 @@ run the target's images through the supernet of each source:
 - "batch_norm": how far the statistics of the target's activations are from those that the batch
   norms of the source's supernet have kept from their own data.
 - "logme": log maximum evidence [1]_ of the labels under a linear model of the supernet's features.
-- "linear_probe": cross-validated accuracy of such a model.
+- "linear_probe": accuracy of such a model, each image left out in turn.
 
 Before features are computed for the last two, the batch norms are given the target's statistics, as
 they are before a search.
@@ -19,7 +19,6 @@ References
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from ..families.warm_start import starting_supernet
 from ..training.batch_norm import recalibrate_batch_norm
 from ..training.batches import LabelledImages
 from ..training.devices import placed
+from ..training.probes import linear_probe
 from ..training.surroundings import own_surroundings
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ __all__ = [
     "ScoredTarget",
     "batch_norm_distance",
     "frechet_distance",
-    "linear_probe",
     "log_evidence",
     "rank_by",
     "rank_sum",
@@ -69,7 +68,7 @@ class ScoredTarget:
         n images at the size that supernets will see, not augmented, and their labels, with at least
         two images of each class.
     random_state : int
-        Seed of the supernets' recalibration and of the folds of "linear_probe".
+        Seed of the supernets' recalibration.
     """
 
     signature: DatasetSignature
@@ -195,24 +194,6 @@ def log_evidence(features: np.ndarray, labels: np.ndarray) -> float:
     return float(evidence.mean() / n)
 
 
-def linear_probe(features: np.ndarray, labels: np.ndarray, *, random_state: int = 0) -> float:
-    """Accuracy of a ridge classifier of standardised features, by cross-validation.
-
-    Five stratified folds, fewer where a class has fewer images.
-    """
-    from sklearn.linear_model import RidgeClassifierCV
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    n_folds = min(5, int(np.unique(labels, return_counts=True)[1].min()))
-    if n_folds < 2:
-        raise ValueError("linear_probe needs two images of each class.")
-    model = make_pipeline(StandardScaler(), RidgeClassifierCV(10.0 ** np.arange(-1, 5)))
-    folds = StratifiedKFold(n_folds, shuffle=True, random_state=random_state)
-    return float(cross_val_score(model, features, labels, cv=folds).mean())
-
-
 @torch.no_grad()
 def supernet_features(supernet: Any, data: LabelledImages) -> np.ndarray:
     """Pooled features (n, d) of images, by a supernet in evaluation mode."""
@@ -285,15 +266,16 @@ def _supernet(target: ScoredTarget, source: Source, recalibrated: bool) -> Any:
     """The supernet that a search from a source starts with."""
     images = target.data.images
     _, channels, height, width = images.clean(torch.arange(1)).shape
+    family = get_family(source.family)
     supernet = starting_supernet(
-        get_family(source.family),
+        family,
         NetworkInput((height, width), channels),
         int(target.data.labels.max()) + 1,
         target.random_state,
         (source.config, source.state_dict()),
     )
     placed(supernet, target.data.labels.device)
-    if recalibrated:
+    if recalibrated and not family.keeps_statistics:
         generator = torch.Generator().manual_seed(target.random_state)
         recalibrate_batch_norm(supernet, images, generator=generator)
     return supernet
@@ -306,9 +288,7 @@ def _log_evidence(target: ScoredTarget, source: Source) -> float:
 
 def _linear_probe(target: ScoredTarget, source: Source) -> float:
     features = supernet_features(_supernet(target, source, True), target.data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer images than folds
-        return linear_probe(features, target.labels, random_state=target.random_state)
+    return linear_probe(features, target.labels)
 
 
 _SIGNATURES = "embeds the target once, then {} for each source"
@@ -342,8 +322,8 @@ RANKINGS = {
     ),
     "linear_probe": Ranking(
         _linear_probe,
-        "cross-validated accuracy of a linear model of the supernet's features",
-        _FORWARD.format(" twice, and fits thirty linear models"),
+        "accuracy of a linear model of the supernet's features, each image left out in turn",
+        _FORWARD.format(" twice"),
     ),
 }
 """Scores by name."""

@@ -30,29 +30,30 @@ def linear_probe(features: np.ndarray, labels: np.ndarray) -> float:
     ValueError
         If a class has a single image.
     """
-    from sklearn.preprocessing import StandardScaler
-
     classes, codes = np.unique(labels, return_inverse=True)
     if np.bincount(codes).min() < 2:
         raise ValueError("linear_probe needs two images of each class.")
-    rows = StandardScaler().fit_transform(np.asarray(features, dtype=np.float64))
-    targets = np.eye(len(classes))[codes]
-    targets -= targets.mean(axis=0)
+    rows = torch.as_tensor(np.asarray(features), dtype=torch.float64)
+    deviation = rows.std(dim=0, correction=0)
+    rows = (rows - rows.mean(dim=0)) / torch.where(deviation > 0, deviation, 1.0)
+    truth = torch.from_numpy(codes)
+    targets = torch.nn.functional.one_hot(truth).double()
+    targets -= targets.mean(dim=0)
     # Of the hat matrix: eigenvectors and, by the penalty, eigenvalues. A column of ones is apart,
     # since rows and targets are centred.
     wide = rows.shape[1] > len(rows)
-    values, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    values, vectors = torch.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
     positive = values > values[-1] * 1e-12
     values, vectors = values[positive], vectors[:, positive]
-    basis = vectors if wide else rows @ (vectors / np.sqrt(values))
-    projected, squares = basis.T @ targets, np.square(basis)
+    basis = vectors if wide else rows @ (vectors / values.sqrt())
+    projected, squares = basis.T @ targets, basis.square()
     best = 0.0
     for penalty in _PENALTIES:
         shrunk = values / (values + penalty)
         leverage = squares @ shrunk + 1 / len(rows)
-        residual = targets - basis @ (shrunk[:, np.newaxis] * projected)
-        left_out = targets - residual / (1 - leverage)[:, np.newaxis]
-        best = max(best, float((left_out.argmax(axis=1) == codes).mean()))
+        residual = targets - basis @ (shrunk[:, None] * projected)
+        left_out = targets - residual / (1 - leverage)[:, None]
+        best = max(best, float((left_out.argmax(dim=1) == truth).double().mean()))
     return best
 
 
