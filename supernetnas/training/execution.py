@@ -87,7 +87,7 @@ def fast_inference(device: torch.device) -> Execution:
     if device.type != "cpu":
         return Execution().on(device)
     # What torch knows of the processor, in versions that say so.
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     fast = known.get("avx512_bf16") or known.get("amx_bf16")
     return Execution("bfloat16" if fast else "float32")
 

@@ -30,7 +30,7 @@ def linear_probe(features: np.ndarray, labels: np.ndarray) -> float:
     ValueError
         If a class has a single image.
     """
-    classes, codes = np.unique(labels, return_inverse=True)
+    _, codes = np.unique(labels, return_inverse=True)
     if np.bincount(codes).min() < 2:
         raise ValueError("linear_probe needs two images of each class.")
     rows = torch.as_tensor(np.asarray(features), dtype=torch.float64)

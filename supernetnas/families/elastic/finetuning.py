@@ -132,6 +132,7 @@ class FineTuning(nn.Module):
         self.fixed_statistics = fixed_statistics
         self.cached = False  # whether it is given activations of the frozen stages, not images
         self.dropout = Dropout(dropout)
+        self.deviation: Tensor
         self.register_buffer("deviation", deviation, persistent=False)
         supernet.take_heads(self.members, heads)
         supernet.requires_grad_(False)

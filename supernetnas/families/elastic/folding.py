@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -35,7 +36,9 @@ def folded(network: Network) -> Network:
         raise ValueError("A network in training mode has no fixed statistics; call eval() first.")
     result = copy.deepcopy(network)
     for module in result.modules():
-        pairs = _OF_BLOCKS if isinstance(module, InvertedResidual) else ()
+        pairs: Sequence[tuple[str, str]] = ()
+        if isinstance(module, InvertedResidual):
+            pairs = _OF_BLOCKS
         if module is result.trunk:
             pairs = _OF_TRUNKS
         for conv_name, norm_name in pairs:

@@ -12,7 +12,7 @@ target cannot give.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,7 +55,7 @@ class Members:
 
     largest: ElasticArchitecture
     costs: dict[ElasticArchitecture, Costs]
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not self.within(self.limits):
