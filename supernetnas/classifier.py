@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from .distance.signature import DatasetSignature
 from .distance.signing import sign
 from .embedding.embedder import get_embedder
-from .families.base import Family, NetworkInput, available_families, get_family
+from .families.base import Family, available_families, get_family
 from .fitting.checkpoints import fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
@@ -26,6 +26,7 @@ from .fitting.progress import Progress
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
 from .fitting.searching import candidates_of, derive, search_best
+from .fitting.starts import Start, choose_start, possible_starts
 from .fitting.summary import summary_html
 from .fitting.target import Target, prepare
 from .fitting.validation import (
@@ -36,7 +37,6 @@ from .fitting.validation import (
     refuse_fit_parameters,
 )
 from .images.augmentation import Augmentation
-from .images.sets import ImageSet
 from .parameters import (
     NOTHING,
     AnyOf,
@@ -168,6 +168,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         Name of the source that the search started from, or "scratch".
     distances_ : dict of str to float, or None
         Distance to each source, nearest first, where the strategy measured it.
+    scores_ : list of dict or None
+        Where there was a choice of supernets or image sizes: ``source``, ``family``,
+        ``image_size``, and the ``accuracy`` of a linear model of its features on at most 400
+        images, each left out in turn; the fit started from the best.
     signature_ : DatasetSignature or None
         What the strategy compared with the sources: statistics and a sample of the features of
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
@@ -360,27 +364,25 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         data = read_training_data(self, X, y)
         strategy = find_strategy(self.strategy)
         embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
-        # A source is named whatever its family; strategies choose within one.
-        only = None if strategy is None and self.family == "auto" else self._family().name
-        zoo = open_zoo(self.strategy, self.zoo, embedder, only)
+        zoo = open_zoo(self.strategy, self.zoo, embedder, self._only_family())
         self._check_limits(zoo, data)
 
         with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
             seed = kept.seed(self._draw_seed)
             run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
             selection = self._select(zoo, data, embedder, device, seed)
-            source = next(iter(selection.candidates), None)
-            family = self._family(source)
+            start, scores = self._start(selection.candidates, data, device, seed)
+            family, seen = start.family, start.seen
             method = self._method(family)
-            seen = self._input(family, data.images, source)
-            self._warn_of_unused(family, source)
+            candidates = selection.candidates
+            if strategy is not None and strategy.probes:
+                candidates = () if start.source is None else (start.source,)
+            self._warn_of_unused(family, start.source)
             target = prepare(data, seen, self.augmentation, device)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
                 found = search_best(
-                    candidates_of(
-                        selection.candidates, family, seen, target, self._limits(), execution, run
-                    ),
+                    candidates_of(candidates, family, seen, target, self._limits(), execution, run),
                     target,
                     method,
                     self._batch_size(n_train),
@@ -416,6 +418,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             family=family.name,
             source=found.start.name,
             distances=selection.distances,
+            scores=scores or None,
             signature=selection.signature,
             architecture=architecture,
             front=front,
@@ -597,10 +600,33 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             device=device,
         )
 
-    def _input(self, family: Family, images: ImageSet, source: Source | None) -> NetworkInput:
-        """What the network is to see."""
-        config = None if source is None else source.config
-        return family.input(images.typical_size, images.channels, self.image_size, config)
+    def _only_family(self) -> str | None:
+        """The family that the strategy chooses within; None for all of them.
+
+        A source is named whatever its family, and strategies that compare families choose among
+        those that have the search.
+        """
+        strategy = find_strategy(self.strategy)
+        if self.family == "auto" and (strategy is None or (strategy.probes and self._any_family())):
+            return None
+        return self._family().name
+
+    def _any_family(self) -> bool:
+        """Whether every family has the search."""
+        search = getattr(self.search, "name", self.search)
+        families = map(get_family, available_families())
+        return search == "auto" or all(search in family.searches for family in families)
+
+    def _start(
+        self, sources: Sequence[Source], data: TrainingData, device: torch.device, seed: int
+    ) -> tuple[Start, list]:
+        """Choose what to start from, and how large images shall be, where there is a choice."""
+        strategy = find_strategy(self.strategy)
+        among: Sequence[Source | None] = sources
+        if strategy is None or not strategy.probes:
+            among = [next(iter(sources), None)]
+        starts = possible_starts(among, self._family, data, self.image_size, self._limits())
+        return choose_start(starts, data, self._limits(), device, seed)
 
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:
@@ -617,19 +643,12 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     def _check_limits(self, zoo: Zoo | None, data: TrainingData) -> None:
         """Refuse limits that no network keeps, whichever source may be selected."""
-        errors, limits, n_classes = [], self._limits(), len(data.classes)
+        errors, limits = [], self._limits()
         named = zoo is not None and find_strategy(self.strategy) is None
         sources = [None] if zoo is None else [zoo[self.strategy]] if named else [*zoo.values()]
         for source in sources if limits else []:
-            family = self._family(source)
-            seen = self._input(family, data.images, source)
             try:
-                config = (
-                    family.config(seen, n_classes)
-                    if source is None
-                    else family.adapted(source.config, seen, n_classes)
-                )
-                family.budget(config, seen, n_classes, limits)
+                possible_starts([source], self._family, data, self.image_size, limits)
                 return
             except ValueError as error:
                 errors.append(error)

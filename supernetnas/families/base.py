@@ -145,6 +145,15 @@ class Family(Parameters):
         """
         raise NotImplementedError
 
+    def sizes(
+        self, typical_size: tuple[int, int], image_size: Any, limits: Limits, config: Any = None
+    ) -> tuple[Any, ...]:
+        """Return the image sizes to choose from, each as `input` takes it.
+
+        Parameters are those of `input`, and the limits on the network.
+        """
+        return (image_size,)
+
     def config(self, seen: NetworkInput, n_classes: int) -> Any:
         """Return the configuration of a supernet that starts from random weights."""
         raise NotImplementedError
@@ -227,6 +236,19 @@ class Family(Parameters):
             If no network of the supernet keeps them; names the smallest cost.
         """
         raise NotImplementedError
+
+    def probed(self, supernet: Any, budget: Any, seen: NetworkInput) -> nn.Module:
+        """Return a module whose ``features`` say what a supernet is worth for a target.
+
+        Parameters
+        ----------
+        supernet : torch.nn.Module
+            Just transferred.
+        budget : object or None
+            What `budget` returned.
+        seen : NetworkInput
+        """
+        return supernet
 
     def read_architecture(self, data: Mapping[str, Any]) -> Architecture:
         """Rebuild an architecture from plain values; ValueError if it is none."""

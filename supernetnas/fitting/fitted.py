@@ -37,6 +37,7 @@ class Fitted:
     family: str
     source: str
     distances: dict[str, float] | None
+    scores: list[dict[str, Any]] | None
     signature: DatasetSignature | None
     architecture: Architecture
     front: list[dict[str, Any]]
@@ -80,6 +81,7 @@ class Fitted:
             "family": self.family,
             "source": self.source,
             "distances": self.distances,
+            "scores": self.scores,
             "architecture": self.architecture.to_dict(),
             "front": [
                 {**row, "architecture": row["architecture"].to_dict()} for row in self.front or ()
@@ -120,6 +122,7 @@ class Fitted:
             family=family.name,
             source=data["source"],
             distances=None if names is None else dict(names),
+            scores=data.get("scores"),
             signature=signature,
             architecture=family.read_architecture(data["architecture"]),
             front=[

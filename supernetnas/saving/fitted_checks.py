@@ -64,6 +64,7 @@ def check_fitted(fitted: Mapping[str, Any], family: Family, network: Any, supern
         for name, distance in _mapping("distances", fitted["distances"]).items():
             check_name(name)
             _number("distances", distance)
+    _check_scores(fitted.get("scores"))
     if not isinstance(fitted["history"], list):
         raise TypeError("history must be a list")
     for row in fitted["history"]:
@@ -161,6 +162,26 @@ def _check_front(front: Any, family: Family, supernet: Any) -> None:
                 raise ValueError(f"front has {name!r:.80}")
             if value is not None:
                 _number(name, value, 0, 1)
+
+
+def _check_scores(scores: Any) -> None:
+    """Check how starts were compared."""
+    if scores is None:
+        return
+    if not isinstance(scores, list):
+        raise TypeError("scores must be a list")
+    for row in scores:
+        row = dict(_mapping("a row of scores", row))
+        check_name(row.pop("source"))
+        if not isinstance(row.pop("family"), str):
+            raise TypeError("scores have a family that is no name")
+        height, width = row.pop("image_size")
+        for side in (height, width):
+            _integer("image_size", side, *SIDES)
+        _number("accuracy", row.pop("accuracy"), 0, 1)
+        _number("seconds", row.pop("seconds"), 0)
+        if row:
+            raise ValueError(f"scores have {min(row)!r:.80}")
 
 
 def _check_row(row: Any) -> None:

@@ -32,6 +32,8 @@ class _Sources(Protocol):
 
     def multi(self) -> _Source | None: ...
 
+    def multis(self) -> Sequence[_Source]: ...
+
 
 @dataclass(frozen=True)
 class Strategy:
@@ -52,6 +54,8 @@ class Strategy:
         Whether it asks for distances, for which the target is embedded.
     compares : bool
         Whether it proposes several sources, which their searches compare.
+    probes : bool
+        Whether it proposes several sources, of any family, which linear probes compare.
     """
 
     name: str
@@ -62,11 +66,16 @@ class Strategy:
     ]
     embeds: bool = False
     compares: bool = False
+    probes: bool = False
 
 
 def _multi(zoo: _Sources, *_: object) -> list[str]:
     source = zoo.multi()
     return [] if source is None else [source.name]
+
+
+def _every_multi(zoo: _Sources, *_: object) -> list[str]:
+    return [source.name for source in zoo.multis()]
 
 
 def _nearest(
@@ -87,6 +96,13 @@ def _any(zoo: _Sources, random_state: np.random.RandomState, *_: object) -> list
 STRATEGIES: dict[str, Strategy] = {
     strategy.name: strategy
     for strategy in (
+        Strategy(
+            "auto",
+            "start from the supernet, of all families, whose features suit the images best",
+            "multi",
+            _every_multi,
+            probes=True,
+        ),
         Strategy(
             "multi",
             "start from the supernet that was pretrained on all sources together",

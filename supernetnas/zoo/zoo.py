@@ -278,6 +278,10 @@ class Zoo(Mapping[str, Source]):
             None,
         )
 
+    def multis(self) -> list[Source]:
+        """Return the sources that were pretrained on many datasets, one of each family."""
+        return [source for source in self.values() if source.kind == "multi"]
+
     def subset(self, names: Iterable[str]) -> Zoo:
         """Return the same zoo with fewer sources, to choose from and not to write to.
 

@@ -15,6 +15,7 @@ from ...search.limits import Limits
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
+from ...training.seeds import seeded_modules
 from ..base import Family, NetworkInput
 from .config import MAX_SIZES, NetworkConfig, SupernetConfig
 from .costs import network_cost
@@ -186,6 +187,16 @@ class Cells(Family):
         channels, cells = self._sizes(config)
         cost = network_cost(config.space, channels, cells, seen.shape, n_classes)
         return Budget(cost, limits.max_macs, limits.max_parameters)
+
+    def probed(self, supernet: CellSupernet, budget: Budget | None, seen: NetworkInput) -> Network:
+        """Return the network that the alphas stand for, which costs a fraction of the supernet."""
+        genotype = (
+            supernet.genotype() if budget is None else budget.derive(supernet.operation_weights())
+        )
+        with seeded_modules(0):
+            network = Network(self.network_config(genotype, supernet, 0.0))
+        inherit_weights(network, supernet)
+        return network
 
     def read_architecture(self, data: Mapping[str, Any]) -> Genotype:
         """Rebuild a genotype; ValueError if it is none."""

@@ -28,15 +28,15 @@ from .lite0 import (
     adapted_stem,
     published_largest,
 )
-from .member_search import SEARCHES, Members, MemberSearch
+from .member_search import SEARCHES, Members, MemberSearch, choices
 from .network import Network, NetworkConfig
 from .space import ElasticArchitecture
 from .supernet import ElasticConfig, ElasticSupernet
 
 __all__ = ["Elastic"]
 
-_SMALLEST, _LARGEST = 32, 224  # side of an image under "auto"
-_SIDES = (64, 96, 128)  # that are compared under "auto"
+_SIDES = (64, 96, 128)  # of images, that are compared under "auto"
+_TAUGHT = 96  # side of the images that the largest member teaches others at
 _FROZEN = 3  # stages of the largest, under "auto"
 _VIEWS = 6  # of each image, in which frozen stages are looked at
 _MOST_BYTES = 2**30  # of what frozen stages give
@@ -75,7 +75,7 @@ class Elastic(Family):
     ) -> NetworkInput:
         """Say what the network is to see: squares, standardised as for EfficientNet-Lite0."""
         if image_size == "auto":
-            image_size = self.sizes(typical_size)[-1]
+            image_size = _SIDES[0]
         height, width = np.broadcast_to(image_size, 2).tolist()
         if height != width:
             raise ParameterError(
@@ -84,9 +84,20 @@ class Elastic(Family):
         statistics = ((LITE0_MEAN,) * channels, (LITE0_STD,) * channels)
         return NetworkInput((height, width), channels, *statistics)
 
-    def sizes(self, typical_size: tuple[int, int]) -> tuple[int, ...]:
-        """Sides to choose from for images of a size: enlarged they are often better told apart."""
-        return _SIDES
+    def sizes(
+        self,
+        typical_size: tuple[int, int],
+        image_size: Any,
+        limits: Limits,
+        config: ElasticConfig | None = None,
+    ) -> tuple[Any, ...]:
+        """Return the sides to choose from: images that are enlarged are often told apart better.
+
+        Under limits it is the one at which the largest member teaches; members choose their own.
+        """
+        if image_size != "auto" or config is None:
+            return (image_size,)
+        return (_TAUGHT,) if limits else _SIDES
 
     def config(self, seen: NetworkInput, n_classes: int) -> ElasticConfig:
         """Return the configuration of a supernet that starts from random weights."""
@@ -150,9 +161,14 @@ class Elastic(Family):
                 input_channels=config.input_channels,
                 n_classes=n_classes,
             )
-            for member in dict.fromkeys([largest, *config.members])
+            for member in choices(config, seen.size[0])
         }
         return Members(largest, costs, limits)
+
+    def probed(self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput) -> Any:
+        """Return the network of the most expensive member that may be chosen."""
+        largest = supernet.config.space.largest.at(seen.size[0])
+        return supernet.network(largest if budget is None else budget.within(budget.limits)[0])
 
     def read_architecture(self, data: Mapping[str, Any]) -> ElasticArchitecture:
         """Rebuild an architecture; ValueError if it is none."""

@@ -23,16 +23,15 @@ from ...parameters import Constraint, Real, Whole
 from ...search.limits import Limits
 from ...search.loop import SearchLoop
 from ...search.method import SearchMethod, SearchTask
-from ...training.batches import LabelledImages
 from ...training.clock import Stopwatch
 from ...training.execution import fast_inference
 from ...training.history import HistoryRow
 from ...training.probes import linear_head, linear_probe, subset
 from .costs import Costs
 from .space import ElasticArchitecture
-from .supernet import ElasticSupernet
+from .supernet import ElasticConfig, ElasticSupernet
 
-__all__ = ["SEARCHES", "Front", "MemberSearch", "Members", "Probe", "RandomMember"]
+__all__ = ["SEARCHES", "Front", "MemberSearch", "Members", "Probe", "RandomMember", "choices"]
 
 _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
@@ -222,19 +221,22 @@ class _MemberMethod(SearchMethod):
         return search.derive(stopwatch)
 
 
+def choices(config: ElasticConfig, size: int) -> list[ElasticArchitecture]:
+    """List what can be chosen for images of a side: the largest, at that and smaller sizes, and
+    the members that have statistics, none at more pixels than the images have."""
+    whole = config.space.largest
+    sizes = {size, *(member.size for member in config.members)}
+    found = [whole.at(side) for side in sorted(sizes, reverse=True) if side <= size]
+    return [*found, *(member for member in config.members if member.size <= size)]
+
+
 def _members(supernet: ElasticSupernet, task: SearchTask) -> Members:
     """What a search may choose from; without limits, what the supernet has."""
     if task.budget is not None:
         return task.budget
-    return members_of(supernet, task.train)
-
-
-def members_of(supernet: ElasticSupernet, data: LabelledImages) -> Members:
-    """All that can be chosen for images."""
-    largest = supernet.config.space.largest.at(data.images.shape[-1])
-    return Members(
-        largest, {m: supernet.costs(m) for m in dict.fromkeys([largest, *supernet.config.members])}
-    )
+    size = task.train.images.shape[-1]
+    costs = {member: supernet.costs(member) for member in choices(supernet.config, size)}
+    return Members(supernet.config.space.largest.at(size), costs)
 
 
 class Probe(_MemberMethod):

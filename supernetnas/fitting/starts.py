@@ -1,0 +1,200 @@
+"""Which supernet a fit starts from, and at which image size, where there is a choice.
+
+Every start is judged by what its features are worth before anything is trained: the accuracy of a
+linear classifier of them on some of the images, each left out in turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..families.base import Family, NetworkInput
+from ..families.warm_start import starting_supernet
+from ..images.augmentation import StandardisedImages
+from ..images.preprocessing import Preprocessing
+from ..images.stored_pixels import StoredPixels, decode
+from ..search.limits import Limits
+from ..training.batch_norm import recalibrate_batch_norm
+from ..training.clock import Stopwatch
+from ..training.devices import placed
+from ..training.execution import fast_inference
+from ..training.probes import linear_probe, subset
+from ..zoo.source import Source
+from .validation import TrainingData
+
+__all__ = ["Start", "choose_start", "possible_starts"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_IMAGES = 400  # that starts are compared on
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a fit may start from.
+
+    Attributes
+    ----------
+    source : Source or None
+        None for random weights.
+    family : Family
+    seen : NetworkInput
+        What its networks see.
+    """
+
+    source: Source | None
+    family: Family
+    seen: NetworkInput
+
+
+def possible_starts(
+    sources: Sequence[Source | None],
+    family_of: Callable[[Source | None], Family],
+    data: TrainingData,
+    image_size: Any,
+    limits: Limits,
+) -> list[Start]:
+    """List the starts from sources, at every size that a family wants to choose from.
+
+    Parameters
+    ----------
+    sources : sequence of Source or None
+    family_of : callable
+    data : TrainingData
+    image_size : int, tuple of int or "auto"
+        What the user wants.
+    limits : Limits
+        Starts that no network of them keeps are left out.
+
+    Raises
+    ------
+    ValueError
+        If none is left; names the smallest cost.
+    """
+    images, n_classes = data.images, len(data.classes)
+    starts, errors = [], []
+    for source in sources:
+        family = family_of(source)
+        config = None if source is None else source.config
+        for size in family.sizes(images.typical_size, image_size, limits, config):
+            seen = family.input(images.typical_size, images.channels, size, config)
+            own = (
+                family.config(seen, n_classes)
+                if config is None
+                else family.adapted(config, seen, n_classes)
+            )
+            try:
+                family.budget(own, seen, n_classes, limits)
+            except ValueError as error:
+                errors.append(error)
+                continue
+            starts.append(Start(source, family, seen))
+    if not starts:
+        raise errors[0]
+    return starts
+
+
+def choose_start(
+    starts: Sequence[Start],
+    data: TrainingData,
+    limits: Limits,
+    device: torch.device,
+    seed: int,
+) -> tuple[Start, list[dict[str, Any]]]:
+    """Choose the start whose features tell the classes apart best.
+
+    Equal ones are told apart by their order.
+
+    Parameters
+    ----------
+    starts : sequence of Start
+        At least one.
+    data : TrainingData
+    limits : Limits
+    device : torch.device
+    seed : int
+
+    Returns
+    -------
+    start : Start
+    scores : list of dict
+        ``source``, ``family``, ``image_size``, ``accuracy`` and ``seconds`` of each start; empty
+        where there is no choice.
+    """
+    if len(starts) == 1:
+        return starts[0], []
+    labels = torch.from_numpy(data.labels)
+    index = subset(labels, _MOST_IMAGES, torch.Generator().manual_seed(seed))
+    largest = max((start.seen.size for start in starts), key=lambda size: size[0] * size[1])
+    pixels = decode(data.images.take(index.numpy()), *largest)
+    scores: list[dict[str, Any]] = []
+    for start in starts:
+        watch = Stopwatch()
+        images = _seen_by(start, pixels, device)
+        features = _features(start, images, len(data.classes), limits, device, seed)
+        scores.append(
+            {
+                "source": "scratch" if start.source is None else start.source.name,
+                "family": start.family.name,
+                "image_size": list(start.seen.size),
+                "accuracy": linear_probe(features.numpy(), labels[index].numpy()),
+                "seconds": watch.seconds,
+            }
+        )
+    best = max(range(len(starts)), key=lambda place: scores[place]["accuracy"])
+    logger.info(
+        "starting from %s at %s pixels; linear probes: %s",
+        scores[best]["source"],
+        "x".join(map(str, scores[best]["image_size"])),
+        ", ".join(
+            f"{row['source']} at {row['image_size'][0]}: {row['accuracy']:.3f}" for row in scores
+        ),
+    )
+    return starts[best], scores
+
+
+def _seen_by(
+    start: Start, pixels: Tensor | StoredPixels, device: torch.device
+) -> StandardisedImages:
+    """Images as the networks of a start see them, from larger ones."""
+    if tuple(pixels.shape[-2:]) != start.seen.size:
+        if isinstance(pixels, StoredPixels):
+            pixels = pixels.read(torch.arange(len(pixels)))
+        smaller = F.interpolate(pixels.float(), start.seen.size, mode="bilinear", antialias=True)
+        pixels = smaller.round().to(pixels.dtype) if pixels.dtype == torch.uint8 else smaller
+    seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
+    return seen.on_device(pixels, device)
+
+
+@torch.no_grad()
+def _features(
+    start: Start,
+    images: StandardisedImages,
+    n_classes: int,
+    limits: Limits,
+    device: torch.device,
+    seed: int,
+) -> Tensor:
+    """Pooled features of the images, by a network that a start may lead to, before training."""
+    family, source = start.family, start.source
+    state = None if source is None else (source.config, source.state_dict())
+    supernet = starting_supernet(family, start.seen, n_classes, seed, state)
+    budget = family.budget(supernet.config, start.seen, n_classes, limits)
+    module: Any = placed(family.probed(supernet, budget, start.seen), device)
+    if not family.keeps_statistics:
+        generator = torch.Generator().manual_seed(seed)
+        recalibrate_batch_norm(module, images, generator=generator)
+    module.eval()
+    found = []
+    for index in torch.arange(len(images)).split(_BATCH):
+        with fast_inference(device).autocast(device):
+            found.append(module.features(images.clean(index)).float().cpu())
+    return torch.cat(found)
