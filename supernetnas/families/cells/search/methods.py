@@ -29,13 +29,14 @@ from .dirichlet import DirichletSearch
 from .eigenvalue import dominant_eigenvalue
 from .gumbel import GumbelSearch
 from .partial_channels import PartialChannelSearch
-from .random_search import RandomChoice, SharedWeightsSearch
+from .random_search import RandomChoice, SharedWeightsSearch, Unsearched
 from .second_order import SecondOrderSearch
 from .weight_training import SearchSettings
 
 __all__ = [
     "DARTS",
     "GDAS",
+    "NoSearch",
     "PCDARTS",
     "SEARCHES",
     "AlphaSearch",
@@ -473,6 +474,39 @@ class RandomArchitecture(SearchMethod):
         return search.derive(stopwatch)
 
 
+class NoSearch(SearchMethod):
+    """The architecture that the source's alphas stand for, as they are.
+
+    All images and all of the time are left to the retraining.
+    """
+
+    name = "none"
+
+    @property
+    def limited(self) -> bool:
+        return True
+
+    @property
+    def n_epochs(self) -> int:
+        return 0
+
+    @property
+    def validation_share(self) -> float:
+        return 0.0
+
+    def start(self, supernet: CellSupernet, task: SearchTask) -> Unsearched:
+        """Return the search that does not change the supernet."""
+        return Unsearched(supernet, 0, task.generator)
+
+    def derive(
+        self, search: Unsearched, task: SearchTask, stopwatch: Stopwatch | None = None
+    ) -> Genotype:
+        """Return the genotype, within the budget if there is one."""
+        if task.budget is None:
+            return search.derive(stopwatch)
+        return task.budget.derive(search.supernet.operation_weights())
+
+
 SEARCHES: dict[str, Callable[[], SearchMethod]] = {
     "sdarts": SmoothDARTS,
     "darts": DARTS,
@@ -480,6 +514,7 @@ SEARCHES: dict[str, Callable[[], SearchMethod]] = {
     "pc_darts": PCDARTS,
     "drnas": DrNAS,
     "gdas": GDAS,
+    "none": NoSearch,
     "random": RandomArchitecture,
     "random_search": RandomSearch,
 }

@@ -1,4 +1,4 @@
-"""The baselines: a random architecture, and the best of some by shared weights.
+"""The baselines: the source's architecture, a random one, and the best of some by shared weights.
 
 Random search with weight sharing is that of Li and Talwalkar, "Random Search and Reproducibility
 for Neural Architecture Search" (UAI 2019), section 4: each weight step trains one architecture
@@ -28,7 +28,17 @@ from ..paths import choices_of
 from ..supernet import CellSupernet
 from .weight_training import WeightTraining
 
-__all__ = ["RandomChoice", "SharedWeightsSearch"]
+__all__ = ["RandomChoice", "SharedWeightsSearch", "Unsearched"]
+
+
+class Unsearched(SearchLoop):
+    """No search at all: what the alphas stand for."""
+
+    supernet: CellSupernet
+
+    def derive(self, stopwatch: Stopwatch | None = None) -> Genotype:
+        """Architecture that the alphas have decided for."""
+        return self.supernet.genotype()
 
 
 class RandomChoice(SearchLoop):
