@@ -25,11 +25,15 @@ if TYPE_CHECKING:
         GDAS,
         PCDARTS,
         DrNAS,
+        NoSearch,
         RandomArchitecture,
         RandomSearch,
         SmoothDARTS,
     )
     from .families.cells.space import SearchSpace, get_space
+    from .families.elastic.family import Elastic
+    from .families.elastic.member_search import Front
+    from .families.elastic.space import ElasticArchitecture
     from .fitting.retraining import Retraining
     from .images.augmentation import Augmentation
     from .images.reading import ImageFiles, load_images
@@ -56,11 +60,15 @@ __all__ = [
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
     "DrNAS",
+    "Elastic",
+    "ElasticArchitecture",
     "Embedder",
     "Execution",
+    "Front",
     "Genotype",
     "HubError",
     "ImageFiles",
+    "NoSearch",
     "RandomArchitecture",
     "RandomSearch",
     "Retraining",
@@ -88,12 +96,16 @@ _MODULE_OF = {
     "DistanceDisplay": "plotting",
     "DistanceHeatmapDisplay": "plotting",
     "DrNAS": "families.cells.search.methods",
+    "Elastic": "families.elastic.family",
+    "ElasticArchitecture": "families.elastic.space",
     "Embedder": "embedding.embedder",
     "Execution": "training.execution",
+    "Front": "families.elastic.member_search",
     "GDAS": "families.cells.search.methods",
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
+    "NoSearch": "families.cells.search.methods",
     "PCDARTS": "families.cells.search.methods",
     "RandomArchitecture": "families.cells.search.methods",
     "RandomSearch": "families.cells.search.methods",

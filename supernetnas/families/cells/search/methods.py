@@ -36,11 +36,11 @@ from .weight_training import SearchSettings
 __all__ = [
     "DARTS",
     "GDAS",
-    "NoSearch",
     "PCDARTS",
     "SEARCHES",
     "AlphaSearch",
     "DrNAS",
+    "NoSearch",
     "Radii",
     "RandomArchitecture",
     "RandomSearch",

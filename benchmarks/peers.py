@@ -1,0 +1,277 @@
+"""Is a fit better than what its user would have picked instead, and in about the same time?
+
+    python benchmarks/peers.py ZOO flowers5.npz sports.npz --seeds 3 --peers default probe lite0
+
+For every target (``.npz`` with arrays X, y), seed and peer a fit on a stratified 75 % of at most
+``--most`` images, and the accuracy on the other 25 %. ZOO must hold nothing of the targets; its
+sources of kind "multi" are what the fits start from. Seconds are of the processor, those of all
+threads together, and include reading, choosing and, for peers, choosing the image size.
+
+The peers:
+
+- "default": ``SupernetTransferClassifier(zoo=ZOO)``.
+- "elastic 64", "elastic 96", "elastic 128": the largest elastic network at these pixels, its first
+  stages frozen; "elastic 96 free": nothing frozen, "elastic 128 deep": five stages frozen.
+- "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 96 pixels.
+- "front": one fit of several elastic networks at 96 pixels; every network is a row.
+- "one by one": the same networks, each trained alone after the largest, which teaches it.
+- "cells": the multi-dataset supernet of cells without a search and 35 epochs of retraining;
+  "cells short": 15 epochs; "cells search": SmoothDARTS and 15 epochs; "cells random": a random
+  architecture and 35 epochs; "cells scratch": from random weights.
+- "probe": logistic regression on EfficientNet-Lite0's features, at the best of 64, 96 and 128
+  pixels by cross-validation.
+- "lite0": EfficientNet-Lite0 fine-tuned as a whole at 128 pixels, batch norms frozen.
+- "plain": a plain convolutional network of three layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import add_output, mean_and_std, plain_cnn, train_network, write_results
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from supernetnas import Elastic, Retraining, SupernetTransferClassifier, get_embedder
+from supernetnas.families.elastic.lite0 import LITE0_SPACE, lite0_supernet
+from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.images.reading import as_image_set
+
+Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Row = dict[str, Any]
+
+_LITE0_MACS = {64: 31.3e6, 96: 70.5e6, 128: 125.3e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("zoo", help="folder of a zoo that holds none of the targets")
+    parser.add_argument("targets", nargs="+", type=Path, help=".npz files with X and y")
+    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--most", type=int, default=800, help="images of a target")
+    add_output(parser, __file__, "continued if it exists")
+    arguments = parser.parse_args()
+
+    rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
+    done = {(row["target"], row["seed"], row["fit"]) for row in rows}
+    for seed in arguments.seeds:
+        for path in arguments.targets:
+            split = load(path, arguments.most, seed)
+            for peer in arguments.peers:
+                if (path.stem, seed, peer) in done:
+                    continue
+                started = time.process_time()
+                found = PEERS[peer](split, seed, arguments.zoo)
+                seconds = time.process_time() - started
+                for row in found:
+                    fixed = {"target": path.stem, "seed": seed, "fit": peer, "peer": peer}
+                    rows.append({**fixed, "seconds": round(seconds, 1), **row})
+                    print(*(f"{k}={_short(v)}" for k, v in rows[-1].items()), flush=True)
+                write_results(arguments.out, rows=rows)
+    print(table(rows))
+
+
+def load(path: Path, most: int, seed: int) -> Split:
+    with np.load(path, allow_pickle=False) as data:
+        X, y = data["X"], data["y"]
+    if len(y) > most:
+        X, _, y, _ = train_test_split(X, y, train_size=most, stratify=y, random_state=0)
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
+    return X, X_test, y, y_test
+
+
+def ours(strategy: str, **parameters: Any) -> Callable[[Split, int, str], list[Row]]:
+    """A fit of the package."""
+
+    def fit(split: Split, seed: int, zoo: str) -> list[Row]:
+        X, X_test, y, y_test = split
+        clf = SupernetTransferClassifier(strategy, zoo=zoo, random_state=seed, **parameters)
+        clf.fit(X, y)
+        return [
+            {
+                "accuracy": clf.score(X_test, y_test),
+                "macs": clf.n_macs_,
+                "family": clf.family_,
+                "size": clf.image_size_[0],
+                "scores": clf.scores_,
+            }
+        ]
+
+    return fit
+
+
+def front(split: Split, seed: int, zoo: str) -> list[Row]:
+    """All networks of one fit."""
+    X, X_test, y, y_test = split
+    clf = SupernetTransferClassifier(
+        "multi", family="elastic", zoo=zoo, search="front", image_size=96, random_state=seed
+    ).fit(X, y)
+    rows = []
+    for place, row in enumerate(clf.front_):
+        started = time.perf_counter()
+        other = clf.at(max_macs=row["n_macs"], max_parameters=row["n_parameters"])
+        seconds = time.perf_counter() - started
+        rows.append(
+            {
+                "peer": f"front {place}",
+                "accuracy": other.score(X_test, y_test),
+                "macs": other.n_macs_,
+                "validation": row["validation_accuracy"],
+                "seconds_of_at": round(seconds, 2),
+            }
+        )
+    return rows
+
+
+def probe(split: Split, seed: int, zoo: str) -> list[Row]:
+    """Logistic regression of features, penalty and image size by cross-validation."""
+    X, X_test, y, y_test = split
+    best: Any = None
+    for size in (64, 96, 128):
+        embedder = get_embedder("efficientnet_lite0", input_size=size)
+        features = embedder.embed(as_image_set(X))
+        model = GridSearchCV(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3)),
+            {"logisticregression__C": [1e-3, 1e-2, 1e-1]},
+            cv=4,
+        ).fit(features, y)
+        if best is None or model.best_score_ > best[1].best_score_:
+            best = embedder, model
+    embedder, model = best
+    accuracy = float(model.score(embedder.embed(as_image_set(X_test)), y_test))
+    size = embedder.input_size[0]
+    return [{"accuracy": accuracy, "size": size, "macs": _LITE0_MACS[size]}]
+
+
+def lite0(split: Split, seed: int, zoo: str, side: int = 128) -> list[Row]:
+    """The usual fine-tuning: all weights, AdamW, a cosine, flips and crops."""
+    X, X_test, y, y_test = split
+    n_classes = int(y.max()) + 1
+    network = lite0_supernet().network(LITE0_SPACE.largest.at(side), dropout=0.2)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network.classifier = nn.Linear(network.classifier.in_features, n_classes)
+    network.to(memory_format=torch.channels_last)
+    half = torch.full((3,), 0.5)
+    photographs = X.shape[1] > 32
+    augmentation = Augmentation(shift=0.125, flip=photographs, cutout=0.0)
+    train = ImageTensors(pixels(X, side), half, half, augmentation)
+    test = ImageTensors(pixels(X_test, side), half, half)
+    labels, generator = torch.from_numpy(y), torch.Generator().manual_seed(seed)
+    network.dropout.generator = generator
+    head = set(network.classifier.parameters())
+    body = [p for p in network.parameters() if p not in head]
+    groups = [{"params": body, "base": 5e-4}, {"params": list(head), "base": 5e-3}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
+    epochs, step = 14, 0
+    n_steps = epochs * -(-len(y) // 32)
+    for _ in range(epochs):
+        network.train()
+        network.trunk.eval()  # batch norms as they are
+        for index in torch.randperm(len(y), generator=generator).split(32):
+            share = min((step + 1) / (0.1 * n_steps), (1 + np.cos(np.pi * step / n_steps)) / 2)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base"] * share
+            scores = network(train.augmented(index, generator))
+            F.cross_entropy(scores, labels[index], label_smoothing=0.1).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+    network.eval()
+    with torch.no_grad():
+        batches = torch.arange(len(y_test)).split(64)
+        found = torch.cat([network(test.clean(index)).argmax(1) for index in batches])
+    accuracy = float((found.numpy() == y_test).mean())
+    return [{"accuracy": accuracy, "size": side, "macs": _LITE0_MACS[side]}]
+
+
+def plain(split: Split, seed: int, zoo: str) -> list[Row]:
+    X, X_test, y, y_test = split
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = plain_cnn(3, int(y.max()) + 1)
+    side = min(X.shape[1], 32)
+    accuracy = train_network(
+        network, pixels(X, side), y, pixels(X_test, side), y_test, seed=seed,
+        augmentation=Augmentation.choose(X.shape[1], X.shape[2], True),
+    )  # fmt: skip
+    return [{"accuracy": accuracy, "size": side}]
+
+
+def pixels(X: np.ndarray, side: int) -> Tensor:
+    found = torch.from_numpy(X).permute(0, 3, 1, 2)
+    if found.shape[-1] == side:
+        return found
+    found = F.interpolate(found.float(), (side, side), mode="bilinear", antialias=True)
+    return found.round().clamp(0, 255).to(torch.uint8)
+
+
+def _elastic(size: int, frozen: int | str = "auto") -> Callable[[Split, int, str], list[Row]]:
+    return ours("multi", family=Elastic(frozen_stages=frozen), image_size=size)
+
+
+def _share(share: float) -> Callable[[Split, int, str], list[Row]]:
+    return ours("auto", max_macs=int(share * _LITE0_MACS[96]))
+
+
+PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
+    "default": ours("auto"),
+    "elastic 64": _elastic(64),
+    "elastic 96": _elastic(96),
+    "elastic 96 free": _elastic(96, 0),
+    "elastic 128": _elastic(128),
+    "elastic 128 deep": _elastic(128, 5),
+    "half": _share(1 / 2),
+    "quarter": _share(1 / 4),
+    "eighth": _share(1 / 8),
+    "front": front,
+    "cells": ours("multi", family="cells", search="none", retraining=Retraining(35)),
+    "cells short": ours("multi", family="cells", search="none", retraining=Retraining(15)),
+    "cells search": ours("multi", family="cells", search="sdarts", retraining=Retraining(15)),
+    "cells random": ours("multi", family="cells", search="random", retraining=Retraining(35)),
+    "cells scratch": ours("scratch", family="cells", search="sdarts", retraining=Retraining(15)),
+    "probe": probe,
+    "lite0": lite0,
+    "plain": plain,
+}
+
+
+def table(rows: list[Row]) -> str:
+    """Mean accuracies, and mean seconds of the processor, as Markdown."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    lines = [
+        f"| peer | {' | '.join(targets)} | mean | MACs | s |",
+        "|---" * (len(targets) + 4) + "|",
+    ]
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        own = [row for row in rows if row["peer"] == peer]
+        cells = [[r["accuracy"] for r in own if r["target"] == target] for target in targets]
+        means = [np.mean(cell) for cell in cells if cell]
+        macs = [row["macs"] / 1e6 for row in own if row.get("macs")]
+        lines.append(
+            f"| {peer} | {' | '.join(mean_and_std(cell) if cell else '-' for cell in cells)} | "
+            f"{np.mean(means):.4f} | {np.mean(macs) if macs else float('nan'):.1f} M | "
+            f"{np.mean([row['seconds'] for row in own]):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value}"[:60]
+
+
+if __name__ == "__main__":
+    main()
