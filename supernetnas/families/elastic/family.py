@@ -36,6 +36,7 @@ from .supernet import ElasticConfig, ElasticSupernet
 __all__ = ["Elastic"]
 
 _SIDES = (64, 96, 128)  # of images, that are compared under "auto"
+_ENLARGED = 4  # times, at most
 _TAUGHT = 96  # side of the images that the largest member teaches others at
 _FROZEN = 3  # stages of the largest, under "auto"
 _VIEWS = 6  # of each image, in which frozen stages are looked at
@@ -97,7 +98,10 @@ class Elastic(Family):
         """
         if image_size != "auto" or config is None:
             return (image_size,)
-        return (_TAUGHT,) if limits else _SIDES
+        if limits:
+            return (_TAUGHT,)
+        most = max(*typical_size, _SIDES[0] // _ENLARGED) * _ENLARGED
+        return tuple(side for side in _SIDES if side <= most)
 
     def config(self, seen: NetworkInput, n_classes: int) -> ElasticConfig:
         """Return the configuration of a supernet that starts from random weights."""

@@ -1,0 +1,129 @@
+"""Which supernet and which image size a fit starts from."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import RidgeClassifierCV
+from sklearn.preprocessing import StandardScaler
+from tiny import patterns, tiny_classifier
+
+from supernetnas import SupernetTransferClassifier, Zoo
+from supernetnas.families.base import get_family
+from supernetnas.families.warm_start import starting_supernet
+from supernetnas.fitting.starts import choose_start, possible_starts
+from supernetnas.fitting.validation import read_training_data
+from supernetnas.search.limits import Limits
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = patterns(colour=True)
+    return read_training_data(tiny_classifier(), X, y)
+
+
+def starts_of(sources, data, image_size="auto", limits=None):
+    return possible_starts(
+        sources,
+        lambda source: get_family("cells" if source is None else source.family),
+        data,
+        image_size,
+        limits or Limits(),
+    )
+
+
+def test_a_single_start_is_not_measured(tiny_zoo, data):
+    starts = starts_of([tiny_zoo["both"]], data)
+    start, scores = choose_start(starts, data, Limits(), CPU, 0)
+    assert (start.source.name, start.seen.size, scores) == ("both", (8, 8), [])
+
+
+def test_the_best_probe_wins(tiny_zoo, data, caplog):
+    starts = starts_of([tiny_zoo["bars"], tiny_zoo["both"]], data)
+    with caplog.at_level(logging.INFO, "supernetnas.fitting.starts"):
+        start, scores = choose_start(starts, data, Limits(), CPU, 0)
+    assert [row["source"] for row in scores] == ["bars", "both"]
+    best = max(scores, key=lambda row: row["accuracy"])
+    assert start.source.name == best["source"]
+    (message,) = caplog.messages
+    assert f"starting from {best['source']} at 8x8" in message
+
+
+def test_probes_are_those_of_the_networks_features(tiny_zoo, data):
+    """Against the network built by hand, whose features scikit-learn classifies."""
+    starts = starts_of([tiny_zoo["bars"], tiny_zoo["both"]], data)
+    _, scores = choose_start(starts, data, Limits(), CPU, 0)
+    family, source = get_family("cells"), tiny_zoo["both"]
+    supernet = starting_supernet(
+        family, starts[1].seen, 4, 0, (source.config, source.state_dict())
+    )
+    network = family.probed(supernet, None, starts[1].seen)
+    pixels = data.images.tensor(8, 8).float() / 255
+    pixels = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std(
+        (0, 2, 3), keepdim=True, correction=0
+    )
+    network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network(pixels)  # all images are one batch
+        features = network.eval().features(pixels).numpy()
+    rows = StandardScaler().fit_transform(features.astype(float))
+    model = RidgeClassifierCV(10.0 ** np.arange(-1, 6), scoring="accuracy").fit(rows, data.labels)
+    # One image of 40 may fall on the other side for the rounding of features.
+    assert scores[1]["accuracy"] == pytest.approx(model.best_score_, abs=0.026)
+
+
+def test_starts_that_cannot_keep_the_limits_are_left_out(tiny_zoo, data):
+    sources = [tiny_zoo["both"]]
+    assert len(starts_of(sources, data, limits=Limits(max_macs=10**9))) == 1
+    with pytest.raises(ValueError, match="max_macs"):
+        starts_of(sources, data, limits=Limits(max_macs=10))
+
+
+def test_auto_chooses_among_the_families(tiny_zoo, tmp_path):
+    zoo = Zoo.create(tmp_path / "zoo", embedder_id=tiny_zoo.embedder_id)
+    zoo.merge(tiny_zoo.subset(["both"]))
+    add_elastic(zoo)
+    X, y = patterns(kind="spots", colour=True)
+    clf = SupernetTransferClassifier("auto", zoo=zoo, retraining=None, random_state=0)
+    clf.set_params(retraining__epochs=1).fit(X, y)
+    assert {(row["source"], row["family"]) for row in clf.scores_} == {
+        ("both", "cells"),
+        ("elastic", "elastic"),
+    }
+    best = max(clf.scores_, key=lambda row: row["accuracy"])
+    assert (clf.source_, clf.family_) == (best["source"], best["family"])
+    assert list(clf.image_size_) == best["image_size"]
+    only = clf.set_params(family="cells").fit(X, y)
+    assert (only.family_, only.scores_) == ("cells", None)
+    assert clf.set_params(family="auto", search="probe").fit(X, y).family_ == "elastic"
+    with pytest.raises(ValueError, match="'nosuch'"):
+        clf.set_params(search="nosuch").fit(X, y)
+
+
+def test_scores_survive_saving(tiny_zoo, tmp_path):
+    zoo = Zoo.create(tmp_path / "zoo", embedder_id=tiny_zoo.embedder_id)
+    zoo.merge(tiny_zoo.subset(["both"]))
+    add_elastic(zoo)
+    X, y = patterns(colour=True)
+    clf = SupernetTransferClassifier("auto", zoo=zoo, random_state=0)
+    clf.set_params(retraining__epochs=1).fit(X, y)
+    clf.save_pretrained(tmp_path / "model")
+    loaded = SupernetTransferClassifier.from_pretrained(tmp_path / "model")
+    assert loaded.scores_ == clf.scores_
+
+
+def add_elastic(zoo):
+    """Add EfficientNet-Lite0 without further members."""
+    from dataclasses import replace
+
+    from supernetnas.families.elastic.lite0 import lite0_supernet
+
+    supernet = lite0_supernet()
+    config = replace(supernet.config, published=True)
+    zoo.add("elastic", config=config, state_dict=supernet.shared_state(), kind="multi")
