@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ClassCouplingDisplay,
         DistanceDisplay,
         DistanceHeatmapDisplay,
+        FrontDisplay,
         SearchCurveDisplay,
     )
     from .storage.hub import HubError
@@ -65,6 +66,7 @@ __all__ = [
     "Embedder",
     "Execution",
     "Front",
+    "FrontDisplay",
     "Genotype",
     "HubError",
     "ImageFiles",
@@ -101,6 +103,7 @@ _MODULE_OF = {
     "Embedder": "embedding.embedder",
     "Execution": "training.execution",
     "Front": "families.elastic.member_search",
+    "FrontDisplay": "plotting",
     "GDAS": "families.cells.search.methods",
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",

@@ -1,4 +1,4 @@
-"""Pictures of a fit: its cells, its learning curves and its distances to the zoo.
+"""Pictures of a fit: its cells, its learning curves, its distances to the zoo and its front.
 
 The classes keep to scikit-learn's convention for displays: the constructor stores data, the
 class methods ``from_*`` compute the data and draw, and ``plot`` draws (again) and sets ``ax_``
@@ -9,11 +9,13 @@ from .cell import CellDisplay
 from .coupling import ClassCouplingDisplay
 from .curves import SearchCurveDisplay
 from .distances import DistanceDisplay, DistanceHeatmapDisplay
+from .front import FrontDisplay
 
 __all__ = [
     "CellDisplay",
     "ClassCouplingDisplay",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
+    "FrontDisplay",
     "SearchCurveDisplay",
 ]

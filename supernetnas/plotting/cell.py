@@ -144,8 +144,16 @@ class CellDisplay:
         ------
         sklearn.exceptions.NotFittedError
             If `estimator` is not fitted.
+        ValueError
+            If its network has no cells.
         """
-        genotype = fitted_attribute(estimator, "genotype_")
+        architecture = fitted_attribute(estimator, "architecture_")
+        genotype = getattr(estimator, "genotype_", None)
+        if genotype is None:
+            raise ValueError(
+                f"A network of the family {estimator.family_!r} has no cells to draw. It is: "
+                f"{architecture}"
+            )
         return cls.from_genotype(genotype, cell=cell, ax=ax, **kwargs)
 
     def plot(

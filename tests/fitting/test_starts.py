@@ -57,9 +57,7 @@ def test_probes_are_those_of_the_networks_features(tiny_zoo, data):
     starts = starts_of([tiny_zoo["bars"], tiny_zoo["both"]], data)
     _, scores = choose_start(starts, data, Limits(), CPU, 0)
     family, source = get_family("cells"), tiny_zoo["both"]
-    supernet = starting_supernet(
-        family, starts[1].seen, 4, 0, (source.config, source.state_dict())
-    )
+    supernet = starting_supernet(family, starts[1].seen, 4, 0, (source.config, source.state_dict()))
     network = family.probed(supernet, None, starts[1].seen)
     pixels = data.images.tensor(8, 8).float() / 255
     pixels = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std(
