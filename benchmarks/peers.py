@@ -142,14 +142,13 @@ def probe(split: Split, seed: int, zoo: str) -> list[Row]:
     for size in (64, 96, 128):
         embedder = get_embedder("efficientnet_lite0", input_size=size)
         features = embedder.embed(as_image_set(X))
-        model = GridSearchCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3)),
-            {"logisticregression__C": [1e-3, 1e-2, 1e-1]},
-            cv=4,
-        ).fit(features, y)
-        if best is None or model.best_score_ > best[1].best_score_:
-            best = embedder, model
-    embedder, model = best
+        search = GridSearchCV(
+            LogisticRegression(max_iter=200, tol=1e-3), {"C": [1e-3, 1e-2, 1e-1]}, cv=4
+        )
+        model = make_pipeline(StandardScaler(), search).fit(features, y)
+        if best is None or search.best_score_ > best[0]:
+            best = search.best_score_, embedder, model
+    _, embedder, model = best
     accuracy = float(model.score(embedder.embed(as_image_set(X_test)), y_test))
     size = embedder.input_size[0]
     return [{"accuracy": accuracy, "size": size, "macs": _LITE0_MACS[size]}]
