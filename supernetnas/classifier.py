@@ -86,8 +86,11 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         turn, of which the best on validation data is kept (an upper bound at the cost of one
         search per source); "random", a source drawn at random; "scratch", random weights; or the
         name of a source.
-    family : {"auto", "cells"} or Family, default="auto"
-        Kind of supernet. An object, such as `Cells(n_cells=8)`, has the sizes of the supernet of
+    family : {"auto", "cells", "elastic"} or Family, default="auto"
+        Kind of supernet: "cells", whose operations are chosen, or "elastic", EfficientNet-Lite0
+        with its ImageNet weights and smaller networks within it. "auto" is the one of the source;
+        a strategy that chooses within one family takes the first that has the ``search``. An
+        object, such as `Cells(n_cells=8)`, has the sizes of the supernet of
         strategy "scratch" and of the final network; a source brings its own supernet.
     zoo : str, path or Zoo, default="builtin"
         Where pretrained supernets come from: "builtin", the zoo that comes with the package; a

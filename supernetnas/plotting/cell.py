@@ -147,13 +147,13 @@ class CellDisplay:
         ValueError
             If its network has no cells.
         """
-        architecture = fitted_attribute(estimator, "architecture_")
-        genotype = getattr(estimator, "genotype_", None)
-        if genotype is None:
+        family = getattr(estimator, "family_", None)
+        if family is not None and not hasattr(estimator, "genotype_"):
             raise ValueError(
-                f"A network of the family {estimator.family_!r} has no cells to draw. It is: "
-                f"{architecture}"
+                f"A network of the family {family!r} has no cells to draw. It is: "
+                f"{estimator.architecture_}"
             )
+        genotype = fitted_attribute(estimator, "genotype_")
         return cls.from_genotype(genotype, cell=cell, ax=ax, **kwargs)
 
     def plot(

@@ -16,6 +16,7 @@ from supernetnas.plotting import (
     ClassCouplingDisplay,
     DistanceDisplay,
     DistanceHeatmapDisplay,
+    FrontDisplay,
     SearchCurveDisplay,
 )
 
@@ -290,3 +291,43 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r'pip install "supernetnas\[plot\]"'):
         DistanceDisplay({"a": 1.0}).plot()
+
+
+class TestFrontDisplay:
+    FRONT = (
+        {"architecture": "large", "n_macs": 70_000_000, "validation_accuracy": 0.91},
+        {"architecture": "small", "n_macs": 7_000_000, "validation_accuracy": 0.79},
+        {"architecture": "middle", "n_macs": 35_000_000, "validation_accuracy": 0.9},
+    )
+
+    def test_draws_networks_by_their_cost(self):
+        display = FrontDisplay(self.FRONT, "middle").plot()
+        np.testing.assert_allclose(
+            display.points_.get_offsets(), [[7, 0.79], [35, 0.9], [70, 0.91]]
+        )
+        assert [text.get_text() for text in display.text_] == ["7 M", "35 M, chosen", "70 M"]
+        assert display.ax_.get_ylabel() == "accuracy on images held out"
+
+    def test_draws_probes_where_nothing_was_held_out(self):
+        front = [
+            {"architecture": place, "n_macs": 10**place, "probe_accuracy": place / 10}
+            for place in (6, 7)
+        ]
+        display = FrontDisplay(front).plot()
+        assert "linear probe" in display.ax_.get_ylabel()
+
+    def test_one_network_is_no_front(self):
+        with pytest.raises(ValueError, match="search='front'"):
+            FrontDisplay([])
+
+    def test_what_was_not_measured_is_not_drawn(self):
+        with pytest.raises(ValueError, match="Nothing was measured"):
+            FrontDisplay([{"architecture": "a", "n_macs": 1}]).plot()
+
+
+def test_a_network_without_cells_has_none_to_draw():
+    clf = Fitted().fit(None, [], {})
+    del clf.genotype_
+    clf.family_, clf.architecture_ = "elastic", "64 px: k3e1"
+    with pytest.raises(ValueError, match=r"no cells to draw.*64 px: k3e1"):
+        CellDisplay.from_estimator(clf)
