@@ -107,7 +107,8 @@ class Elastic(Family):
 
     def fits(self, config: ElasticConfig, seen: NetworkInput, n_classes: int) -> bool:
         """Whether a supernet is one that was trained on images and classes."""
-        return (config.input_channels, config.n_classes) == (seen.channels, n_classes)
+        seen_by_it = (config.input_channels, config.n_classes)
+        return not config.published and seen_by_it == (seen.channels, n_classes)
 
     def supernet(self, config: ElasticConfig) -> ElasticSupernet:
         """Build a supernet, of random weights."""

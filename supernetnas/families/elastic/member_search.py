@@ -59,10 +59,10 @@ class Members:
 
     def __post_init__(self) -> None:
         if not self.within(self.limits):
-            smallest = min(self.costs.values())
+            nearest = min(self.costs.values(), key=self._excess)
             raise ValueError(
-                "No member of the supernet keeps the limits: the smallest has "
-                f"{smallest.macs:,} multiply-accumulates and {smallest.parameters:,} parameters; "
+                "No member of the supernet keeps the limits: the nearest has "
+                f"{nearest.macs:,} multiply-accumulates and {nearest.parameters:,} parameters; "
                 f"the limits are max_macs={self.limits.max_macs} and "
                 f"max_parameters={self.limits.max_parameters}."
             )
@@ -78,6 +78,11 @@ class Members:
 
         found = [member for member, cost in self.costs.items() if keeps(cost)]
         return sorted(found, key=lambda member: self.costs[member], reverse=True)
+
+    def _excess(self, cost: Costs) -> tuple[float, Costs]:
+        """How many times the limits a cost is."""
+        most = (self.limits.max_macs, self.limits.max_parameters)
+        return max(c / limit for c, limit in zip(cost, most, strict=True) if limit), cost
 
 
 class MemberSearch(SearchLoop):
