@@ -132,10 +132,10 @@ class MemberSearch(SearchLoop):
         """Compare the members, and fit a first classifier to the features of those chosen."""
         watch = Stopwatch()
         labels = self.train.labels.cpu()
-        probed = subset(labels, _MOST_PROBED, self.generator)
+        repeated = (labels.bincount()[labels] > 1).nonzero()[:, 0]  # of classes to leave one out of
+        probed = repeated[subset(labels[repeated], _MOST_PROBED, self.generator)]
         for member in dict.fromkeys(m for group in self.groups for m in group):
-            features = self._features(member, probed)
-            self.scores[member] = linear_probe(features, labels[probed].numpy())
+            self.scores[member] = self._score(member, probed)
         self.chosen = [max(group, key=self.scores.__getitem__) for group in self.groups if group]
         first = [self._largest()] if self.taught else []
         self.members = list(dict.fromkeys([*first, *self.chosen]))
@@ -147,9 +147,7 @@ class MemberSearch(SearchLoop):
             n_classes = self.supernet.config.n_classes
             self.heads.append(linear_head(features, labels[seen].numpy(), n_classes))
             if member not in self.scores:
-                self.scores[member] = linear_probe(
-                    self._features(member, probed), labels[probed].numpy()
-                )
+                self.scores[member] = self._score(member, probed)
         self.epoch += 1
         row: HistoryRow = {
             "stage": "search",
@@ -191,6 +189,13 @@ class MemberSearch(SearchLoop):
 
     def _largest(self) -> ElasticArchitecture:
         return self.supernet.config.space.largest.at(self.train.images.shape[-1])
+
+    def _score(self, member: ElasticArchitecture, index: Tensor) -> float:
+        """Accuracy of a linear probe; 0 where there is nothing to tell apart."""
+        labels = self.train.labels.cpu()[index]
+        if len(labels.unique()) < 2:
+            return 0.0
+        return linear_probe(self._features(member, index), labels.numpy())
 
     @torch.no_grad()
     def _features(self, member: ElasticArchitecture, index: Tensor) -> np.ndarray:
