@@ -226,13 +226,12 @@ class Elastic(Family):
         """Return what the frozen stages of the largest member see in the images, if it is alone."""
         if not module.n_frozen or len(module.members) > 1:
             return train
-        largest = module.supernet.largest
+        largest = module.eval().supernet.largest  # its statistics stay, whatever comes before
         with torch.no_grad():
             first = largest.up_to(module.n_frozen, train.images.clean(torch.arange(1)))
         views = min(_MOST_BYTES // (2 * first.numel() * len(train)), _VIEWS)
         if views < 2:
             return train
-        module.eval()
         activations = StageActivations(largest, train.images, module.n_frozen, views, generator)
         module.cached = True
         return LabelledImages(activations, train.labels)

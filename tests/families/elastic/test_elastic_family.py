@@ -43,9 +43,9 @@ def used_supernet(**options):
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, tensor in supernet.state_dict().items():
-            if any(kind in name for kind in ("running", "statistics", "transforms")):
-                if tensor.is_floating_point():
-                    tensor.add_(0.2 * torch.rand(tensor.shape, generator=generator))
+            kept = any(kind in name for kind in ("running", "statistics", "transforms"))
+            if kept and tensor.is_floating_point():
+                tensor.add_(0.2 * torch.rand(tensor.shape, generator=generator))
     return supernet.eval()
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tiny_elastic import MEMBERS, SPACE, tiny_supernet
+from tiny_elastic import SPACE, tiny_supernet
 from torch.testing import assert_close
 
 from supernetnas.families.elastic import ElasticArchitecture
