@@ -6,29 +6,30 @@ import numpy as np
 import torch
 
 from supernetnas import SupernetTransferClassifier, Zoo
-from supernetnas.families.elastic import lite0_supernet
-from supernetnas.families.elastic.lite0 import LITE0_MEMBERS
+from supernetnas.families.elastic import ElasticArchitecture, lite0_supernet
+from supernetnas.families.elastic.lite0 import LITE0_SHAPES
 from supernetnas.fitting.retraining import Retraining
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 
-MEMBERS = tuple(member for member in LITE0_MEMBERS if member.size == 48)
+MEMBERS = (
+    *(ElasticArchitecture(32, blocks) for blocks in LITE0_SHAPES.values()),
+    *(ElasticArchitecture(size, LITE0_SHAPES["smallest"]) for size in (16, 24, 48)),
+)
 
 
 def coloured(n_per_class=6, n_classes=3, side=40, channels=3, seed=0):
     """Images like photographs, uint8 of shape (n, side, side, channels), and their classes.
 
-    Smooth noise over a gradient whose direction and colour are those of the class.
+    Noise over a gradient whose direction and colour are those of the class.
     """
     random = np.random.default_rng(seed)
     labels = random.permutation(np.repeat(np.arange(n_classes), n_per_class))
-    classes = np.random.default_rng(99)
-    colours = classes.uniform(-90, 90, (n_classes, channels))
+    colours = 60 * np.cos(2.1 * np.arange(n_classes)[:, None] + 1.3 * np.arange(channels))
     angles = np.linspace(0, np.pi, n_classes, endpoint=False)
     rows, columns = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     ramps = np.stack([np.cos(a) * rows + np.sin(a) * columns for a in angles])
-    noise = random.normal(0, 60, (len(labels), side // 4, side // 4, channels))
-    noise = noise.repeat(4, axis=1).repeat(4, axis=2)
-    images = 128 + ramps[labels][..., None] * colours[labels][:, None, None] + noise
+    images = 128 + (1 + ramps[labels][..., None]) * colours[labels][:, None, None]
+    images += random.normal(0, 20, images.shape)
     return images.clip(0, 255).astype(np.uint8), labels
 
 
@@ -61,7 +62,8 @@ def elastic_classifier(zoo=None, strategy="multi", **parameters):
         "family": "elastic",
         "zoo": "no zoo" if zoo is None else str(zoo.folder),
         "image_size": 32,
-        "retraining": Retraining(epochs=1),
+        "retraining": Retraining(epochs=1, learning_rate=1e-5),
+        "batch_size": 8,
         "device": "cpu",
         "random_state": 0,
     }

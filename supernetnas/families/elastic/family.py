@@ -15,6 +15,7 @@ from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
+from ...training.devices import placed
 from ..base import Family, NetworkInput
 from .costs import member_costs
 from .finetuning import FineTuning, StageActivations
@@ -238,7 +239,8 @@ class Elastic(Family):
 
     def trained(self, module: FineTuning, architecture: ElasticArchitecture) -> Network:
         """Return the network of an architecture after its training."""
-        return module.supernet.network(architecture, dropout=module.dropout.share).eval()
+        network = module.supernet.network(architecture, dropout=module.dropout.share)
+        return placed(network, module.supernet.classifier.weight.device).eval()
 
     def front(self, module: FineTuning, search: MemberSearch) -> list[dict[str, Any]]:
         """Return what there is to say of every member that was trained."""
