@@ -93,6 +93,8 @@ def check_parameters(clf: Any) -> None:
             "it on. Use compile=False, which is the fastest on a CPU."
         )
     _check_image_size(clf.image_size)
+    if clf.family != "auto":
+        clf._family().input((1, 1), 1, clf.image_size)  # which may refuse it, whatever the images
 
 
 def refuse_fit_parameters(parameters: Mapping[str, Any]) -> None:

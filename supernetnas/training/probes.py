@@ -34,11 +34,12 @@ def linear_probe(features: np.ndarray, labels: np.ndarray) -> float:
     if np.bincount(codes).min() < 2:
         raise ValueError("linear_probe needs two images of each class.")
     rows = torch.as_tensor(np.asarray(features), dtype=torch.float64)
-    deviation = rows.std(dim=0, correction=0)
-    rows = (rows - rows.mean(dim=0)) / torch.where(deviation > 0, deviation, 1.0)
+    mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0)
+    varies = deviation > 1e-12 * mean.abs()  # not by rounding alone
+    rows = (rows - mean) / torch.where(varies, deviation, 1.0)
     truth = torch.from_numpy(codes)
-    targets = torch.nn.functional.one_hot(truth).double()
-    targets -= targets.mean(dim=0)
+    classes = torch.nn.functional.one_hot(truth).double()
+    targets = classes - classes.mean(dim=0)
     # Of the hat matrix: eigenvectors and, by the penalty, eigenvalues. A column of ones is apart,
     # since rows and targets are centred.
     wide = rows.shape[1] > len(rows)
@@ -52,7 +53,7 @@ def linear_probe(features: np.ndarray, labels: np.ndarray) -> float:
         shrunk = values / (values + penalty)
         leverage = squares @ shrunk + 1 / len(rows)
         residual = targets - basis @ (shrunk[:, None] * projected)
-        left_out = targets - residual / (1 - leverage)[:, None]
+        left_out = classes - residual / (1 - leverage)[:, None]
         best = max(best, float((left_out.argmax(dim=1) == truth).double().mean()))
     return best
 
@@ -89,7 +90,7 @@ def linear_head(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tup
 
 
 def subset(labels: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Draw at most so many images, of each class its share and at least two.
+    """Draw about as many images as asked for, of each class its share and at least two.
 
     Returns
     -------

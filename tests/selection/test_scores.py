@@ -17,13 +17,13 @@ from supernetnas.selection.scores import (
     ScoredTarget,
     batch_norm_distance,
     frechet_distance,
-    linear_probe,
     log_evidence,
     rank_by,
     rank_sum,
     supernet_features,
 )
 from supernetnas.training.batches import LabelledImages
+from supernetnas.training.probes import linear_probe
 
 
 def labelled(images, labels):

