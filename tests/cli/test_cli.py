@@ -190,12 +190,15 @@ def test_defaults_are_those_of_the_pretraining():
     from supernetnas.pretraining.whole_zoo import Pretraining
 
     args, default = build_parser().parse_args(["zoo", "pretrain", "x", "--out", "y"]), Pretraining()
-    settings = default.search_settings
     assert (args.family, args.set, args.image_size) == (None, [], default.image_side)
-    assert (args.steps, args.min_epochs, args.multi_epochs, args.batch_size, args.seed) == (
-        (default.steps, default.min_epochs, default.multi_epochs, settings.batch_size, 0)
+    assert (args.steps, args.min_epochs, args.multi_epochs, args.seed) == (
+        (default.steps, default.min_epochs, default.multi_epochs, 0)
     )
-    assert args.learning_rate == settings.learning_rate
+    assert (args.batch_size, args.learning_rate) == (None, None)
+    first, *others = map(get_family, available_families())
+    for option, name in (("--batch-size", "batch_size"), ("--learning-rate", "learning_rate")):
+        assert_help_says(args, option, first, others, lambda f: getattr(f.pretraining_settings(), name))
+    assert_help_says(args, "--image-size", first, others, lambda f: f.pretraining_side)
 
 
 def test_version(run):
