@@ -138,9 +138,7 @@ class PretrainingData:
             mean, std = torch.tensor(seen.mean), torch.tensor(seen.std)
         else:
             mean, std = channel_statistics(pixels)
-        return [
-            image_tensors(pixels[part], mean, std, data.augmentation, device) for part in parts
-        ]
+        return [image_tensors(pixels[part], mean, std, data.augmentation, device) for part in parts]
 
 
 def decode_all(datasets: Sequence[PretrainingData], seen: NetworkInput) -> list[PretrainingData]:

@@ -195,10 +195,24 @@ def test_defaults_are_those_of_the_pretraining():
         (default.steps, default.min_epochs, default.multi_epochs, 0)
     )
     assert (args.batch_size, args.learning_rate) == (None, None)
-    first, *others = map(get_family, available_families())
-    for option, name in (("--batch-size", "batch_size"), ("--learning-rate", "learning_rate")):
-        assert_help_says(args, option, first, others, lambda f: getattr(f.pretraining_settings(), name))
-    assert_help_says(args, "--image-size", first, others, lambda f: f.pretraining_side)
+
+
+def test_help_of_pretrain_says_the_defaults_of_every_family(run, monkeypatch):
+    from supernetnas.families.base import available_families, get_family
+
+    monkeypatch.setenv("COLUMNS", "200")
+    text = run("zoo", "pretrain", "--help")[1]
+    families = [get_family(name) for name in available_families()]
+    settings = [family.pretraining_settings() for family in families]
+    for option, values in (
+        ("--batch-size", [each.batch_size for each in settings]),
+        ("--learning-rate", [each.learning_rate for each in settings]),
+        ("--image-size", [family.pretraining_side for family in families]),
+    ):
+        others = [f"{f.name}: {v}" for f, v in zip(families[1:], values[1:], strict=True)]
+        said = re.search(rf"^ *{option} .*\(default: (.*)\)$", text, re.MULTILINE)[1]
+        assert said == "; ".join([f"{values[0]}", *others])
+    assert all(family.name in text for family in families)
 
 
 def test_version(run):

@@ -112,9 +112,7 @@ class SharedTraining(PathTraining[ElasticArchitecture]):
         supernet.largest.requires_grad_(False)
         supernet.classifier.requires_grad_(False)
         data = TeacherFeatures(
-            Views(
-                images, side=settings.teacher_side, n_views=settings.n_views, seed=settings.seed
-            ),
+            Views(images, side=settings.teacher_side, n_views=settings.n_views, seed=settings.seed),
             # A copy, since training puts the supernet's own into its mode.
             _Teacher(copy.deepcopy(supernet.largest).eval()),
             identity=identity,
@@ -138,9 +136,7 @@ class SharedTraining(PathTraining[ElasticArchitecture]):
         )
         self._images, self._n_batches = images, settings.recalibration_batches
 
-    def recalibrated(
-        self, members: Iterable[ElasticArchitecture] | None = None
-    ) -> ElasticSupernet:
+    def recalibrated(self, members: Iterable[ElasticArchitecture] | None = None) -> ElasticSupernet:
         """Return a copy with the averaged weights, the statistics of members those of the images.
 
         By default those of all members.
@@ -201,9 +197,7 @@ def pretrain_shared(
     """
     settings = settings or ElasticPretraining()
     folder = Path(folder)
-    training = SharedTraining(
-        supernet, images, folder / "teacher", identity, settings, processes
-    )
+    training = SharedTraining(supernet, images, folder / "teacher", identity, settings, processes)
     checkpoint = Checkpoint(folder / _CHECKPOINT, processes)
     checkpoint.restore(training)
 

@@ -213,9 +213,7 @@ def test_a_pretraining_that_was_killed_within_an_epoch_goes_on(
     assert load_checkpoint(tmp_path / "parts" / "checkpoint.safetensors")[1]["step"] == steps
     monkeypatch.undo()
     arguments = supernet(), images(), tmp_path / "parts"
-    assert_same_training(
-        pretrain_shared(*arguments, identity="random", settings=settings), whole
-    )
+    assert_same_training(pretrain_shared(*arguments, identity="random", settings=settings), whole)
 
 
 def assert_same_training(one, other):
