@@ -6,8 +6,9 @@
 DATA are folders of class folders, ``.npz`` files with X and y, or folders of such files. The sets
 named by ``--probe`` are held out; all others pretrain the weights that the members of
 EfficientNet-Lite0's elastic supernet share. Before the first epoch, after every ``--every``-th and
-after the last, members at seven costs are recalibrated and probed: the accuracy of a ridge classifier of their features on
-each set held out, each image left out in turn. EfficientNet-Lite0 itself stands beside them.
+after the last, members at seven costs are recalibrated and probed: the accuracy of a ridge
+classifier of their features on each set held out, each image left out in turn. EfficientNet-Lite0
+itself stands beside them.
 
 Everything is kept in ``--work``: checkpoint, the teacher's features, ``probes.csv``, and at the end
 ``shared.safetensors``, the weights in float16. An interrupted run goes on there. A file ``stop`` in

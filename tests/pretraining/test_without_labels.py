@@ -1,5 +1,6 @@
 """A family that learns without labels is pretrained on the images of all datasets together."""
 
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from supernetnas.families.elastic.lite0 import LITE0_MEMBERS, lite0_supernet
 from supernetnas.fitting.retraining import Retraining
 from supernetnas.pretraining.settings import Pretraining
 from supernetnas.pretraining.sources import pretrain_single
+from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
 from supernetnas.zoo import Zoo
 
 DATASETS = [make("b", 1), make("a", 2, n_classes=2, provenance={"dataset": "a"})]
@@ -202,6 +204,43 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert seen == [replace(TINY_SETTINGS, epochs=1, batch_size=10, learning_rate=0.01)]
     assert Zoo.open(tmp_path / "zoo", verify="full").names == ["multi-elastic"]
     assert "multi-elastic" in capsys.readouterr().out
+
+
+def pretrain_in_rank(rank, folder):
+    """What each of two processes does; the first ends the training after an epoch."""
+    torch.set_num_threads(1)
+    elastic.LITE0_MEMBERS = MEMBERS
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+    )
+
+    def end(training):
+        save_checkpoint(folder / f"rank{rank}", *training.state())
+        return rank == 0
+
+    elastic_zoo(folder / "zoo", device="cpu", on_epoch=end)
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_pretrain_it_together(whole, tmp_path):
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    if method == "forkserver":
+        multiprocessing.set_forkserver_preload(["pytest", "supernetnas.pretraining.sources"])
+    torch.multiprocessing.start_processes(
+        pretrain_in_rank, (tmp_path,), nprocs=2, start_method=method
+    )
+    (tensors, state), (others, other) = (load_checkpoint(tmp_path / f"rank{r}") for r in (0, 1))
+    for name, tensor in tensors.items():  # batch norms see the images of their own process
+        assert torch.equal(tensor, others[name]) or "running" in name or "statistics" in name, name
+    assert state["step"] == other["step"] == 2  # as one process has in an epoch
+    assert state["history"][0]["train_loss"] == other["history"][0]["train_loss"]
+    assert state["loss"] != other["loss"]  # of different images
+    source = Zoo.open(tmp_path / "zoo", verify="full")["multi-elastic"]
+    assert source.metrics["epochs"] == 1
+    weight = "shared.head.weight"
+    torch.testing.assert_close(
+        source.state_dict()[weight], tensors[f"average.{weight}"], rtol=0, atol=0
+    )
 
 
 def test_defaults_of_the_family():
