@@ -92,7 +92,7 @@ class Pretraining:
                     )
         family.check_pretraining()
 
-    def wanted(self, singles: bool | None, multi: bool) -> bool:
+    def with_singles(self, singles: bool | None, multi: bool) -> bool:
         """Whether single sources are made; ValueError if the family has not what is asked for.
 
         ``singles`` is None for those that the family has.

@@ -87,7 +87,7 @@ def pretrain_single(
     ValueError
         If the family is not pretrained on single datasets.
     """
-    pretraining.wanted(singles=True, multi=True)
+    pretraining.with_singles(singles=True, multi=True)
     seed, resolved = pretraining.random_state, resolve_device(device)
     data = _data(dataset)
     train, validation = data.split(

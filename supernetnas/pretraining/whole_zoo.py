@@ -155,7 +155,7 @@ def pretrain_zoo(
     pretraining = Pretraining() if pretraining is None else pretraining
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
-    singles = pretraining.wanted(singles, multi)
+    singles = pretraining.with_singles(singles, multi)
     _check_numbers(n_jobs, n_threads)
     pretraining.check()
     check_datasets(data)
