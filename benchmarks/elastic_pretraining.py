@@ -5,9 +5,10 @@
 
 DATA are folders of class folders, ``.npz`` files with X and y, or folders of such files. The sets
 named by ``--probe`` are held out; all others pretrain the weights that the members of
-EfficientNet-Lite0's elastic supernet share. Before the first epoch and after each, members at
-seven costs are recalibrated and probed: the accuracy of a ridge classifier of their features on
-each set held out, each image left out in turn. EfficientNet-Lite0 itself stands beside them.
+EfficientNet-Lite0's elastic supernet share. Before the first epoch, after every ``--every``-th and
+after the last, members at seven costs are recalibrated and probed: the accuracy of a ridge
+classifier of their features on each set held out, each image left out in turn. EfficientNet-Lite0
+itself stands beside them.
 
 Everything is kept in ``--work``: checkpoint, the teacher's features, ``probes.csv``, and at the end
 ``shared.safetensors``, the weights in float16. An interrupted run goes on there. A file ``stop`` in
@@ -23,33 +24,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import add_output, write_results
-from torch import Tensor
 
 from supernetnas.families.elastic import ElasticArchitecture, ElasticSupernet
+from supernetnas.families.elastic.family import Elastic
 from supernetnas.families.elastic.lite0 import (
-    LITE0_MEAN,
     LITE0_MEMBERS,
     LITE0_SHAPES,
     LITE0_SPACE,
-    LITE0_STD,
     lite0_supernet,
 )
 from supernetnas.families.elastic.pretraining import (
     ElasticPretraining,
+    SharedTraining,
     pretrain_shared,
-    recalibrated,
 )
-from supernetnas.images.augmentation import Augmentation, StandardisedImages
-from supernetnas.images.datasets import load_datasets
-from supernetnas.images.reading import as_image_set
-from supernetnas.images.stored_pixels import decode, image_tensors
+from supernetnas.images.augmentation import StandardisedImages
+from supernetnas.images.datasets import SourceDataset, load_datasets
+from supernetnas.pretraining.data import PretrainingData
 from supernetnas.pretraining.multi_dataset import MixedImages
-from supernetnas.pretraining.sources import SourceDataset
-from supernetnas.search.path_training import PathTraining, PathTrainingSettings
-from supernetnas.storage.files import dump_csv, dump_safetensors, parse_csv, write_atomic
+from supernetnas.storage.files import dump_csv, parse_csv, write_atomic
 from supernetnas.training.probes import linear_probe
+from supernetnas.zoo.weights import dump_supernet
 
-_PROBED = (*((name, 64) for name in LITE0_SHAPES), ("expansion 4, shallow", 96))
+_PROBED = {
+    f"{shape} @{size}": ElasticArchitecture(size, LITE0_SHAPES[shape])
+    for shape, size in (*((name, 64) for name in LITE0_SHAPES), ("expansion 4, shallow", 96))
+}
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--probe", nargs="+", default=[], help="names of the sets to hold out")
     parser.add_argument("--work", type=Path, required=True, help="continued if it exists")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--every", type=int, default=1, help="epochs from probe to probe")
     parser.add_argument("--side", type=int, default=64, help="that images are kept at, in pixels")
     parser.add_argument("--divergence", choices=("kl", "adaptive"), default="kl")
     add_output(parser, __file__, "where the probes of all epochs are written")
@@ -91,29 +92,26 @@ def run(
         print("  ".join(f"{v:.4f}" if isinstance(v, float) else f"{v}" for v in row.values()))
 
     def report_members(supernet: ElasticSupernet, epoch: int, loss: float = float("nan")) -> None:
-        for shape, size in _PROBED:
-            member = ElasticArchitecture(size, LITE0_SHAPES[shape])
-            report(supernet, member, f"{shape} @{size}", epoch, loss)
+        for name, member in _PROBED.items():
+            report(supernet, member, name, epoch, loss)
 
-    def on_epoch(training: PathTraining[ElasticArchitecture]) -> bool:
-        now = recalibrated(training, images, settings.recalibration_batches)
-        report_members(now, training.epoch, training.loss)
+    def on_epoch(training: SharedTraining) -> bool:
+        if training.epoch % arguments.every == 0 or training.epoch == training.epochs:
+            now = training.recalibrated(_PROBED.values())
+            report_members(now, training.epoch, training.loss)
         print(f"epoch {training.epoch}: {time.monotonic() - start:.0f} s", flush=True)
         return (arguments.work / "stop").exists()
 
     start = time.monotonic()
     supernet = lite0_supernet(members=LITE0_MEMBERS)
-    settings = ElasticPretraining(
-        PathTrainingSettings(epochs=arguments.epochs, weight_decay=0.0),
-        divergence=arguments.divergence,
-    )
+    settings = ElasticPretraining(epochs=arguments.epochs, divergence=arguments.divergence)
     if not rows:
-        supernet.recalibrate(images, generator=torch.Generator().manual_seed(0))
+        supernet.recalibrate(images, _PROBED.values(), generator=torch.Generator().manual_seed(0))
         for size in (64, 96):
             whole = LITE0_SPACE.largest.at(size)
             report(supernet, whole, f"EfficientNet-Lite0 @{size}", 0, float("nan"))
         report_members(supernet, 0)
-    result = pretrain_shared(
+    training = pretrain_shared(
         supernet,
         images,
         arguments.work,
@@ -121,15 +119,15 @@ def run(
         settings=settings,
         on_epoch=on_epoch,
     )
-    write_atomic(arguments.work / "shared.safetensors", dump_safetensors(stored(result)))
+    config, state = Elastic().stored(training.recalibrated())
+    write_atomic(arguments.work / "shared.safetensors", dump_supernet(state, config, "float16"))
     write_results(arguments.out, epochs=arguments.epochs, images=len(images), probes=rows)
 
 
 def standardised(dataset: SourceDataset, side: int) -> StandardisedImages:
     """Images of a dataset as EfficientNet-Lite0 wants them."""
-    pixels = decode(as_image_set(dataset.images, name=dataset.name), side, side, channels=3)
-    mean, std = torch.full((3,), LITE0_MEAN), torch.full((3,), LITE0_STD)
-    return image_tensors(pixels, mean, std, Augmentation.NONE, torch.device("cpu"))
+    seen = Elastic().input((side, side), 3, side)
+    return PretrainingData.read(dataset).whole(seen, torch.device("cpu"))
 
 
 @torch.inference_mode()
@@ -143,15 +141,6 @@ def probe(
     batches = torch.arange(len(images)).split(64)
     features = torch.cat([supernet.features(images.clean(batch), member) for batch in batches])
     return round(linear_probe(features.numpy(), labels), 4)
-
-
-def stored(supernet: ElasticSupernet) -> dict[str, np.ndarray]:
-    """Weights in float16; statistics, which it could not hold, as they are."""
-
-    def lower(name: str, tensor: Tensor) -> Tensor:
-        return tensor if name.startswith("statistics") else tensor.half()
-
-    return {k: lower(k, t).numpy() for k, t in supernet.shared_state().items()}
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def inputs(tmp_path_factory):
     names = ("flowers5", "mnist5k", "omniglot", "multi")
     zoo = supernetnas.Zoo.open("builtin").save(folder / "zoo", names)
     X, y = load_digits(return_X_y=True)
-    np.savez(folder / "target.npz", X=X[:120].reshape(-1, 8, 8), y=y[:120])
-    np.savez(folder / "more.npz", X=X[120:160].reshape(-1, 8, 8), y=y[120:160])
+    X = X.reshape(-1, 8, 8).astype(np.uint8)
+    np.savez(folder / "target.npz", X=X[:120], y=y[:120])
+    np.savez(folder / "more.npz", X=X[120:160], y=y[120:160])
     random = np.random.default_rng(0)
     features = {}
     for number in range(6):
@@ -124,7 +125,7 @@ def test_every_script_runs(script, inputs, tmp_path):
     command = [sys.executable, script, *options, "--out", str(out)]
     subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True)
     found = json.loads(out.read_text())
-    measured = [name for name in ("rows", "steps", "accuracies") if name in found]
+    measured = [name for name in ("rows", "steps", "accuracies", "probes") if name in found]
     assert measured
     assert all(found[name] for name in measured)
 

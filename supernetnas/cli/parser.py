@@ -156,6 +156,10 @@ files. An album.json beside .npz files says where their images come from:
   {"datasets": [{"file": "flowers.npz", "upstream": "name of the collection",
                  "licence": "as its source states it", "source": "URL"}]}
 
+Of the family elastic there is one supernet alone: EfficientNet-Lite0 with its
+ImageNet weights, which teaches smaller networks on the images of all datasets
+together, without labels. --steps and --min-epochs are not for it.
+
 Interrupt it whenever you like: the same command goes on where it stopped, and
 every finished source is in the zoo already.
 """
@@ -166,6 +170,7 @@ examples:
   supernetnas zoo pretrain album/ --out my-zoo --dtype float16 --compact
   supernetnas zoo pretrain album/ --out quick-zoo --steps 50 --no-multi
   supernetnas zoo pretrain album/ --out better-zoo --warm-start quick-zoo
+  supernetnas zoo pretrain album/ --out my-zoo --family elastic --dtype float16
   supernetnas zoo pretrain album/ --out my-zoo --jobs 4 --threads 1
   supernetnas fit mushrooms --out model --zoo my-zoo --strategy ot
 """
@@ -497,16 +502,15 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         ("--steps", 400, "weight steps on a single dataset"),
         ("--min-epochs", 10, "least epochs on a single dataset"),
         ("--multi-epochs", 20, "epochs on all datasets together"),
-        ("--batch-size", 64, "images in a step"),
+        ("--batch-size", None, "images in a step"),
     ):
-        text += " (default: %(default)s)"
+        text += " (default: 64; elastic: 96)" if default is None else " (default: %(default)s)"
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
     training.add_argument(
         "--learning-rate",
         metavar="RATE",
         type=_positive_float,
-        default=0.1,
-        help="peak learning rate of the weights (default: %(default)s)",
+        help="peak learning rate of the weights (default: 0.1; elastic: 0.001)",
     )
     training.add_argument(
         "--device",
@@ -529,8 +533,9 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--no-singles",
         dest="singles",
-        action="store_false",
-        help='make only "multi", not a source for each dataset',
+        action="store_const",
+        const=False,
+        help='make only "multi", not a source for each dataset; elastic never has those',
     )
     training.add_argument(
         "--no-multi",
@@ -553,7 +558,7 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     )
     supernet = parser.add_argument_group("supernet")
     supernet.add_argument(
-        "--family", metavar="NAME", help="kind of supernet, such as cells, which is the default"
+        "--family", metavar="NAME", help="kind of supernet: cells, which is the default, or elastic"
     )
     supernet.add_argument(
         "--set",
@@ -568,8 +573,7 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         metavar="N",
         type=_positive,
-        default=32,
-        help="side of the images in pixels (default: %(default)s)",
+        help="side of the images in pixels (default: 32; elastic: 64)",
     )
     storage = parser.add_argument_group("storage")
     _add_embedder(storage)

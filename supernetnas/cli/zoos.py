@@ -103,6 +103,8 @@ def pretrain(args: argparse.Namespace) -> None:
     from ..training.distributed import is_first
 
     family = get_family(args.family or available_families()[0]).set_params(**dict(args.set))
+    numbers = {"batch_size": args.batch_size, "learning_rate": args.learning_rate}
+    given = {name: value for name, value in numbers.items() if value is not None}
     zoo = pretrain_zoo(
         load_datasets(args.data),
         args.out,
@@ -112,11 +114,7 @@ def pretrain(args: argparse.Namespace) -> None:
             steps=args.steps,
             min_epochs=args.min_epochs,
             multi_epochs=args.multi_epochs,
-            settings=replace(
-                family.pretraining_settings(),
-                batch_size=args.batch_size,
-                learning_rate=args.learning_rate,
-            ),
+            settings=replace(family.pretraining_settings(), **given),
             random_state=args.seed,
         ),
         device=args.device,

@@ -292,7 +292,7 @@ def lite0_state_dict() -> dict[str, torch.Tensor]:
     """
     spec = importlib.util.find_spec(_LITE0_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"The embedder {DEFAULT_EMBEDDER!r} needs its weights: {_LITE0_INSTALL}")
+        raise ImportError(f"The weights of EfficientNet-Lite0 are not installed: {_LITE0_INSTALL}")
     path = Path(spec.submodule_search_locations[0]) / _LITE0_FILE
     return _load_checked(path, _LITE0_SHA256, _LITE0_INSTALL)[0]
 

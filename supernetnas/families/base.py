@@ -6,14 +6,16 @@ by its name, and imported when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ..images.augmentation import StandardisedImages
 from ..parameters import ParameterError, Parameters
 from ..search.limits import Limits
 from ..search.loop import SearchLoop
@@ -23,9 +25,17 @@ from ..storage.files import TensorSpec
 from ..training.batches import LabelledImages
 from ..training.devices import placed
 from ..training.distributed import ALONE, Processes
+from ..training.history import HistoryRow
 from ..training.seeds import seeded_modules
 
-__all__ = ["Config", "Family", "NetworkInput", "available_families", "get_family"]
+__all__ = [
+    "Config",
+    "Family",
+    "NetworkInput",
+    "Pretrained",
+    "available_families",
+    "get_family",
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,31 @@ class Config(Hashable, Protocol):
         """Return plain values, for JSON."""
 
 
+class Pretrained(Protocol):
+    """A pretraining, while it goes on and at its end.
+
+    Attributes
+    ----------
+    supernet : torch.nn.Module
+    history : list of HistoryRow
+        A row for each epoch so far.
+    epoch, epochs : int
+        Epochs so far, and at most.
+    """
+
+    supernet: Any
+    history: list[HistoryRow]
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    def searched_supernet(self) -> Any:
+        """Return the supernet as zoos keep it."""
+
+
 class Family(Parameters):
     """One kind of supernet. Its parameters are the sizes of one that starts from random weights.
 
@@ -93,6 +128,14 @@ class Family(Parameters):
         target's.
     searches : mapping of str to callable
         What makes each search method, by name; the first is what "auto" stands for.
+    learns_labels : bool
+        Whether a supernet is pretrained, by `pretraining_search`, to tell the classes of a dataset,
+        or of several together; else there is one alone, of `pretrain_on_images`, which learns from
+        the images of all datasets without their labels.
+    pretraining_side : int
+        Side that images are resized to for a pretraining, in pixels, by default.
+    origin : mapping of str to str
+        Provenance of published weights that every pretraining starts from.
     """
 
     name: ClassVar[str]
@@ -101,6 +144,9 @@ class Family(Parameters):
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
     searches: ClassVar[Mapping[str, Any]]
+    learns_labels: ClassVar[bool] = True
+    pretraining_side: ClassVar[int] = 32
+    origin: ClassVar[Mapping[str, str]] = {}
 
     def method(self, search: str | SearchMethod) -> SearchMethod:
         """Return the search method that a name stands for, or the given one.
@@ -188,8 +234,25 @@ class Family(Parameters):
         """
         raise NotImplementedError
 
+    def stored(self, supernet: Any) -> tuple[Any, Mapping[str, Tensor]]:
+        """Return configuration and state by which a zoo keeps a pretrained supernet."""
+        return supernet.config, supernet.state_dict()
+
+    def check_pretraining(self) -> None:
+        """Refuse parameters without a meaning for a pretraining, and find what it needs.
+
+        Raises
+        ------
+        ParameterError, ImportError
+            Before any work.
+        """
+
+    def pretraining_config(self, seen: NetworkInput) -> Any:
+        """Return the configuration of a supernet that is pretrained, for one class."""
+        return self.config(seen, 1)
+
     def pretraining_settings(self) -> Any:
-        """Return the numbers of a search that pretrains a supernet.
+        """Return the numbers of a pretraining.
 
         Returns
         -------
@@ -222,6 +285,43 @@ class Family(Parameters):
             The source of every random draw.
         dataset_of_class : torch.Tensor of shape (n_classes,), int64, optional
             Number of the dataset that each class belongs to; by default there is one dataset.
+        processes : Processes, optional
+            Those that train together.
+        """
+        raise NotImplementedError
+
+    def pretrain_on_images(
+        self,
+        images: StandardisedImages,
+        seen: NetworkInput,
+        folder: Path,
+        *,
+        settings: Any,
+        seed: int,
+        device: torch.device,
+        start: tuple[Any, Mapping[str, Tensor]] | None = None,
+        on_epoch: Callable[[Any], bool | None] | None = None,
+        processes: Processes = ALONE,
+    ) -> Pretrained:
+        """Pretrain a supernet on images without labels; see ``learns_labels``.
+
+        Parameters
+        ----------
+        images : StandardisedImages
+            Of all datasets, on the device, as the supernet is to see them.
+        seen : NetworkInput
+            What the supernet sees.
+        folder : Path
+            For checkpoints and whatever else a training that was interrupted goes on from.
+        settings : object
+            What `pretraining_settings` returned, perhaps with other numbers.
+        seed : int
+            Of every random draw.
+        device : torch.device
+        start : tuple of Config and mapping of str to torch.Tensor, optional
+            Configuration and state of a source to start from.
+        on_epoch : callable, optional
+            Called with the pretraining after each epoch; True ends it.
         processes : Processes, optional
             Those that train together.
         """

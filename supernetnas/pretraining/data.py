@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..distance.signature import Basis, DatasetSignature, fit_basis
 from ..distance.signing import embed_labelled
 from ..embedding.embedder import Embedder
 from ..families.base import NetworkInput
-from ..images.augmentation import Augmentation
+from ..images.augmentation import Augmentation, StandardisedImages
 from ..images.datasets import SourceDataset
 from ..images.preprocessing import channel_statistics
 from ..images.reading import as_image_set
@@ -114,21 +114,31 @@ class PretrainingData:
         self, seen: NetworkInput, fraction: float, seed: int, device: torch.device
     ) -> tuple[LabelledImages, LabelledImages]:
         """Return images to train weights, and images to compare architectures, on a device."""
-        data = self.decoded(seen)
-        pixels, labels = data.pixels, torch.from_numpy(data.codes)
-        assert pixels is not None and data.augmentation is not None
-        mean, std = channel_statistics(pixels)
-        if seen.mean is not None and seen.std is not None:
-            mean, std = torch.tensor(seen.mean), torch.tensor(seen.std)
+        labels = torch.from_numpy(self.codes)
         parts = stratified_split(labels, fraction, torch.Generator().manual_seed(seed))
         train, validation = (
-            LabelledImages(
-                image_tensors(pixels[part], mean, std, data.augmentation, device),
-                labels[part].to(device),
-            )
-            for part in parts
+            LabelledImages(images, labels[part].to(device))
+            for part, images in zip(parts, self._standardised(seen, parts, device), strict=True)
         )
         return train, validation
+
+    def whole(self, seen: NetworkInput, device: torch.device) -> StandardisedImages:
+        """Return all images, without labels, on a device."""
+        (images,) = self._standardised(seen, [slice(None)], device)
+        return images
+
+    def _standardised(
+        self, seen: NetworkInput, parts: Iterable[Tensor | slice], device: torch.device
+    ) -> list[StandardisedImages]:
+        """Return parts of the images; statistics, where they are asked for, are those of all."""
+        data = self.decoded(seen)
+        pixels = data.pixels
+        assert pixels is not None and data.augmentation is not None
+        if seen.mean is not None and seen.std is not None:
+            mean, std = torch.tensor(seen.mean), torch.tensor(seen.std)
+        else:
+            mean, std = channel_statistics(pixels)
+        return [image_tensors(pixels[part], mean, std, data.augmentation, device) for part in parts]
 
 
 def decode_all(datasets: Sequence[PretrainingData], seen: NetworkInput) -> list[PretrainingData]:

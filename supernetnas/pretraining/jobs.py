@@ -27,7 +27,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
-from ..search.loop import SearchLoop
+from ..families.base import Pretrained
 from ..training.history import figures
 from ..zoo.entries import ZooError
 from ..zoo.source import Source
@@ -94,7 +94,7 @@ class Conditions:
     bars: bool
 
     def checkpoint(self, task: Task) -> Path:
-        """Path of the checkpoint of a task."""
+        """Path of the checkpoint of a task, a file or a folder."""
         return self.checkpoints / f"{task.name}.ckpt"
 
 
@@ -183,7 +183,7 @@ def _finish(task: Task, conditions: Conditions) -> None:
             signature=task.datasets[0].signature if task.kind == "single" else None,
             dataset=task.datasets[0].name if task.kind == "single" else None,
             dtype=conditions.dtype,
-            **_contents(search, task),
+            **_contents(search, task, conditions.pretraining),
         )
     except ZooError:
         # The worker of a call that was killed may have lived on, and been faster.
@@ -191,7 +191,7 @@ def _finish(task: Task, conditions: Conditions) -> None:
             raise
 
 
-def pretrain(task: Task, conditions: Conditions) -> SearchLoop:
+def pretrain(task: Task, conditions: Conditions) -> Pretrained:
     """Pretrain a source as far as its checkpoint; adds nothing to the zoo."""
     start, device = task.warm_start, conditions.device
     arguments = conditions.pretraining, conditions.checkpoint(task)
@@ -220,7 +220,7 @@ def _bar(name: str, conditions: Conditions) -> Iterator[OnEpoch]:
     """Draw a bar over the epochs of one source; yields the callback that moves it."""
     with tqdm(desc=f"pretrain {name}", unit="epoch", disable=not conditions.bars) as bar:
 
-        def advance(search: SearchLoop) -> bool | None:
+        def advance(search: Pretrained) -> bool | None:
             row = search.history[-1]
             bar.total, bar.n = search.epochs, search.epoch
             bar.set_postfix(figures(row))
@@ -229,7 +229,7 @@ def _bar(name: str, conditions: Conditions) -> Iterator[OnEpoch]:
         yield advance
 
 
-def _contents(search: SearchLoop, task: Task) -> dict[str, Any]:
+def _contents(search: Pretrained, task: Task, pretraining: Pretraining) -> dict[str, Any]:
     """What `Zoo.add` takes of a finished pretraining."""
     counts = [data.counts for data in task.datasets]
     n_images = sum(int(count.sum()) for count in counts)
@@ -242,18 +242,25 @@ def _contents(search: SearchLoop, task: Task) -> dict[str, Any]:
     for row in rows:
         row["epoch"] += len(before)
     history = before + rows
+    config, state = pretraining.family.stored(search.searched_supernet())
+    if pretraining.family.learns_labels:
+        metrics = {
+            "validation_accuracy": last["validation_accuracy"],
+            "train_accuracy": last["train_accuracy"],
+            "chance_accuracy": sum(int(count.max()) for count in counts) / n_images,
+        }
+    else:
+        metrics = {"train_loss": last["train_loss"]}
     return {
-        "config": search.supernet.config,
-        "state_dict": search.searched_supernet().state_dict(),
+        "config": config,
+        "state_dict": state,
         "provenance": {
             **provenance,
             "n_images": n_images,
             "n_classes": sum(len(count) for count in counts),
         },
         "metrics": {
-            "validation_accuracy": last["validation_accuracy"],
-            "train_accuracy": last["train_accuracy"],
-            "chance_accuracy": sum(int(count.max()) for count in counts) / n_images,
+            **metrics,
             "epochs": len(history),
             "seconds": round(sum(row["seconds"] for row in history), 1),
         },

@@ -3,15 +3,14 @@
 Algorithm 1 of the supernet transfer paper (Singh and Vanschoren) pretrains one supernet on each
 source dataset; algorithm 3 starts from one that was pretrained on all of them together. Here the
 latter is one supernet with a classifier head per dataset on batches that mix the datasets; the
-paper does not say how it joins the label sets. Heads are dropped afterwards.
+paper does not say how it joins the label sets. Heads are dropped afterwards. Families that learn
+without labels are pretrained on the images of all datasets alone.
 
 A pretraining writes a checkpoint after each epoch and continues from it when it is started again.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..families.base import Pretrained
 from ..families.warm_start import starting_supernet
 from ..images.datasets import SourceDataset
 from ..search.loop import SearchLoop
-from ..storage.files import clear_temporaries
 from ..training.batches import LabelledImages
-from ..training.checkpoints import load_checkpoint, save_checkpoint
+from ..training.checkpoints import Checkpoint
 from ..training.devices import resolve_device
 from ..training.distributed import Processes, process_group
 from ..training.memory import explained_memory_error
@@ -37,34 +36,16 @@ from .settings import Pretraining
 
 __all__ = ["OnEpoch", "check_same_supernet", "pretrain_multi", "pretrain_single"]
 
-logger = logging.getLogger(__name__)
-
 OnEpoch = Callable[[Any], bool | None]
-"""What is called with the search after each epoch; True ends it."""
+"""What is called with the search, or the pretraining, after each epoch; True ends it."""
 
 
-def _run(search: SearchLoop, batch_size: int, checkpoint: Path, on_epoch: OnEpoch | None) -> None:
-    processes = search.processes
-    if processes.rank == 0:
-        clear_temporaries(checkpoint)
-    # The first process does not write before the others have joined it in an epoch.
-    if checkpoint.exists():
-        search.load_state(*load_checkpoint(checkpoint))
-        logger.info("resuming %s after epoch %d", checkpoint.stem, search.epoch)
-    processes.check_same(search.epoch, f"the epoch that they find in {checkpoint}")
-    processes.equalise(search.supernet)
+def _run(search: SearchLoop, batch_size: int, path: Path, on_epoch: OnEpoch | None) -> None:
+    checkpoint = Checkpoint(path, search.processes)
+    checkpoint.restore(search)
 
     def save(search: SearchLoop) -> bool | None:
-        if processes.rank == 0:
-            try:
-                save_checkpoint(checkpoint, *search.state())
-            except OSError as error:
-                warnings.warn(
-                    f"The checkpoint {checkpoint} cannot be written; the pretraining goes on: "
-                    f"{error}",
-                    UserWarning,
-                    stacklevel=2,
-                )
+        checkpoint.save(search)
         return on_epoch(search) if on_epoch else None
 
     with explained_memory_error(batch_size, search.supernet.execution.checkpointing):
@@ -100,7 +81,13 @@ def pretrain_single(
     -------
     SearchLoop
         With the pretrained supernet and its history.
+
+    Raises
+    ------
+    ValueError
+        If the family is not pretrained on single datasets.
     """
+    pretraining.with_singles(singles=True, multi=True)
     seed, resolved = pretraining.random_state, resolve_device(device)
     data = _data(dataset)
     train, validation = data.split(
@@ -129,21 +116,36 @@ def pretrain_multi(
     warm_start: Source | None = None,
     device: str = "auto",
     on_epoch: OnEpoch | None = None,
-) -> SearchLoop:
+) -> Pretrained:
     """Pretrain one supernet on all sources together (the supernet that algorithm 3 starts from).
 
     Under ``torchrun``, or in a default process group, all processes call this together and each
     trains on its part of every batch; see `supernetnas.training.distributed`.
 
-    Parameters and result as for `pretrain_single`, with the callback called in every process.
+    Parameters and result as for `pretrain_single`, with the callback called in every process. For
+    a family that learns without labels the checkpoint is a folder, and the result its training.
     """
     resolved = resolve_device(device)
     batch_size = pretraining.search_settings.batch_size
     with process_group(resolved) as processes:
         data = decode_all([_data(dataset) for dataset in datasets], pretraining.seen)
-        search = _multi_search(data, pretraining, warm_start, resolved, processes)
-        _run(search, batch_size, checkpoint, on_epoch)
-    return search
+        if pretraining.family.learns_labels:
+            search = _multi_search(data, pretraining, warm_start, resolved, processes)
+            _run(search, batch_size, checkpoint, on_epoch)
+            return search
+        seen, settings = pretraining.seen, pretraining.search_settings
+        with explained_memory_error(batch_size, checkpointing=True):
+            return pretraining.family.pretrain_on_images(
+                MixedImages([part.whole(seen, resolved) for part in data], processes),
+                seen,
+                checkpoint,
+                settings=replace(settings, epochs=pretraining.multi_epochs),
+                seed=pretraining.random_state,
+                device=resolved,
+                start=_start(warm_start, pretraining),
+                on_epoch=on_epoch,
+                processes=processes,
+            )
 
 
 def _data(dataset: SourceDataset | PretrainingData) -> PretrainingData:
@@ -189,13 +191,17 @@ def _multi_search(
 def _new_supernet(
     pretraining: Pretraining, n_classes: int, device: torch.device, warm_start: Source | None
 ) -> Any:
-    source = None
-    if warm_start is not None:
-        check_same_supernet(warm_start, pretraining)
-        source = warm_start.config, warm_start.state_dict()
-    seed = pretraining.random_state
-    supernet = starting_supernet(pretraining.family, pretraining.seen, n_classes, seed, source)
+    start, seed = _start(warm_start, pretraining), pretraining.random_state
+    supernet = starting_supernet(pretraining.family, pretraining.seen, n_classes, seed, start)
     return supernet.place(device)
+
+
+def _start(warm_start: Source | None, pretraining: Pretraining) -> tuple[Any, Any] | None:
+    """Configuration and state of the source to start from."""
+    if warm_start is None:
+        return None
+    check_same_supernet(warm_start, pretraining)
+    return warm_start.config, warm_start.state_dict()
 
 
 def check_same_supernet(source: Source, pretraining: Pretraining) -> None:

@@ -56,7 +56,7 @@ def pretrain_zoo(
     *,
     pretraining: Pretraining | None = None,
     embedder: str | Callable[[Tensor], Tensor] | Embedder = DEFAULT_EMBEDDER,
-    singles: bool = True,
+    singles: bool | None = None,
     multi: bool = True,
     warm_start: Zoo | Source | None = None,
     dtype: Literal["float32", "float16"] = "float32",
@@ -69,6 +69,9 @@ def pretrain_zoo(
     verbose: int = 0,
 ) -> Zoo:
     """Pretrain a supernet on each dataset and one on all together, and write them to a zoo.
+
+    A family that learns without labels (`supernetnas.families.base.Family.learns_labels`) has one
+    supernet alone, on the images of all datasets together: such a call makes only "multi".
 
     A source is added to the zoo as soon as it is finished. After an interruption the same call
     goes on where it was: sources in the zoo are kept as they are, others continue from their
@@ -87,8 +90,8 @@ def pretrain_zoo(
         How to pretrain; by default ``Pretraining()``.
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         What the signatures are made with; see `supernetnas.get_embedder`.
-    singles : bool, default=True
-        Whether to add a source for each dataset.
+    singles : bool, optional
+        Whether to add a source for each dataset; by default if the family learns labels.
     multi : bool, default=True
         Whether to add the source "multi", pretrained on all datasets together.
     warm_start : Zoo or Source, optional
@@ -126,14 +129,18 @@ def pretrain_zoo(
     Zoo
         Its sources have the metrics ``validation_accuracy`` and ``train_accuracy`` of the last
         epoch, ``chance_accuracy`` (share of the largest class; for "multi" the largest class of
-        the image's own dataset), ``epochs`` and ``seconds``. Epochs, seconds and history include
+        the image's own dataset), ``epochs`` and ``seconds``; without labels, ``train_loss`` is
+        there instead of accuracies. Epochs, seconds and history include
         those of the source of the same name that was started from; one of another name is in the
         provenance as ``warm_start``.
 
     Raises
     ------
     ValueError
-        If the datasets do not suit, or the checkpoints are of other datasets or settings.
+        If the datasets do not suit, the family is not pretrained as is asked for, or the
+        checkpoints are of other datasets or settings.
+    ImportError
+        If weights to start from are published in a package that is not installed.
     OSError
         If an image cannot be read.
     ZooError
@@ -148,10 +155,9 @@ def pretrain_zoo(
     pretraining = Pretraining() if pretraining is None else pretraining
     if dtype not in ("float32", "float16"):
         raise ValueError(f"dtype must be 'float32' or 'float16'; got {dtype!r}.")
-    if not (singles or multi):
-        raise ValueError("Neither single sources nor 'multi' are asked for: nothing to pretrain.")
+    singles = pretraining.with_singles(singles, multi)
     _check_numbers(n_jobs, n_threads)
-    pretraining.family.check()
+    pretraining.check()
     check_datasets(data)
     embedder = get_embedder(embedder)
     zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
@@ -242,10 +248,15 @@ def _tasks(
     ]
     if not multi:
         return alone, []
+    family, licence = pretraining.family, "see the single sources"
+    if not family.learns_labels:  # and there are none
+        licences = [str(d.provenance.get("licence", "not stated")) for d in datasets]
+        licence = "; ".join(dict.fromkeys(licences))
     provenance = {
         "dataset": f"all {len(datasets)} datasets together",
-        "licence": "see the single sources",
+        "licence": licence,
         "datasets": [data.name for data in datasets],
+        **family.origin,
     }
     name = pretraining.source_name(MULTI)
     return alone, [Task(name, "multi", datasets, provenance, starts.get(name))]

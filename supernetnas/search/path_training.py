@@ -10,9 +10,10 @@ early can be brought to an end at any time by training on with fewer epochs.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ..training.batches import balanced_batches
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.distributed import ALONE, Processes
+from ..training.history import HistoryRow
 from .distillation import Distillation
 from .protocols import Architecture, PathSupernet
 from .samplers import Sampler, seeded
@@ -97,8 +99,10 @@ class PathTraining(Generic[A]):
     ----------
     step : int
         Steps done.
+    history : list of HistoryRow
+        A row for each epoch.
     loss : float
-        Mean loss of a member over the steps since the last epoch began.
+        Mean loss of a member over the steps since the last epoch began, in this process.
     average : dict of str to torch.Tensor
         Exponential average of the trained parameters.
     """
@@ -125,13 +129,19 @@ class PathTraining(Generic[A]):
                 )
             ]
         )
-        self.step, self._loss, self._n_losses = 0, 0.0, 0
+        self.history: list[HistoryRow] = []
+        self.step, self._loss, self._n_losses, self._seconds = 0, 0.0, 0, 0.0
         self._steps_per_epoch = len(self._order(0))
+
+    @property
+    def epochs(self) -> int:
+        """Most epochs."""
+        return self.settings.epochs
 
     @property
     def n_steps(self) -> int:
         """Steps of all epochs."""
-        return self.settings.epochs * self._steps_per_epoch
+        return self.epochs * self._steps_per_epoch
 
     @property
     def epoch(self) -> int:
@@ -144,8 +154,8 @@ class PathTraining(Generic[A]):
 
     def run(
         self,
-        on_step: Callable[[PathTraining[A]], None] | None = None,
-        on_epoch: Callable[[PathTraining[A]], bool | None] | None = None,
+        on_step: Callable[[Self], None] | None = None,
+        on_epoch: Callable[[Self], bool | None] | None = None,
     ) -> None:
         """Train until all epochs are done.
 
@@ -154,18 +164,19 @@ class PathTraining(Generic[A]):
         on_step : callable, optional
             Called with this training after each step.
         on_epoch : callable, optional
-            Called with this training after each epoch; True ends it.
+            Called with this training after each epoch; True, in any process, ends it.
         """
         while self.step < self.n_steps:
             done = self.step % self._steps_per_epoch
             epoch = self.epoch
             if done == 0:
-                self._loss, self._n_losses = 0.0, 0
+                self._loss, self._n_losses, self._seconds = 0.0, 0, 0.0
             for index in self._order(epoch)[done:]:
                 self._train(index, epoch)
                 if on_step is not None:
                     on_step(self)
-            if on_epoch is not None and on_epoch(self):
+            self.history.append(self._row())
+            if self.processes.any(bool(on_epoch and on_epoch(self))):
                 return
 
     def averaged(self) -> nn.Module:
@@ -179,7 +190,13 @@ class PathTraining(Generic[A]):
         tensors = {f"weights.{name}": t for name, t in self.supernet.state_dict().items()}
         tensors.update({f"average.{name}": t for name, t in self.average.items()})
         tensors.update(optimizer_tensors(self.optimizer, "optimizer"))
-        return tensors, {"step": self.step, "loss": self._loss, "n_losses": self._n_losses}
+        return tensors, {
+            "step": self.step,
+            "loss": self._loss,
+            "n_losses": self._n_losses,
+            "seconds": self._seconds,
+            "history": self.history,
+        }
 
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
@@ -189,6 +206,17 @@ class PathTraining(Generic[A]):
         restore_optimizer(self.optimizer, "optimizer", tensors)
         self.step = state["step"]
         self._loss, self._n_losses = state["loss"], state["n_losses"]
+        self._seconds, self.history = state["seconds"], state["history"]
+
+    def _row(self) -> HistoryRow:
+        """Row of the epoch that has just ended."""
+        loss = self.processes.mean(torch.tensor(self.loss, dtype=torch.float64))
+        return {
+            "stage": "pretrain",
+            "epoch": self.epoch,
+            "train_loss": float(loss),
+            "seconds": round(self._seconds, 2),
+        }
 
     def _order(self, epoch: int) -> list[Tensor]:
         generator = seeded(self.settings.seed, epoch)
@@ -197,6 +225,7 @@ class PathTraining(Generic[A]):
         )
 
     def _train(self, index: Tensor, epoch: int) -> None:
+        start = time.perf_counter()
         settings, parameters = self.settings, list(self.parameters.values())
         self.supernet.train()
         architectures = self.sampler(self.step)
@@ -217,6 +246,7 @@ class PathTraining(Generic[A]):
         self.step += 1
         decay = min(settings.average, (1 + self.step) / (10 + self.step))
         _follow(self.average.values(), parameters, decay)
+        self._seconds += time.perf_counter() - start
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class HistoryRow(TypedDict, total=False):
     Attributes
     ----------
     stage : str
-        "search", "derive" or "retrain".
+        "pretrain", "search", "derive" or "retrain"; a pretraining that searches says "search".
     epoch : int
         Of the stage, from 1.
     train_loss, train_accuracy : float

@@ -190,12 +190,29 @@ def test_defaults_are_those_of_the_pretraining():
     from supernetnas.pretraining.whole_zoo import Pretraining
 
     args, default = build_parser().parse_args(["zoo", "pretrain", "x", "--out", "y"]), Pretraining()
-    settings = default.search_settings
     assert (args.family, args.set, args.image_size) == (None, [], default.image_side)
-    assert (args.steps, args.min_epochs, args.multi_epochs, args.batch_size, args.seed) == (
-        (default.steps, default.min_epochs, default.multi_epochs, settings.batch_size, 0)
+    assert (args.steps, args.min_epochs, args.multi_epochs, args.seed) == (
+        (default.steps, default.min_epochs, default.multi_epochs, 0)
     )
-    assert args.learning_rate == settings.learning_rate
+    assert (args.batch_size, args.learning_rate) == (None, None)
+
+
+def test_help_of_pretrain_says_the_defaults_of_every_family(run, monkeypatch):
+    from supernetnas.families.base import available_families, get_family
+
+    monkeypatch.setenv("COLUMNS", "200")
+    text = run("zoo", "pretrain", "--help")[1]
+    families = [get_family(name) for name in available_families()]
+    settings = [family.pretraining_settings() for family in families]
+    for option, values in (
+        ("--batch-size", [each.batch_size for each in settings]),
+        ("--learning-rate", [each.learning_rate for each in settings]),
+        ("--image-size", [family.pretraining_side for family in families]),
+    ):
+        others = [f"{f.name}: {v}" for f, v in zip(families[1:], values[1:], strict=True)]
+        said = re.search(rf"^ *{option} .*\(default: (.*)\)$", text, re.MULTILINE)[1]
+        assert said == "; ".join([f"{values[0]}", *others])
+    assert all(family.name in text for family in families)
 
 
 def test_version(run):

@@ -130,7 +130,7 @@ def test_checkpoints_do_not_end_a_pretraining(whole, tmp_path, monkeypatch, what
         raise OSError(39, "Directory not empty")
 
     if what == "writing":
-        monkeypatch.setattr("supernetnas.pretraining.sources.save_checkpoint", refuse)
+        monkeypatch.setattr("supernetnas.training.checkpoints.save_checkpoint", refuse)
     else:
         monkeypatch.setattr("supernetnas.pretraining.whole_zoo.shutil.rmtree", refuse)
     with pytest.warns(UserWarning, match=r"cannot be (written|deleted).*not empty"):

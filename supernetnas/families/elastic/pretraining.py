@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import copy
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,26 +21,26 @@ from ...images.augmentation import StandardisedImages
 from ...search.distillation import Divergence, FromTeacher
 from ...search.path_training import PathTraining, PathTrainingSettings
 from ...search.samplers import InTurn
-from ...storage.files import clear_temporaries
-from ...training.checkpoints import load_checkpoint, save_checkpoint
+from ...training.checkpoints import Checkpoint
 from ...training.distributed import ALONE, Processes
+from ...training.execution import fast_inference
+from .network import Trunk
 from .space import ElasticArchitecture
 from .supernet import ElasticSupernet
 from .views import TeacherFeatures, Views
 
-__all__ = ["ElasticPretraining", "pretrain_shared", "recalibrated"]
+__all__ = ["ElasticPretraining", "SharedTraining", "pretrain_shared"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _N_SCALED = 1024  # images that say how far the teacher's features vary
 
 
 @dataclass(frozen=True)
-class ElasticPretraining:
+class ElasticPretraining(PathTrainingSettings):
     """How the shared weights are pretrained.
 
     Attributes
     ----------
-    training : PathTrainingSettings
     members_per_step : int
         How many members a step trains, on one batch.
     teacher_side : int
@@ -55,12 +54,10 @@ class ElasticPretraining:
     recalibration_batches : int
         Of 64 images, for the statistics of each member.
     save_every : float
-        Seconds between checkpoints.
+        Most seconds between checkpoints, of which there is one after each epoch anyhow.
     """
 
-    training: PathTrainingSettings = field(
-        default_factory=lambda: PathTrainingSettings(weight_decay=0.0)
-    )
+    weight_decay: float = 0.0
     members_per_step: int = 3
     teacher_side: int = 128
     n_views: int = 4
@@ -71,6 +68,92 @@ class ElasticPretraining:
     save_every: float = 600.0
 
 
+class SharedTraining(PathTraining[ElasticArchitecture]):
+    """The pretraining of the shared weights.
+
+    Parameters
+    ----------
+    supernet : ElasticSupernet
+        Whose largest member and classifier are the teacher, and stay as they are.
+    images : StandardisedImages
+        As the largest member wants them.
+    folder : path
+        For the teacher's features.
+    identity : str
+        Of the largest member's weights.
+    settings : ElasticPretraining
+    processes : Processes
+
+    Raises
+    ------
+    ValueError
+        If there are no members to train, or too few images.
+    FileError
+        If the folder belongs to other images or another teacher.
+    """
+
+    def __init__(
+        self,
+        supernet: ElasticSupernet,
+        images: StandardisedImages,
+        folder: Path,
+        identity: str,
+        settings: ElasticPretraining,
+        processes: Processes = ALONE,
+    ) -> None:
+        members = supernet.config.members
+        if not members:
+            raise ValueError("The supernet's config lists no members to pretrain.")
+        if len(images) < 2 * processes.size:
+            raise ValueError(
+                f"Each of {processes.size} processes that pretrain together needs at least 2 "
+                f"images; there are {len(images)}."
+            )
+        supernet.largest.requires_grad_(False)
+        supernet.classifier.requires_grad_(False)
+        data = TeacherFeatures(
+            Views(images, side=settings.teacher_side, n_views=settings.n_views, seed=settings.seed),
+            # A copy, since training puts the supernet's own into its mode.
+            _Teacher(copy.deepcopy(supernet.largest).eval()),
+            identity=identity,
+            dimension=supernet.config.space.backbone.features,
+            folder=folder,
+        )
+        super().__init__(
+            supernet,
+            data,
+            InTurn(members, min(settings.members_per_step, len(members))),
+            FromTeacher(
+                supernet.classifier.weight.detach().clone(),
+                supernet.classifier.bias.detach().clone(),
+                _deviations(data),
+                settings.feature_weight,
+                settings.divergence,
+                settings.temperature,
+            ),
+            settings,
+            processes,
+        )
+        self._images, self._n_batches = images, settings.recalibration_batches
+
+    def recalibrated(self, members: Iterable[ElasticArchitecture] | None = None) -> ElasticSupernet:
+        """Return a copy with the averaged weights, the statistics of members those of the images.
+
+        By default those of all members.
+        """
+        supernet = self.averaged()
+        assert isinstance(supernet, ElasticSupernet)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        supernet.recalibrate(
+            self._images, members, generator=generator, max_batches=self._n_batches
+        )
+        return supernet.eval()
+
+    def searched_supernet(self) -> ElasticSupernet:
+        """Return the supernet as zoos keep it."""
+        return self.recalibrated()
+
+
 def pretrain_shared(
     supernet: ElasticSupernet,
     images: StandardisedImages,
@@ -78,9 +161,9 @@ def pretrain_shared(
     *,
     identity: str,
     settings: ElasticPretraining | None = None,
-    on_epoch: Callable[[PathTraining[ElasticArchitecture]], bool | None] | None = None,
+    on_epoch: Callable[[SharedTraining], bool | None] | None = None,
     processes: Processes = ALONE,
-) -> ElasticSupernet:
+) -> SharedTraining:
     """Pretrain the weights that all members but the largest share.
 
     Parameters
@@ -102,86 +185,39 @@ def pretrain_shared(
 
     Returns
     -------
-    ElasticSupernet
-        With the averaged weights and with recalibrated statistics, in evaluation mode.
+    SharedTraining
+        At its end; `SharedTraining.recalibrated` gives the supernet.
 
     Raises
     ------
     ValueError
-        If the supernet has no members to train.
+        If the supernet has no members to train, or there are too few images.
     FileError
         If the folder belongs to other images or another teacher.
     """
     settings = settings or ElasticPretraining()
-    members = supernet.config.members
-    if not members:
-        raise ValueError("The supernet's config lists no members to pretrain.")
-    supernet.largest.requires_grad_(False)
-    supernet.classifier.requires_grad_(False)
-    views = Views(images, side=settings.teacher_side, n_views=settings.n_views)
-    data = TeacherFeatures(
-        views,
-        copy.deepcopy(supernet.largest).eval(),  # training puts the supernet's own into its mode
-        identity=identity,
-        dimension=supernet.config.space.backbone.features,
-        folder=Path(folder) / "teacher",
-    )
-    training = PathTraining(
-        supernet,
-        data,
-        InTurn(members, min(settings.members_per_step, len(members))),
-        FromTeacher(
-            supernet.classifier.weight.detach().clone(),
-            supernet.classifier.bias.detach().clone(),
-            _deviations(data),
-            settings.feature_weight,
-            settings.divergence,
-            settings.temperature,
-        ),
-        settings.training,
-        processes,
-    )
-    checkpoint = _Checkpoint(Path(folder) / _CHECKPOINT, settings.save_every, processes)
+    folder = Path(folder)
+    training = SharedTraining(supernet, images, folder / "teacher", identity, settings, processes)
+    checkpoint = Checkpoint(folder / _CHECKPOINT, processes)
     checkpoint.restore(training)
-    training.run(checkpoint.save_now_and_then, on_epoch)
-    checkpoint.save(training)
-    return recalibrated(training, images, settings.recalibration_batches)
+
+    def save(training: SharedTraining) -> bool | None:
+        checkpoint.save(training)
+        return on_epoch(training) if on_epoch else None
+
+    training.run(lambda training: checkpoint.save_after(settings.save_every, training), save)
+    return training
 
 
-def recalibrated(
-    training: PathTraining[ElasticArchitecture],
-    images: StandardisedImages,
-    max_batches: int,
-    members: tuple[ElasticArchitecture, ...] | None = None,
-) -> ElasticSupernet:
-    """Return the averaged supernet of a training, its members' statistics those of images."""
-    supernet = training.averaged()
-    assert isinstance(supernet, ElasticSupernet)
-    generator = torch.Generator().manual_seed(training.settings.seed)
-    supernet.recalibrate(images, members, generator=generator, max_batches=max_batches)
-    return supernet.eval()
+class _Teacher:
+    """The features of a frozen trunk, in the precision that is fastest."""
 
+    def __init__(self, trunk: Trunk) -> None:
+        self.trunk = trunk
 
-class _Checkpoint:
-    """The file that a training goes on from, written by the first process."""
-
-    def __init__(self, path: Path, every: float, processes: Processes) -> None:
-        self.path, self.every, self.processes = path, every, processes
-        self._last = time.monotonic()
-
-    def restore(self, training: PathTraining[ElasticArchitecture]) -> None:
-        clear_temporaries(self.path)
-        if self.path.exists():
-            training.load_state(*load_checkpoint(self.path))
-
-    def save_now_and_then(self, training: PathTraining[ElasticArchitecture]) -> None:
-        if time.monotonic() - self._last > self.every:
-            self.save(training)
-
-    def save(self, training: PathTraining[ElasticArchitecture]) -> None:
-        if self.processes.rank == 0:
-            save_checkpoint(self.path, *training.state())
-        self._last = time.monotonic()
+    def __call__(self, views: Tensor) -> Tensor:
+        with fast_inference(views.device).autocast(views.device):
+            return self.trunk(views).float()
 
 
 @torch.no_grad()

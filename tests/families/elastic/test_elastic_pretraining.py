@@ -1,6 +1,7 @@
 """Pretraining of the weights that elastic members share."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +10,24 @@ import torch.nn.functional as F
 from tiny_elastic import MEMBERS, tiny_supernet
 from torch.testing import assert_close
 
-from supernetnas.families.elastic.pretraining import ElasticPretraining, pretrain_shared
+from supernetnas.families.elastic import pretraining as module
+from supernetnas.families.elastic.pretraining import (
+    ElasticPretraining,
+    SharedTraining,
+    pretrain_shared,
+)
 from supernetnas.families.elastic.views import TeacherFeatures, Views
 from supernetnas.images.augmentation import Augmentation, ImageTensors
-from supernetnas.search.path_training import PathTrainingSettings
 from supernetnas.storage.files import FileError
+from supernetnas.training.checkpoints import load_checkpoint
+from supernetnas.training.distributed import Processes
+from supernetnas.training.execution import Execution
 
 SETTINGS = ElasticPretraining(
-    PathTrainingSettings(epochs=2, batch_size=16, learning_rate=0.01, warmup=2, weight_decay=0.0),
+    epochs=2,
+    batch_size=16,
+    learning_rate=0.01,
+    warmup=2,
     members_per_step=2,
     teacher_side=32,
     n_views=2,
@@ -130,9 +141,11 @@ def test_members_come_closer_to_the_largest(tmp_path):
     start.eval()
     untouched = {k: t.clone() for k, t in start.largest.state_dict().items()}
     settings = ElasticPretraining(
-        PathTrainingSettings(
-            epochs=30, batch_size=16, learning_rate=0.01, warmup=2, weight_decay=0.0, average=0.9
-        ),
+        epochs=30,
+        batch_size=16,
+        learning_rate=0.01,
+        warmup=2,
+        average=0.9,
         members_per_step=2,
         teacher_side=32,
         n_views=2,
@@ -146,7 +159,7 @@ def test_members_come_closer_to_the_largest(tmp_path):
         identity="random",
         settings=settings,
         on_epoch=lambda t: losses.append(t.loss),
-    )
+    ).recalibrated()
     assert not result.training
     assert losses[-1] < 0.7 * losses[0]
     for member in MEMBERS:
@@ -168,10 +181,80 @@ def test_an_interrupted_pretraining_goes_on(tmp_path):
     on = []
     resumed = run(tmp_path / "parts", on_epoch=lambda t: on.append(t.epoch))
     assert on == [2]
-    assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    assert_same_training(resumed, whole)
+    assert [row["epoch"] for row in whole.history] == [1, 2] and whole.epoch == whole.epochs == 2
+
+
+class Killed(Exception):
+    """Ends a training from within."""
+
+
+@pytest.mark.parametrize(("save_every", "steps"), [(0.0, 3), (1e9, 2)])
+def test_a_pretraining_that_was_killed_within_an_epoch_goes_on(
+    tmp_path, monkeypatch, save_every, steps
+):
+    """From the last step, or from the end of the last epoch, of two steps."""
+    settings = replace(SETTINGS, save_every=save_every)
+    whole = pretrain_shared(
+        supernet(), images(), tmp_path / "whole", identity="random", settings=settings
+    )
+    assert whole.n_steps == 4
+    train = SharedTraining._train
+
+    def train_three(training, index, epoch):
+        if training.step == 3:
+            raise Killed
+        train(training, index, epoch)
+
+    monkeypatch.setattr(SharedTraining, "_train", train_three)
+    arguments = supernet(), images(), tmp_path / "parts"
+    with pytest.raises(Killed):
+        pretrain_shared(*arguments, identity="random", settings=settings)
+    assert load_checkpoint(tmp_path / "parts" / "checkpoint.safetensors")[1]["step"] == steps
+    monkeypatch.undo()
+    arguments = supernet(), images(), tmp_path / "parts"
+    assert_same_training(pretrain_shared(*arguments, identity="random", settings=settings), whole)
+
+
+def assert_same_training(one, other):
+    states = (t.recalibrated().state_dict() for t in (one, other))
+    assert_close(*states, rtol=0, atol=0)
+    losses = [[row["train_loss"] for row in t.history] for t in (one, other)]
+    assert losses[0] == losses[1] and len(losses[0]) == 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_teacher_looks_in_the_precision_of_fast_inference(tmp_path, monkeypatch, precision):
+    monkeypatch.setattr(module, "fast_inference", lambda device: Execution(precision))
+    net = supernet().eval()
+    training = SharedTraining(net, images(), tmp_path, "random", SETTINGS)
+    index = torch.arange(8)
+    batch, found = training.data.batch(index, 0)
+    with torch.inference_mode(), torch.autocast("cpu", enabled=precision == "bfloat16"):
+        expected = net.largest(batch).float()
+    exact = net.largest(batch).detach()
+    assert_close(found, expected.half().float(), rtol=1e-3, atol=1e-5)
+    assert torch.allclose(found, exact, rtol=1e-3, atol=1e-5) == (precision == "float32")
+
+
+def test_one_process_may_end_all(tmp_path):
+    class Pair(Processes):
+        def any(self, flag):
+            return True
+
+    ended = pretrain_shared(
+        *(supernet(), images(), tmp_path),
+        identity="random",
+        settings=SETTINGS,
+        on_epoch=lambda t: False,
+        processes=Pair(),
+    )
+    assert ended.epoch == 1
 
 
 def test_bad_input(tmp_path):
+    with pytest.raises(ValueError, match="at least 2 images; there are 1"):
+        pretrain_shared(supernet(), images(1), tmp_path, identity="random")
     with pytest.raises(ValueError, match="lists no members"):
         pretrain_shared(supernet(()), images(), tmp_path, identity="random")
     pretrain_shared(supernet(), images(), tmp_path, identity="random", settings=SETTINGS)
