@@ -44,9 +44,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from supernetnas import Elastic, Retraining, SupernetTransferClassifier, get_embedder
+from supernetnas.families.base import get_family
 from supernetnas.families.elastic.lite0 import LITE0_SPACE, lite0_supernet
+from supernetnas.families.elastic.network import Network
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.images.reading import as_image_set
+from supernetnas.search.distillation import divergence
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Row = dict[str, Any]
@@ -135,6 +138,25 @@ def front(split: Split, seed: int, zoo: str) -> list[Row]:
     return rows
 
 
+def one_by_one(split: Split, seed: int, zoo: str) -> list[Row]:
+    """The networks of a front one after another, the largest first, which teaches the others."""
+    X, _, y, _ = split
+    parameters = {"family": "elastic", "zoo": zoo, "image_size": 96, "random_state": seed}
+    start = SupernetTransferClassifier(
+        "multi", search="front", retraining=Retraining(1, learning_rate=1e-9), **parameters
+    ).fit(X, y)  # for its members, as they are before training
+    family, rows, teacher = get_family("elastic"), [], None
+    state = {name: torch.from_numpy(array) for name, array in start.supernet_state_.items()}
+    for place, row in enumerate(start.front_):
+        network = family.member(start.supernet_config_, state, row["architecture"])
+        accuracy = finetune(
+            network.requires_grad_(True), split, 96, seed, epochs=12, teacher=teacher
+        )
+        teacher = teacher or network
+        rows.append({"peer": f"one by one {place}", "accuracy": accuracy, "macs": row["n_macs"]})
+    return rows
+
+
 def probe(split: Split, seed: int, zoo: str) -> list[Row]:
     """Logistic regression of features, penalty and image size by cross-validation."""
     X, X_test, y, y_test = split
@@ -156,27 +178,47 @@ def probe(split: Split, seed: int, zoo: str) -> list[Row]:
 
 
 def lite0(split: Split, seed: int, zoo: str, side: int = 128) -> list[Row]:
-    """The usual fine-tuning: all weights, AdamW, a cosine, flips and crops."""
-    X, X_test, y, y_test = split
-    n_classes = int(y.max()) + 1
-    network = lite0_supernet().network(LITE0_SPACE.largest.at(side), dropout=0.2)
+    """The usual fine-tuning: all weights, a new classifier, AdamW, a cosine, flips and shifts."""
+    n_classes = int(split[2].max()) + 1
+    network = lite0_supernet().network(LITE0_SPACE.largest.at(side))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network.classifier = nn.Linear(network.classifier.in_features, n_classes)
+    accuracy = finetune(network, split, side, seed, epochs=14, of_classifier=10.0)
+    return [{"accuracy": accuracy, "size": side, "macs": _LITE0_MACS[side]}]
+
+
+def finetune(
+    network: Network,
+    split: Split,
+    side: int,
+    seed: int,
+    *,
+    epochs: int,
+    of_classifier: float = 1.0,
+    teacher: Network | None = None,
+) -> float:
+    """Fine-tune a network as a whole, batch norms frozen; returns the test accuracy.
+
+    A teacher's probabilities are half of the loss.
+    """
+    X, X_test, y, y_test = split
     network.to(memory_format=torch.channels_last)
+    network.dropout.share = 0.2
     half = torch.full((3,), 0.5)
     photographs = X.shape[1] > 32
-    augmentation = Augmentation(shift=0.125, flip=photographs, cutout=0.0)
+    augmentation = Augmentation(shift=0.125, flip=photographs, cutout=0.25 if photographs else 0)
     train = ImageTensors(pixels(X, side), half, half, augmentation)
     test = ImageTensors(pixels(X_test, side), half, half)
     labels, generator = torch.from_numpy(y), torch.Generator().manual_seed(seed)
     network.dropout.generator = generator
-    head = set(network.classifier.parameters())
-    body = [p for p in network.parameters() if p not in head]
-    groups = [{"params": body, "base": 5e-4}, {"params": list(head), "base": 5e-3}]
+    head = list(network.classifier.parameters())
+    groups = [
+        {"params": list(network.trunk.parameters()), "base": 5e-4},
+        {"params": head, "base": 5e-4 * of_classifier},
+    ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
-    epochs, step = 14, 0
-    n_steps = epochs * -(-len(y) // 32)
+    step, n_steps = 0, epochs * -(-len(y) // 32)
     for _ in range(epochs):
         network.train()
         network.trunk.eval()  # batch norms as they are
@@ -184,8 +226,14 @@ def lite0(split: Split, seed: int, zoo: str, side: int = 128) -> list[Row]:
             share = min((step + 1) / (0.1 * n_steps), (1 + np.cos(np.pi * step / n_steps)) / 2)
             for group in optimizer.param_groups:
                 group["lr"] = group["base"] * share
-            scores = network(train.augmented(index, generator))
-            F.cross_entropy(scores, labels[index], label_smoothing=0.1).backward()
+            images = train.augmented(index, generator)
+            scores = network(images)
+            loss = F.cross_entropy(scores, labels[index], label_smoothing=0.1)
+            if teacher is not None:
+                with torch.no_grad():
+                    taught = teacher.eval()(images)
+                loss = (loss + divergence(scores, taught, "kl", 1.0)) / 2
+            loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -194,8 +242,7 @@ def lite0(split: Split, seed: int, zoo: str, side: int = 128) -> list[Row]:
     with torch.no_grad():
         batches = torch.arange(len(y_test)).split(64)
         found = torch.cat([network(test.clean(index)).argmax(1) for index in batches])
-    accuracy = float((found.numpy() == y_test).mean())
-    return [{"accuracy": accuracy, "size": side, "macs": _LITE0_MACS[side]}]
+    return float((found.numpy() == y_test).mean())
 
 
 def plain(split: Split, seed: int, zoo: str) -> list[Row]:
@@ -238,6 +285,7 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "quarter": _share(1 / 4),
     "eighth": _share(1 / 8),
     "front": front,
+    "one by one": one_by_one,
     "cells": ours("multi", family="cells", search="none", retraining=Retraining(35)),
     "cells short": ours("multi", family="cells", search="none", retraining=Retraining(15)),
     "cells search": ours("multi", family="cells", search="sdarts", retraining=Retraining(15)),

@@ -252,7 +252,8 @@ def _members(supernet: ElasticSupernet, task: SearchTask) -> Members:
 class Probe(_MemberMethod):
     """The largest member or, under limits, the one whose features a linear classifier does best on.
 
-    Under limits, the largest is trained along to teach the chosen one.
+    Of the members within the limits, those that cost less than half of the most expensive are left
+    out. The largest is trained along to teach the chosen one.
     """
 
     name = "probe"
@@ -264,7 +265,9 @@ class Probe(_MemberMethod):
         within = members.within(members.limits)
         if members.largest in within:
             return MemberSearch(supernet, task, [[members.largest]], taught=False)
-        return MemberSearch(supernet, task, [within], taught=True)
+        most = members.costs[within[0]].macs
+        near = [member for member in within if members.costs[member].macs >= most / 2]
+        return MemberSearch(supernet, task, [near], taught=True)
 
 
 class Front(_MemberMethod):
