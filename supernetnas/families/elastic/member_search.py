@@ -232,12 +232,18 @@ class _MemberMethod(SearchMethod):
 
 
 def choices(config: ElasticConfig, size: int) -> list[ElasticArchitecture]:
-    """List what can be chosen for images of a side: the largest, at that and smaller sizes, and
-    the members that have statistics, none at more pixels than the images have."""
-    whole = config.space.largest
-    sizes = {size, *(member.size for member in config.members)}
-    found = [whole.at(side) for side in sorted(sizes, reverse=True) if side <= size]
-    return [*found, *(member for member in config.members if member.size <= size)]
+    """List what can be chosen for images of a side.
+
+    The largest member, at that and at smaller sizes, and those members that have statistics. None
+    is of more pixels than the images have, unless all are.
+    """
+    sizes = sorted({member.size for member in config.members})
+    most = max([size, *sizes[:1]])
+    whole = [config.space.largest.at(side) for side in {*sizes, size} if side <= size]
+    return [
+        *sorted(whole, key=lambda member: -member.size),
+        *(member for member in config.members if member.size <= most),
+    ]
 
 
 def _members(supernet: ElasticSupernet, task: SearchTask) -> Members:
