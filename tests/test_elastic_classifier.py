@@ -318,6 +318,13 @@ def test_classes_of_two_images(zoo):
     assert clf.predict_proba(NEW).shape == (24, 3)
 
 
+def test_weights_of_classes(zoo, alone):
+    """The first classifiers follow them, too: few steps of training could not."""
+    weighed = elastic_classifier(zoo, class_weight={1: 1000}).fit(IMAGES, LABELS)
+    counts = [(clf.predict(NEW) == 1).sum() for clf in (alone, weighed)]
+    assert counts[1] > 20 > 12 > counts[0]
+
+
 def test_random_members(zoo, limited):
     limit = limited.max_macs
     clf = elastic_classifier(zoo, search="random", max_macs=limit).fit(IMAGES, LABELS)
