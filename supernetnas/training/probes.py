@@ -58,7 +58,12 @@ def linear_probe(features: np.ndarray, labels: np.ndarray) -> float:
     return best
 
 
-def linear_head(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tuple[Tensor, Tensor]:
+def linear_head(
+    features: np.ndarray,
+    labels: np.ndarray,
+    n_classes: int,
+    class_weight: np.ndarray | None = None,
+) -> tuple[Tensor, Tensor]:
     """Weights of a classifier of features, by penalised logistic regression.
 
     Parameters
@@ -68,6 +73,8 @@ def linear_head(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tup
     labels : ndarray of shape (n,)
         Class indices from 0, all of them present.
     n_classes : int
+    class_weight : ndarray of shape (n_classes,), optional
+        Weight of each class in the loss.
 
     Returns
     -------
@@ -78,7 +85,8 @@ def linear_head(features: np.ndarray, labels: np.ndarray, n_classes: int) -> tup
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(np.asarray(features, dtype=np.float32))
-    model = LogisticRegression(C=_STRENGTH, max_iter=200, tol=1e-3)
+    weights = None if class_weight is None else dict(enumerate(class_weight.tolist()))
+    model = LogisticRegression(C=_STRENGTH, class_weight=weights, max_iter=200, tol=1e-3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # it is trained on
         model.fit(scaler.transform(features), labels)

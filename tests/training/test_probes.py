@@ -45,14 +45,17 @@ def test_linear_probe_of_what_is_constant():
         linear_probe(np.eye(5), [0, 0, 1, 1, 2])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
-def test_linear_head_is_the_regression_of_standardised_features(n_classes):
+def test_linear_head_is_the_regression_of_standardised_features(n_classes, weighted):
     rows, labels = features(80, 20, (1,) * n_classes)
     rows[:, 1] = 3.7
     scaler = StandardScaler().fit(rows)
-    model = LogisticRegression(C=0.01, tol=1e-6, max_iter=1000)
+    class_weight = np.array([8.0, 1, 0.5, 1, 2])[:n_classes] if weighted else None
+    of_class = dict(enumerate(class_weight)) if weighted else None
+    model = LogisticRegression(C=0.01, class_weight=of_class, tol=1e-6, max_iter=1000)
     expected = model.fit(scaler.transform(rows), labels).predict_proba(scaler.transform(rows))
-    weight, bias = linear_head(rows, labels, n_classes)
+    weight, bias = linear_head(rows, labels, n_classes, class_weight)
     assert weight.shape == (n_classes, 20) and bias.shape == (n_classes,)
     assert weight.dtype == bias.dtype == torch.float32
     scores = torch.from_numpy(rows).float() @ weight.T + bias

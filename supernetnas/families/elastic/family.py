@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...embedding.embedder import DEFAULT_EMBEDDER
 from ...images.augmentation import StandardisedImages
+from ...images.preprocessing import SIDES
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
@@ -258,6 +259,7 @@ class Elastic(Family):
         if config.backbone != LITE0:
             raise ValueError(f"it is no network of EfficientNet-Lite0: {config.backbone!r:.200}")
         LITE0_SPACE.check(config.architecture)
+        _check_sides([config.architecture])
         return config
 
     def architecture(self, network_config: NetworkConfig) -> ElasticArchitecture:
@@ -394,7 +396,15 @@ def _known(config: ElasticConfig) -> ElasticConfig:
         raise ValueError("its backbone is not EfficientNet-Lite0's")
     if max(len(config.members), len(config.front)) > _MOST_MEMBERS:
         raise ValueError(f"it has more than {_MOST_MEMBERS} members")
+    _check_sides([*config.members, *config.front])
     return config
+
+
+def _check_sides(architectures: Iterable[ElasticArchitecture]) -> None:
+    """Refuse architectures from strangers that would enlarge images beyond all memory."""
+    for architecture in architectures:
+        if architecture.size > SIDES[1]:
+            raise ValueError(f"a member sees {architecture.size} pixels; {SIDES[1]} are the most")
 
 
 def _head(supernet: ElasticSupernet) -> dict[str, Tensor]:

@@ -121,6 +121,7 @@ class MemberSearch(SearchLoop):
     ) -> None:
         super().__init__(supernet, 1, task.generator)
         self.train, self.groups, self.taught = task.train, groups, taught
+        self.class_weight = task.class_weight
         self.members: list[ElasticArchitecture] = []
         self.heads: list[tuple[Tensor, Tensor]] = []
         self.scores: dict[ElasticArchitecture, float] = {}
@@ -139,12 +140,14 @@ class MemberSearch(SearchLoop):
         first = [self._largest()] if self.taught else []
         self.members = list(dict.fromkeys([*first, *self.chosen]))
         seen = subset(labels, _MOST_IN_HEADS, self.generator)
+        n_classes, class_weight = self.supernet.config.n_classes, None
+        if self.class_weight is not None:
+            class_weight = self.class_weight.double().cpu().numpy()
         for member in self.members:
             features = self._features(member, seen)
             if not self.heads:
                 self.deviation = torch.from_numpy(features.std(axis=0)).clamp(min=1e-3)
-            n_classes = self.supernet.config.n_classes
-            self.heads.append(linear_head(features, labels[seen].numpy(), n_classes))
+            self.heads.append(linear_head(features, labels[seen].numpy(), n_classes, class_weight))
             if member not in self.scores:
                 self.scores[member] = self._score(member, probed)
         self.epoch += 1

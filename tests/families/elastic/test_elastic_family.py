@@ -260,11 +260,12 @@ def test_read_config_refuses_strangers():
     other = replace(LITE0, features=2**20)
     with pytest.raises(ValueError, match="backbone is not EfficientNet-Lite0's"):
         FAMILY.read_config(replace(lite0_config(()), space=ElasticSpace(other)).to_dict())
-    many = [LITE0_MEMBERS[0].at(8 + n) for n in range(257)]
+    shapes = (LITE0_MEMBERS[0], LITE0_MEMBERS[3])
+    many = [shapes[n % 2].at(8 + n // 2) for n in range(257)]
     assert FAMILY.read_config(lite0_config(many[:256]).to_dict())
     with pytest.raises(ValueError, match="more than 256 members"):
         FAMILY.read_config(lite0_config(many).to_dict())
-    whole = [LITE0_SPACE.largest.at(8 + n) for n in range(257)]
+    whole = [LITE0_SPACE.largest.at(8 + n) for n in range(257)]  # of the front
     with pytest.raises(ValueError, match="more than 256 members"):
         FAMILY.read_config(lite0_config(front=tuple(whole)).to_dict())
     with pytest.raises(ValueError, match="no statistics"):
@@ -273,6 +274,23 @@ def test_read_config_refuses_strangers():
     assert FAMILY.read_network_config(json.loads(json.dumps(network.to_dict()))) == network
     with pytest.raises(ValueError, match="no network of EfficientNet-Lite0"):
         FAMILY.read_network_config(replace(network, backbone=other).to_dict())
+
+
+def test_members_of_too_many_pixels_are_refused():
+    for large in (
+        lite0_config([LITE0_MEMBERS[0].at(225)]),
+        lite0_config(front=(LITE0_SPACE.largest.at(225),)),
+    ):
+        with pytest.raises(ValueError, match="225 pixels; 224 are the most"):
+            FAMILY.read_config(large.to_dict())
+    network = lite0_network_config()
+    for side, refused in ((224, False), (225, True), (10**9, True)):
+        data = replace(network, architecture=network.architecture.at(side)).to_dict()
+        if refused:
+            with pytest.raises(ValueError, match=f"{side} pixels; 224 are the most"):
+                FAMILY.read_network_config(data)
+        else:
+            assert FAMILY.read_network_config(data).architecture.size == side
 
 
 def lite0_network_config():
