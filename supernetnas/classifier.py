@@ -81,11 +81,12 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     Parameters
     ----------
     strategy : str, default="multi"
-        What the search starts from: "multi", the supernet that was pretrained on all sources
-        together; "ot", the source at the smallest dataset distance; "oracle", every source in
-        turn, of which the best on validation data is kept (an upper bound at the cost of one
-        search per source); "random", a source drawn at random; "scratch", random weights; or the
-        name of a source.
+        What the search starts from: "auto", of the supernets that were pretrained on many datasets,
+        one of each family, the one whose features suit the images best, see ``scores_``; "multi",
+        the supernet of the first family that was pretrained on all sources together; "ot", the
+        source at the smallest dataset distance; "oracle", every source in turn, of which the best
+        on validation data is kept (an upper bound at the cost of one search per source); "random",
+        a source drawn at random; "scratch", random weights; or the name of a source.
     family : {"auto", "cells", "elastic"} or Family, default="auto"
         Kind of supernet: "cells", whose operations are chosen, or "elastic", EfficientNet-Lite0
         with its ImageNet weights and smaller networks within it. "auto" is the one of the source;
@@ -103,14 +104,16 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         Height, width and, unless grey, channels of one image where X holds rows of pixels.
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
-        size of the images within 8 to 32 pixels a side.
+        size of the images within 8 to 32 pixels a side for cells; for elastic networks, which see
+        squares, it compares 64, 96 and 128 pixels, see ``scores_``.
     search : str or SearchMethod, default="auto"
         How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
         DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
-        "gdas", GDAS. And two baselines: "random", an architecture drawn at random without any
-        search, and "random_search", the best on validation data of 50 random architectures under
-        weights that were trained on random architectures. An object has the method's own
-        parameters, such as ``SmoothDARTS(epochs=3)``; they can be set as ``search__epochs``, too.
+        "gdas", GDAS. And baselines: "none", the architecture that the source's alphas stand for,
+        without a search; "random", one drawn at random; and "random_search", the best on validation
+        data of 50 random architectures under weights that were trained on random architectures. An
+        object has the method's own parameters, such as ``SmoothDARTS(epochs=3)``; they can be set
+        as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
         cost, see `at`; and "random".
@@ -120,9 +123,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
-        "darts" or "gdas", and of these ``derivation="argmax"``, or elastic networks.
+        "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or elastic networks.
     batch_size : int >= 2 or "auto", default="auto"
-        "auto" is a sixteenth of the images, within 16 and 64.
+        "auto" is a sixteenth of the images, within 16 and 64; for elastic networks it is 32.
     augmentation : {"auto", "none"} or Augmentation, default="auto"
         How images are varied in training. "auto" shifts; colour images of more than
         32 pixels a side, which are taken for photographs, are also flipped and partly erased. Pass
@@ -477,8 +480,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             fitted,
             architecture=row["architecture"],
             network=placed(network, self.device_),
-            n_macs=row["n_macs"],
-            n_parameters=row["n_parameters"],
+            n_macs=count_macs(network, (fitted.preprocessing.channels, *self.image_size_)),
+            n_parameters=count_parameters(network),
         ).assign(other)
         return other
 

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from tiny import EMBEDDER, tiny_classifier
 
-from supernetnas import SupernetTransferClassifier, Zoo
+from supernetnas import Execution, SupernetTransferClassifier, Zoo
 from supernetnas.families.elastic import LITE0_SPACE
 from supernetnas.families.elastic.family import Elastic
 from supernetnas.families.elastic.member_search import Front
@@ -524,3 +524,9 @@ def test_searches_of_other_families_are_refused(zoo):
 def test_other_random_state_objects(zoo, alone):
     clf = elastic_classifier(zoo, random_state=np.random.RandomState(0)).fit(IMAGES, LABELS)
     assert_array_equal(clf.predict_proba(NEW), alone.predict_proba(NEW))
+
+
+def test_what_elastic_networks_cannot_do_is_said(zoo):
+    clf = elastic_classifier(zoo, precision=Execution(checkpointing=True))
+    with pytest.raises(ParameterError, match=r"neither compiled.*checkpointing=True"):
+        clf.fit(IMAGES, LABELS)

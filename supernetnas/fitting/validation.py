@@ -78,8 +78,8 @@ def check_parameters(clf: Any) -> None:
     get_family(clf._family().name)  # which a saved classifier is read by
     if limits and not method.limited:
         raise ParameterError(
-            "max_macs and max_parameters need search 'sdarts', 'darts' or 'gdas' and its "
-            f"derivation='argmax'; got {method!r}."
+            "max_macs and max_parameters need search 'sdarts', 'darts' or 'gdas' with "
+            f"derivation='argmax', or search 'none'; got {method!r}."
         )
     strategy = find_strategy(clf.strategy)
     if strategy is not None and strategy.compares and not method.compares:

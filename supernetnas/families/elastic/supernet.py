@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ...images.augmentation import StandardisedImages
+from ...parameters import ParameterError
 from ...training.batch_norm import recalibrate_batch_norm
 from ...training.devices import placed
 from ...training.execution import FLOAT32, Execution
-from ...training.protocols import set_execution
 from ...training.seeds import seeded_modules
 from ..module_types import ModuleListOf
 from .costs import Costs, member_costs
@@ -221,8 +221,18 @@ class ElasticSupernet(nn.Module):
             self.heads.append(head.to(self.classifier.weight))
 
     def place(self, device: torch.device, execution: Execution = FLOAT32) -> ElasticSupernet:
-        """Move to a device; members run in the precision of whoever trains them."""
-        set_execution(self, execution)
+        """Move to a device; members run in the precision of whoever trains them.
+
+        Raises
+        ------
+        ParameterError
+            If they are to be compiled or computed again, which they cannot.
+        """
+        if execution.compiled or execution.checkpointing:
+            raise ParameterError(
+                "Elastic networks are neither compiled nor do they compute again what they need "
+                f"twice; got {execution}. Leave compile and checkpointing out."
+            )
         return placed(self, device)
 
     def weight_parameters(self) -> Iterator[nn.Parameter]:

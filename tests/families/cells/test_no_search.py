@@ -1,0 +1,45 @@
+"""The source's architecture, without a search."""
+
+import numpy as np
+from tiny import patterns, tiny_classifier
+
+from supernetnas.families.base import get_family
+from supernetnas.families.warm_start import starting_supernet
+from supernetnas.search.costs import count_macs
+
+
+def test_it_is_what_the_sources_alphas_stand_for(tiny_zoo):
+    X, y = patterns(colour=True)
+    clf = tiny_classifier(tiny_zoo, "both", search="none").fit(X, y)
+    family, source = get_family("cells"), tiny_zoo["both"]
+    seen = family.input((8, 8), 3, 8, source.config)
+    supernet = starting_supernet(family, seen, 4, 0, (source.config, source.state_dict()))
+    assert clf.genotype_ == supernet.genotype()
+    assert {row["stage"] for row in clf.history_} == {"retrain"}
+    for name, value in source.state_dict().items():  # nothing was searched
+        if name.startswith("alphas"):
+            np.testing.assert_array_equal(clf.supernet_state_[name], value.numpy())
+
+
+def test_all_images_are_retrained_on(tiny_zoo, monkeypatch):
+    from supernetnas import classifier
+
+    seen = []
+
+    def watched(network, train, *args, **kwargs):
+        seen.append(len(train))
+        return original(network, train, *args, **kwargs)
+
+    original = classifier.retrain
+    monkeypatch.setattr(classifier, "retrain", watched)
+    X, y = patterns(colour=True)
+    tiny_classifier(tiny_zoo, "both", search="none").fit(X, y)
+    assert seen == [len(X)]
+
+
+def test_it_keeps_limits(tiny_zoo):
+    X, y = patterns(colour=True)
+    free = tiny_classifier(tiny_zoo, "both", search="none").fit(X, y)
+    most = free.n_macs_ - 1
+    clf = tiny_classifier(tiny_zoo, "both", search="none", max_macs=most).fit(X, y)
+    assert count_macs(clf.network_, (3, 8, 8)) == clf.n_macs_ <= most
