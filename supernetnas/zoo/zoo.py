@@ -813,10 +813,10 @@ class Zoo(Mapping[str, Source]):
         return hash((self.where, self._names))
 
     def __repr__(self) -> str:
-        multi = self.multi()
+        multis = " and ".join(repr(source.name) for source in self.multis())
         return (
             f"<Zoo {self.where!r}: {len(self.singles())} single, "
-            f"{'no multi' if multi is None else f'multi {multi.name!r}'}, "
+            f"{f'multi {multis}' if multis else 'no multi'}, "
             f"embedder {self.embedder_id!r}>"
         )
 
