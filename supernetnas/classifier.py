@@ -80,7 +80,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     Parameters
     ----------
-    strategy : str, default="multi"
+    strategy : str, default="auto"
         What the search starts from: "auto", of the supernets that were pretrained on many datasets,
         one of each family, the one whose features suit the images best, see ``scores_``; "multi",
         the supernet of the first family that was pretrained on all sources together; "ot", the
@@ -237,7 +237,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     def __init__(
         self,
-        strategy="multi",
+        strategy="auto",
         *,
         family="auto",
         zoo="builtin",

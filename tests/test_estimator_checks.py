@@ -12,7 +12,7 @@ from tiny import tiny_classifier
 
 from supernetnas.fitting.retraining import Retraining
 
-STRATEGIES = ("scratch", "ot", "multi")
+STRATEGIES = ("scratch", "ot", "multi", "auto")
 
 
 @parametrize_with_checks([tiny_classifier(strategy=strategy) for strategy in STRATEGIES])

@@ -342,7 +342,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strategy",
-        default="multi",
+        default="auto",
         help="what the search starts from, see below (default: %(default)s)",
     )
     parser.add_argument(
