@@ -96,7 +96,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     zoo : str, path or Zoo, default="builtin"
         Where pretrained supernets come from: "builtin", the zoo that comes with the package; a
         folder; or a zoo on the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``, of
-        which the chosen source alone is downloaded. See `Zoo.open`.
+        which only the sources that the fit starts from or compares are downloaded. See `Zoo.open`.
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         The frozen network whose features are compared, see `supernetnas.get_embedder`. It must
         be the one that the zoo was made with. Used by strategy "ot".
@@ -565,8 +565,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         if source is not None:
             return get_family(source.family)
         families = [get_family(name) for name in available_families()]
-        search = getattr(self.search, "name", self.search)
-        return next((f for f in families if search in f.searches), families[0])
+        return next((f for f in families if f.has_search(self.search)), families[0])
 
     def _execution(self) -> Execution:
         if isinstance(self.precision, Execution):
@@ -622,9 +621,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     def _any_family(self) -> bool:
         """Whether every family has the search."""
-        search = getattr(self.search, "name", self.search)
-        families = map(get_family, available_families())
-        return search == "auto" or all(search in family.searches for family in families)
+        return all(get_family(name).has_search(self.search) for name in available_families())
 
     def _start(
         self, sources: Sequence[Source], data: TrainingData, device: torch.device, seed: int
@@ -634,8 +631,11 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         among: Sequence[Source | None] = sources
         if strategy is None or not strategy.probes:
             among = [next(iter(sources), None)]
-        starts = possible_starts(among, self._family, data, self.image_size, self._limits())
-        return choose_start(starts, data, self._limits(), device, seed)
+        limits, execution = self._limits(), self._execution()
+        starts = possible_starts(among, self._family, data, self.image_size, limits, execution)
+        for start in starts:
+            self._method(start.family)  # of a source that was named it may lack the search
+        return choose_start(starts, data, limits, device, seed)
 
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:

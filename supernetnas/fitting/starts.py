@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..families.base import Family, NetworkInput
 from ..families.warm_start import starting_supernet
 from ..images.augmentation import StandardisedImages
 from ..images.preprocessing import Preprocessing
-from ..images.stored_pixels import StoredPixels, decode
+from ..images.stored_pixels import decode
 from ..search.limits import Limits
 from ..training.batch_norm import recalibrate_batch_norm
 from ..training.clock import Stopwatch
 from ..training.devices import placed
-from ..training.execution import fast_inference
+from ..training.execution import FLOAT32, Execution, fast_inference
 from ..training.probes import linear_probe, subset
 from ..zoo.source import Source
 from .validation import TrainingData
@@ -61,6 +60,7 @@ def possible_starts(
     data: TrainingData,
     image_size: Any,
     limits: Limits,
+    execution: Execution = FLOAT32,
 ) -> list[Start]:
     """List the starts from sources, at every size that a family wants to choose from.
 
@@ -72,12 +72,18 @@ def possible_starts(
     image_size : int, tuple of int or "auto"
         What the user wants.
     limits : Limits
-        Starts that no network of them keeps are left out.
+    execution : Execution
+        How networks are to be trained.
+
+    Returns
+    -------
+    list of Start
+        Without those whose networks cannot be of that size, be run like that, or keep the limits.
 
     Raises
     ------
     ValueError
-        If none is left; names the smallest cost.
+        If none is left; says what keeps the first from being one.
     """
     images, n_classes = data.images, len(data.classes)
     starts, errors = [], []
@@ -85,13 +91,14 @@ def possible_starts(
         family = family_of(source)
         config = None if source is None else source.config
         for size in family.sizes(images.typical_size, image_size, limits, config):
-            seen = family.input(images.typical_size, images.channels, size, config)
-            own = (
-                family.config(seen, n_classes)
-                if config is None
-                else family.adapted(config, seen, n_classes)
-            )
             try:
+                family.check_execution(execution)
+                seen = family.input(images.typical_size, images.channels, size, config)
+                own = (
+                    family.config(seen, n_classes)
+                    if config is None
+                    else family.adapted(config, seen, n_classes)
+                )
                 family.budget(own, seen, n_classes, limits)
             except ValueError as error:
                 errors.append(error)
@@ -133,12 +140,13 @@ def choose_start(
         return starts[0], []
     labels = torch.from_numpy(data.labels)
     index = subset(labels, _MOST_IMAGES, torch.Generator().manual_seed(seed))
-    largest = max((start.seen.size for start in starts), key=lambda size: size[0] * size[1])
-    pixels = decode(data.images.take(index.numpy()), *largest)
+    chosen = data.images.take(index.numpy())
     scores: list[dict[str, Any]] = []
     for start in starts:
         watch = Stopwatch()
-        images = _seen_by(start, pixels, device)
+        pixels = decode(chosen, *start.seen.size)  # anew: what is resized twice is blurred
+        seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
+        images = seen.on_device(pixels, device)
         features = _features(start, images, len(data.classes), limits, device, seed)
         scores.append(
             {
@@ -159,19 +167,6 @@ def choose_start(
         ),
     )
     return starts[best], scores
-
-
-def _seen_by(
-    start: Start, pixels: Tensor | StoredPixels, device: torch.device
-) -> StandardisedImages:
-    """Images as the networks of a start see them, from larger ones."""
-    if tuple(pixels.shape[-2:]) != start.seen.size:
-        if isinstance(pixels, StoredPixels):
-            pixels = pixels.read(torch.arange(len(pixels)))
-        smaller = F.interpolate(pixels.float(), start.seen.size, mode="bilinear", antialias=True)
-        pixels = smaller.round().to(pixels.dtype) if pixels.dtype == torch.uint8 else smaller
-    seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
-    return seen.on_device(pixels, device)
 
 
 @torch.no_grad()
