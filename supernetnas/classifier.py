@@ -19,7 +19,7 @@ from .distance.signature import DatasetSignature
 from .distance.signing import sign
 from .embedding.embedder import get_embedder
 from .families.base import Family, available_families, get_family
-from .fitting.checkpoints import fingerprint, fit_checkpoints
+from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
 from .fitting.progress import Progress
@@ -380,7 +380,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             seed = kept.seed(self._draw_seed)
             run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
             selection = self._select(zoo, data, embedder, device, seed)
-            start, scores = self._start(selection.candidates, data, device, seed)
+            start, scores = self._start(selection.candidates, data, device, seed, kept)
             family, seen = start.family, start.seen
             method = self._method(family)
             candidates = selection.candidates
@@ -442,6 +442,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         ).assign(self)
         return self
 
+    @own_surroundings()
     def at(self, *, max_macs=None, max_parameters=None):
         """Return another network of the same fit as a classifier, without another fit.
 
@@ -624,7 +625,12 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         return all(get_family(name).has_search(self.search) for name in available_families())
 
     def _start(
-        self, sources: Sequence[Source], data: TrainingData, device: torch.device, seed: int
+        self,
+        sources: Sequence[Source],
+        data: TrainingData,
+        device: torch.device,
+        seed: int,
+        kept: FitCheckpoints,
     ) -> tuple[Start, list]:
         """Choose what to start from, and how large images shall be, where there is a choice."""
         strategy = find_strategy(self.strategy)
@@ -635,7 +641,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         starts = possible_starts(among, self._family, data, self.image_size, limits, execution)
         for start in starts:
             self._method(start.family)  # of a source that was named it may lack the search
-        return choose_start(starts, data, limits, device, seed)
+        return choose_start(starts, data, limits, device, seed, kept.stage("start"))
 
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:

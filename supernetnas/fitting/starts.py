@@ -26,6 +26,7 @@ from ..training.devices import placed
 from ..training.execution import FLOAT32, Execution, fast_inference
 from ..training.probes import linear_probe, subset
 from ..zoo.source import Source
+from .checkpoints import StageCheckpoint
 from .validation import TrainingData
 
 __all__ = ["Start", "choose_start", "possible_starts"]
@@ -115,6 +116,7 @@ def choose_start(
     limits: Limits,
     device: torch.device,
     seed: int,
+    checkpoint: StageCheckpoint | None = None,
 ) -> tuple[Start, list[dict[str, Any]]]:
     """Choose the start whose features tell the classes apart best.
 
@@ -128,6 +130,8 @@ def choose_start(
     limits : Limits
     device : torch.device
     seed : int
+    checkpoint : StageCheckpoint, optional
+        Keeps the comparison, for a fit that goes on to start from the same.
 
     Returns
     -------
@@ -138,25 +142,13 @@ def choose_start(
     """
     if len(starts) == 1:
         return starts[0], []
-    labels = torch.from_numpy(data.labels)
-    index = subset(labels, _MOST_IMAGES, torch.Generator().manual_seed(seed))
-    chosen = data.images.take(index.numpy())
-    scores: list[dict[str, Any]] = []
-    for start in starts:
-        watch = Stopwatch()
-        pixels = decode(chosen, *start.seen.size)  # anew: what is resized twice is blurred
-        seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
-        images = seen.on_device(pixels, device)
-        features = _features(start, images, len(data.classes), limits, device, seed)
-        scores.append(
-            {
-                "source": "scratch" if start.source is None else start.source.name,
-                "family": start.family.name,
-                "image_size": list(start.seen.size),
-                "accuracy": linear_probe(features.numpy(), labels[index].numpy()),
-                "seconds": watch.seconds,
-            }
-        )
+    checkpoint = checkpoint or StageCheckpoint()
+    saved = checkpoint.load()
+    scores: list[dict[str, Any]] = [] if saved is None else saved[1]["scores"]
+    names = [_named(start) for start in starts]
+    if names != [{name: row[name] for name in names[0]} for row in scores]:
+        scores = _compared(starts, names, data, limits, device, seed)
+        checkpoint.save({}, {"scores": scores})
     best = max(range(len(starts)), key=lambda place: scores[place]["accuracy"])
     logger.info(
         "starting from %s at %s pixels; linear probes: %s",
@@ -167,6 +159,38 @@ def choose_start(
         ),
     )
     return starts[best], scores
+
+
+def _named(start: Start) -> dict[str, Any]:
+    return {
+        "source": "scratch" if start.source is None else start.source.name,
+        "family": start.family.name,
+        "image_size": list(start.seen.size),
+    }
+
+
+def _compared(
+    starts: Sequence[Start],
+    names: Sequence[dict[str, Any]],
+    data: TrainingData,
+    limits: Limits,
+    device: torch.device,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Name, accuracy and seconds of each start."""
+    labels = torch.from_numpy(data.labels)
+    index = subset(labels, _MOST_IMAGES, torch.Generator().manual_seed(seed))
+    chosen = data.images.take(index.numpy())
+    scores = []
+    for start, name in zip(starts, names, strict=True):
+        watch = Stopwatch()
+        pixels = decode(chosen, *start.seen.size)  # anew: what is resized twice is blurred
+        seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
+        images = seen.on_device(pixels, device)
+        features = _features(start, images, len(data.classes), limits, device, seed)
+        accuracy = linear_probe(features.numpy(), labels[index].numpy())
+        scores.append({**name, "accuracy": accuracy, "seconds": watch.seconds})
+    return scores
 
 
 @torch.no_grad()

@@ -13,11 +13,13 @@ from tiny import patterns, tiny_classifier
 from supernetnas import Execution, SupernetTransferClassifier, Zoo
 from supernetnas.families.base import get_family
 from supernetnas.families.warm_start import starting_supernet
+from supernetnas.fitting.checkpoints import FitCheckpoints, StageCheckpoint
 from supernetnas.fitting.starts import choose_start, possible_starts
 from supernetnas.fitting.target import prepare
 from supernetnas.fitting.validation import read_training_data
 from supernetnas.parameters import ParameterError
 from supernetnas.search.limits import Limits
+from supernetnas.training.clock import Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -119,6 +121,21 @@ def test_scores_survive_saving(tiny_zoo, tmp_path):
     assert loaded.scores_ == clf.scores_
 
 
+def test_a_fit_that_goes_on_starts_from_the_same(tiny_zoo, data, tmp_path, monkeypatch):
+    starts = starts_of([tiny_zoo["bars"], tiny_zoo["both"]], data)
+    checkpoint = StageCheckpoint(tmp_path / "start.safetensors", Stopwatch())
+    known = choose_start(starts, data, Limits(), CPU, 0, checkpoint)
+
+    def compared(*args):
+        raise AssertionError("starts were compared")
+
+    monkeypatch.setattr("supernetnas.fitting.starts._features", compared)
+    assert choose_start(starts, data, Limits(), CPU, 0, checkpoint) == known
+    others = starts_of([tiny_zoo["bars"], tiny_zoo["spots"]], data)
+    with pytest.raises(AssertionError, match="compared"):
+        choose_start(others, data, Limits(), CPU, 0, checkpoint)
+
+
 def test_images_are_resized_once(tiny_zoo, data, monkeypatch):
     """Each start is shown what the fit from it would see, whatever sizes others want."""
     import supernetnas.fitting.starts as module
@@ -153,7 +170,7 @@ def test_families_that_cannot_are_left_out(tiny_zoo, tmp_path, monkeypatch, para
     clf.set_params(search="none", retraining__epochs=1).fit(X, y)
     clf = SupernetTransferClassifier("auto", zoo=zoo, random_state=0, **parameters)
     data = read_training_data(clf, X, y)
-    start, scores = clf._start(zoo.multis(), data, CPU, 0)
+    start, scores = clf._start(zoo.multis(), data, CPU, 0, FitCheckpoints(None, Stopwatch()))
     assert (start.family.name, scores) == ("cells", [])
 
     def untouched(*args):
