@@ -19,7 +19,7 @@ from .distance.signature import DatasetSignature
 from .distance.signing import sign
 from .embedding.embedder import get_embedder
 from .families.base import Family, available_families, get_family
-from .fitting.checkpoints import fingerprint, fit_checkpoints
+from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
 from .fitting.progress import Progress
@@ -96,7 +96,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     zoo : str, path or Zoo, default="builtin"
         Where pretrained supernets come from: "builtin", the zoo that comes with the package; a
         folder; or a zoo on the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``, of
-        which the chosen source alone is downloaded. See `Zoo.open`.
+        which only the sources that the fit starts from or compares are downloaded. See `Zoo.open`.
     embedder : str, callable or Embedder, default="efficientnet_lite0"
         The frozen network whose features are compared, see `supernetnas.get_embedder`. It must
         be the one that the zoo was made with. Used by strategy "ot".
@@ -380,7 +380,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             seed = kept.seed(self._draw_seed)
             run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
             selection = self._select(zoo, data, embedder, device, seed)
-            start, scores = self._start(selection.candidates, data, device, seed)
+            start, scores = self._start(selection.candidates, data, device, seed, kept)
             family, seen = start.family, start.seen
             method = self._method(family)
             candidates = selection.candidates
@@ -442,6 +442,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         ).assign(self)
         return self
 
+    @own_surroundings()
     def at(self, *, max_macs=None, max_parameters=None):
         """Return another network of the same fit as a classifier, without another fit.
 
@@ -565,8 +566,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         if source is not None:
             return get_family(source.family)
         families = [get_family(name) for name in available_families()]
-        search = getattr(self.search, "name", self.search)
-        return next((f for f in families if search in f.searches), families[0])
+        return next((f for f in families if f.has_search(self.search)), families[0])
 
     def _execution(self) -> Execution:
         if isinstance(self.precision, Execution):
@@ -622,20 +622,26 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     def _any_family(self) -> bool:
         """Whether every family has the search."""
-        search = getattr(self.search, "name", self.search)
-        families = map(get_family, available_families())
-        return search == "auto" or all(search in family.searches for family in families)
+        return all(get_family(name).has_search(self.search) for name in available_families())
 
     def _start(
-        self, sources: Sequence[Source], data: TrainingData, device: torch.device, seed: int
+        self,
+        sources: Sequence[Source],
+        data: TrainingData,
+        device: torch.device,
+        seed: int,
+        kept: FitCheckpoints,
     ) -> tuple[Start, list]:
         """Choose what to start from, and how large images shall be, where there is a choice."""
         strategy = find_strategy(self.strategy)
         among: Sequence[Source | None] = sources
         if strategy is None or not strategy.probes:
             among = [next(iter(sources), None)]
-        starts = possible_starts(among, self._family, data, self.image_size, self._limits())
-        return choose_start(starts, data, self._limits(), device, seed)
+        limits, execution = self._limits(), self._execution()
+        starts = possible_starts(among, self._family, data, self.image_size, limits, execution)
+        for start in starts:
+            self._method(start.family)  # of a source that was named it may lack the search
+        return choose_start(starts, data, limits, device, seed, kept.stage("start"))
 
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:

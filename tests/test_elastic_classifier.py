@@ -252,6 +252,13 @@ def test_at_its_own_cost_is_the_network_of_the_fit(front, alone):
     assert_array_equal(same.predict_proba(NEW), alone.predict_proba(NEW))
 
 
+def test_at_under_any_surroundings(front):
+    with torch.inference_mode(), torch.device("meta"):
+        clf = front.at(max_macs=front.n_macs_)
+    assert not any(tensor.is_inference() for tensor in clf.network_.state_dict().values())
+    assert_array_equal(clf.predict(NEW), front.at(max_macs=front.n_macs_).predict(NEW))
+
+
 def test_errors_of_at(front, alone, fitted):
     with pytest.raises(NotFittedError):
         elastic_classifier().at(max_macs=10)

@@ -25,6 +25,7 @@ from ..storage.files import TensorSpec
 from ..training.batches import LabelledImages
 from ..training.devices import placed
 from ..training.distributed import ALONE, Processes
+from ..training.execution import Execution
 from ..training.history import HistoryRow
 from ..training.seeds import seeded_modules
 
@@ -158,7 +159,7 @@ class Family(Parameters):
         """
         makers = dict(self.searches)
         if isinstance(search, SearchMethod):
-            if search.name not in makers:
+            if not self.has_search(search):
                 raise ParameterError(
                     f"search={search!r} does not search supernets of the family {self.name!r}; it "
                     f"has {', '.join(map(repr, makers))}."
@@ -172,6 +173,15 @@ class Family(Parameters):
                 f"or an object such as {next(iter(makers.values()))()!r}. Got {search!r} instead."
             )
         return makers[search]()
+
+    def has_search(self, search: str | SearchMethod) -> bool:
+        """Whether a search method, or what its name stands for, is one of the family's."""
+        if isinstance(search, SearchMethod):  # families may call different methods the same
+            return isinstance(search, tuple(type(make()) for make in self.searches.values()))
+        return search == "auto" or search in self.searches
+
+    def check_execution(self, execution: Execution) -> None:
+        """Refuse, with a ParameterError, what supernets of the family cannot be run like."""
 
     def input(
         self, typical_size: tuple[int, int], channels: int, image_size: Any, config: Any = None

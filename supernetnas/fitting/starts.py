@@ -12,21 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..families.base import Family, NetworkInput
 from ..families.warm_start import starting_supernet
 from ..images.augmentation import StandardisedImages
 from ..images.preprocessing import Preprocessing
-from ..images.stored_pixels import StoredPixels, decode
+from ..images.stored_pixels import decode
 from ..search.limits import Limits
 from ..training.batch_norm import recalibrate_batch_norm
 from ..training.clock import Stopwatch
 from ..training.devices import placed
-from ..training.execution import fast_inference
+from ..training.execution import FLOAT32, Execution, fast_inference
 from ..training.probes import linear_probe, subset
 from ..zoo.source import Source
+from .checkpoints import StageCheckpoint
 from .validation import TrainingData
 
 __all__ = ["Start", "choose_start", "possible_starts"]
@@ -61,6 +61,7 @@ def possible_starts(
     data: TrainingData,
     image_size: Any,
     limits: Limits,
+    execution: Execution = FLOAT32,
 ) -> list[Start]:
     """List the starts from sources, at every size that a family wants to choose from.
 
@@ -72,12 +73,18 @@ def possible_starts(
     image_size : int, tuple of int or "auto"
         What the user wants.
     limits : Limits
-        Starts that no network of them keeps are left out.
+    execution : Execution
+        How networks are to be trained.
+
+    Returns
+    -------
+    list of Start
+        Without those whose networks cannot be of that size, be run like that, or keep the limits.
 
     Raises
     ------
     ValueError
-        If none is left; names the smallest cost.
+        If none is left; says what keeps the first from being one.
     """
     images, n_classes = data.images, len(data.classes)
     starts, errors = [], []
@@ -85,13 +92,14 @@ def possible_starts(
         family = family_of(source)
         config = None if source is None else source.config
         for size in family.sizes(images.typical_size, image_size, limits, config):
-            seen = family.input(images.typical_size, images.channels, size, config)
-            own = (
-                family.config(seen, n_classes)
-                if config is None
-                else family.adapted(config, seen, n_classes)
-            )
             try:
+                family.check_execution(execution)
+                seen = family.input(images.typical_size, images.channels, size, config)
+                own = (
+                    family.config(seen, n_classes)
+                    if config is None
+                    else family.adapted(config, seen, n_classes)
+                )
                 family.budget(own, seen, n_classes, limits)
             except ValueError as error:
                 errors.append(error)
@@ -108,6 +116,7 @@ def choose_start(
     limits: Limits,
     device: torch.device,
     seed: int,
+    checkpoint: StageCheckpoint | None = None,
 ) -> tuple[Start, list[dict[str, Any]]]:
     """Choose the start whose features tell the classes apart best.
 
@@ -121,6 +130,8 @@ def choose_start(
     limits : Limits
     device : torch.device
     seed : int
+    checkpoint : StageCheckpoint, optional
+        Keeps the comparison, for a fit that goes on to start from the same.
 
     Returns
     -------
@@ -131,24 +142,13 @@ def choose_start(
     """
     if len(starts) == 1:
         return starts[0], []
-    labels = torch.from_numpy(data.labels)
-    index = subset(labels, _MOST_IMAGES, torch.Generator().manual_seed(seed))
-    largest = max((start.seen.size for start in starts), key=lambda size: size[0] * size[1])
-    pixels = decode(data.images.take(index.numpy()), *largest)
-    scores: list[dict[str, Any]] = []
-    for start in starts:
-        watch = Stopwatch()
-        images = _seen_by(start, pixels, device)
-        features = _features(start, images, len(data.classes), limits, device, seed)
-        scores.append(
-            {
-                "source": "scratch" if start.source is None else start.source.name,
-                "family": start.family.name,
-                "image_size": list(start.seen.size),
-                "accuracy": linear_probe(features.numpy(), labels[index].numpy()),
-                "seconds": watch.seconds,
-            }
-        )
+    checkpoint = checkpoint or StageCheckpoint()
+    saved = checkpoint.load()
+    scores: list[dict[str, Any]] = [] if saved is None else saved[1]["scores"]
+    names = [_named(start) for start in starts]
+    if names != [{name: row[name] for name in names[0]} for row in scores]:
+        scores = _compared(starts, names, data, limits, device, seed)
+        checkpoint.save({}, {"scores": scores})
     best = max(range(len(starts)), key=lambda place: scores[place]["accuracy"])
     logger.info(
         "starting from %s at %s pixels; linear probes: %s",
@@ -161,17 +161,36 @@ def choose_start(
     return starts[best], scores
 
 
-def _seen_by(
-    start: Start, pixels: Tensor | StoredPixels, device: torch.device
-) -> StandardisedImages:
-    """Images as the networks of a start see them, from larger ones."""
-    if tuple(pixels.shape[-2:]) != start.seen.size:
-        if isinstance(pixels, StoredPixels):
-            pixels = pixels.read(torch.arange(len(pixels)))
-        smaller = F.interpolate(pixels.float(), start.seen.size, mode="bilinear", antialias=True)
-        pixels = smaller.round().to(pixels.dtype) if pixels.dtype == torch.uint8 else smaller
-    seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
-    return seen.on_device(pixels, device)
+def _named(start: Start) -> dict[str, Any]:
+    return {
+        "source": "scratch" if start.source is None else start.source.name,
+        "family": start.family.name,
+        "image_size": list(start.seen.size),
+    }
+
+
+def _compared(
+    starts: Sequence[Start],
+    names: Sequence[dict[str, Any]],
+    data: TrainingData,
+    limits: Limits,
+    device: torch.device,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Name, accuracy and seconds of each start."""
+    labels = torch.from_numpy(data.labels)
+    index = subset(labels, _MOST_IMAGES, torch.Generator().manual_seed(seed))
+    chosen = data.images.take(index.numpy())
+    scores = []
+    for start, name in zip(starts, names, strict=True):
+        watch = Stopwatch()
+        pixels = decode(chosen, *start.seen.size)  # anew: what is resized twice is blurred
+        seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
+        images = seen.on_device(pixels, device)
+        features = _features(start, images, len(data.classes), limits, device, seed)
+        accuracy = linear_probe(features.numpy(), labels[index].numpy())
+        scores.append({**name, "accuracy": accuracy, "seconds": watch.seconds})
+    return scores
 
 
 @torch.no_grad()

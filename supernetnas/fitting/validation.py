@@ -94,7 +94,9 @@ def check_parameters(clf: Any) -> None:
         )
     _check_image_size(clf.image_size)
     if clf.family != "auto":
-        clf._family().input((1, 1), 1, clf.image_size)  # which may refuse it, whatever the images
+        family = clf._family()  # which may refuse what follows, whatever the images
+        family.input((1, 1), 1, clf.image_size)
+        family.check_execution(clf._execution())
 
 
 def refuse_fit_parameters(parameters: Mapping[str, Any]) -> None:

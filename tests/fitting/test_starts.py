@@ -5,16 +5,21 @@ import logging
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
 from tiny import patterns, tiny_classifier
 
-from supernetnas import SupernetTransferClassifier, Zoo
+from supernetnas import Execution, SupernetTransferClassifier, Zoo
 from supernetnas.families.base import get_family
 from supernetnas.families.warm_start import starting_supernet
+from supernetnas.fitting.checkpoints import FitCheckpoints, StageCheckpoint
 from supernetnas.fitting.starts import choose_start, possible_starts
+from supernetnas.fitting.target import prepare
 from supernetnas.fitting.validation import read_training_data
+from supernetnas.parameters import ParameterError
 from supernetnas.search.limits import Limits
+from supernetnas.training.clock import Stopwatch
 
 CPU = torch.device("cpu")
 
@@ -114,6 +119,92 @@ def test_scores_survive_saving(tiny_zoo, tmp_path):
     clf.save_pretrained(tmp_path / "model")
     loaded = SupernetTransferClassifier.from_pretrained(tmp_path / "model")
     assert loaded.scores_ == clf.scores_
+
+
+def test_a_fit_that_goes_on_starts_from_the_same(tiny_zoo, data, tmp_path, monkeypatch):
+    starts = starts_of([tiny_zoo["bars"], tiny_zoo["both"]], data)
+    checkpoint = StageCheckpoint(tmp_path / "start.safetensors", Stopwatch())
+    known = choose_start(starts, data, Limits(), CPU, 0, checkpoint)
+
+    def compared(*args):
+        raise AssertionError("starts were compared")
+
+    monkeypatch.setattr("supernetnas.fitting.starts._features", compared)
+    assert choose_start(starts, data, Limits(), CPU, 0, checkpoint) == known
+    others = starts_of([tiny_zoo["bars"], tiny_zoo["spots"]], data)
+    with pytest.raises(AssertionError, match="compared"):
+        choose_start(others, data, Limits(), CPU, 0, checkpoint)
+
+
+def test_images_are_resized_once(tiny_zoo, data, monkeypatch):
+    """Each start is shown what the fit from it would see, whatever sizes others want."""
+    import supernetnas.fitting.starts as module
+
+    shown, original = [], module._features
+
+    def seen(start, images, *args):
+        shown.append((start.seen.size, images.clean(torch.arange(len(images)))))
+        return original(start, images, *args)
+
+    monkeypatch.setattr(module, "_features", seen)
+    starts = [starts_of([tiny_zoo["both"]], data, size)[0] for size in (8, 64, 24)]
+    choose_start(starts, data, Limits(), CPU, 0)
+    assert [size for size, _ in shown] == [(8, 8), (64, 64), (24, 24)]
+    for start, (_, images) in zip(starts, shown, strict=True):
+        target = prepare(data, start.seen, "none", CPU)
+        assert torch.equal(images, target.part().images.clean(torch.arange(len(images))))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"image_size": (8, 12)}, {"precision": Execution(checkpointing=True)}],
+    ids=str,
+)
+def test_families_that_cannot_are_left_out(tiny_zoo, tmp_path, monkeypatch, parameters):
+    """Elastic networks see squares and compute nothing again; an explicit wish is refused."""
+    zoo = Zoo.create(tmp_path / "zoo", embedder_id=tiny_zoo.embedder_id)
+    zoo.merge(tiny_zoo.subset(["both"]))
+    add_elastic(zoo)
+    X, y = patterns(colour=True)
+    clf = SupernetTransferClassifier("auto", zoo=zoo, random_state=0, **parameters)
+    clf.set_params(search="none", retraining__epochs=1).fit(X, y)
+    clf = SupernetTransferClassifier("auto", zoo=zoo, random_state=0, **parameters)
+    data = read_training_data(clf, X, y)
+    start, scores = clf._start(zoo.multis(), data, CPU, 0, FitCheckpoints(None, Stopwatch()))
+    assert (start.family.name, scores) == ("cells", [])
+
+    def untouched(*args):
+        raise AssertionError("starts were compared")
+
+    monkeypatch.setattr("supernetnas.classifier.choose_start", untouched)
+    for wish in ({"family": "elastic"}, {"strategy": "elastic"}):
+        with pytest.raises(ParameterError, match=r"squares|neither compiled"):
+            clone(clf).set_params(**wish).fit(X, y)
+
+
+def test_a_named_source_without_the_search_is_refused_at_once(tiny_zoo, tmp_path, monkeypatch):
+    zoo = Zoo.create(tmp_path / "zoo", embedder_id=tiny_zoo.embedder_id)
+    add_elastic(zoo)
+
+    def untouched(*args):
+        raise AssertionError("starts were compared")
+
+    monkeypatch.setattr("supernetnas.classifier.choose_start", untouched)
+    clf = SupernetTransferClassifier("elastic", zoo=zoo, search="gdas")
+    with pytest.raises(ParameterError, match="'probe', 'front'"):
+        clf.fit(*patterns(colour=True))
+
+
+def test_searches_of_one_name_are_of_their_family():
+    """Both families have a "random"; an object is of one of them."""
+    for family, other in (("cells", "elastic"), ("elastic", "cells")):
+        search = get_family(family).method("random")
+        assert get_family(family).method(search) is search
+        with pytest.raises(ParameterError, match=f"family '{other}'"):
+            get_family(other).method(search)
+        clf = SupernetTransferClassifier(search=search)
+        assert clf._only_family() == family and clf._method() is search
+    assert SupernetTransferClassifier(search="random")._only_family() is None
 
 
 def add_elastic(zoo):

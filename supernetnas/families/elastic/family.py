@@ -21,6 +21,7 @@ from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.devices import placed
 from ...training.distributed import ALONE, Processes
+from ...training.execution import Execution
 from ..base import Family, NetworkInput
 from .costs import member_costs
 from .finetuning import FineTuning, StageActivations
@@ -100,6 +101,10 @@ class Elastic(Family):
             )
         statistics = ((LITE0_MEAN,) * channels, (LITE0_STD,) * channels)
         return NetworkInput((height, width), channels, *statistics)
+
+    def check_execution(self, execution: Execution) -> None:
+        """Refuse to compile the networks or to compute parts of them again."""
+        ElasticSupernet.check_execution(execution)
 
     def sizes(
         self,

@@ -228,12 +228,17 @@ class ElasticSupernet(nn.Module):
         ParameterError
             If they are to be compiled or computed again, which they cannot.
         """
+        self.check_execution(execution)
+        return placed(self, device)
+
+    @staticmethod
+    def check_execution(execution: Execution) -> None:
+        """Refuse, with a ParameterError, to be compiled or computed again."""
         if execution.compiled or execution.checkpointing:
             raise ParameterError(
                 "Elastic networks are neither compiled nor do they compute again what they need "
                 f"twice; got {execution}. Leave compile and checkpointing out."
             )
-        return placed(self, device)
 
     def weight_parameters(self) -> Iterator[nn.Parameter]:
         """Everything that is trained."""
