@@ -169,7 +169,9 @@ class FineTuning(nn.Module):
         features = self._features(images, self.members[0])
         scores = self._scores(0, features)
         loss = criterion(scores, labels)
-        taught, seen = scores.detach(), features.detach() / self.deviation
+        with torch.no_grad():  # the teacher drops nothing
+            taught = self.supernet.heads[0](features).float()
+            seen = features / self.deviation
         for index, member in enumerate(self.members[1:], start=1):
             features = self._features(images, member)
             own = self._scores(index, features)

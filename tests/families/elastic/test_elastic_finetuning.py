@@ -287,3 +287,21 @@ def test_forward_is_the_first_member():
     other = Elastic().trained(module, MEMBERS[0])
     weight = module.supernet.heads[1].weight
     assert torch.equal(other.classifier.weight, weight)
+
+
+def test_the_teacher_drops_nothing(monkeypatch):
+    seen = []
+
+    def watched(scores, taught, *args):
+        seen.append(taught)
+        return (scores * 0).sum()
+
+    monkeypatch.setattr("supernetnas.families.elastic.finetuning.divergence", watched)
+    module = fine_tuning([LARGEST, MEMBERS[0]], tiny_supernet().float(), dropout=0.9).train()
+    module.dropout.generator = torch.Generator().manual_seed(0)
+    data = labelled()
+    images = data.images.clean(torch.arange(24))
+    _, dropped = module.training_loss(images, data.labels, F.cross_entropy)
+    expected = module.supernet.heads[0](module.supernet.features(images, LARGEST))
+    assert_close(seen[0], expected)
+    assert not torch.allclose(dropped, expected, atol=1e-3)
