@@ -106,7 +106,7 @@ def possible_starts(
                 continue
             starts.append(Start(source, family, seen))
     if not starts:
-        raise errors[0]
+        raise ValueError(" ".join(dict.fromkeys(map(str, errors))))
     return starts
 
 
