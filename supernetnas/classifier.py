@@ -668,7 +668,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             except ValueError as error:
                 errors.append(error)
         if errors:
-            raise ValueError(" ".join(dict.fromkeys(map(str, errors))))
+            raise type(errors[0])(" ".join(dict.fromkeys(map(str, errors))))
 
     def _share_of_time(self, share: float) -> float | None:
         return None if self.time_limit is None else share * self.time_limit

@@ -84,7 +84,7 @@ def possible_starts(
     Raises
     ------
     ValueError
-        If none is left; says what keeps the first from being one.
+        If none is left; says what keeps each from being one.
     """
     images, n_classes = data.images, len(data.classes)
     starts, errors = [], []
@@ -106,7 +106,7 @@ def possible_starts(
                 continue
             starts.append(Start(source, family, seen))
     if not starts:
-        raise ValueError(" ".join(dict.fromkeys(map(str, errors))))
+        raise type(errors[0])(" ".join(dict.fromkeys(map(str, errors))))
     return starts
 
 
