@@ -362,8 +362,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search",
         metavar="METHOD",
         default="auto",
-        help="sdarts, darts, darts2, pc_darts, drnas, gdas, random or random_search "
-        "(default: %(default)s, which is sdarts)",
+        help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random or random_search; "
+        "of elastic networks probe, front or random (default: %(default)s, the first of these)",
     )
     parser.add_argument(
         "--search-epochs",

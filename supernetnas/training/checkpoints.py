@@ -20,6 +20,7 @@ from .distributed import ALONE, Processes
 
 __all__ = [
     "Checkpoint",
+    "Resumable",
     "load_checkpoint",
     "optimizer_tensors",
     "restore_optimizer",

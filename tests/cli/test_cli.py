@@ -171,10 +171,11 @@ def test_help_of_fit_names_every_strategy(run):
 
 
 def test_help_of_fit_names_every_search_method(run):
-    from supernetnas.families.cells.search.methods import SEARCHES
+    from supernetnas.families.base import available_families, get_family
 
-    text = run("fit", "--help")[1].replace(",", " ").split()
-    assert set(SEARCHES) <= set(text)
+    text = run("fit", "--help")[1].replace(",", " ").replace(";", " ").split()
+    for family in map(get_family, available_families()):
+        assert set(family.searches) <= set(text)
 
 
 def test_defaults_are_those_of_the_estimator():

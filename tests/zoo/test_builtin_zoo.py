@@ -4,12 +4,17 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
+from supernetnas.families.base import NetworkInput, get_family
 from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.families.elastic.lite0 import LITE0_MEMBERS, LITE0_SPACE, published_largest
+from supernetnas.families.elastic.supernet import ElasticConfig
+from supernetnas.families.warm_start import starting_supernet
 from supernetnas.images.reading import as_image_set
 from supernetnas.selection.ranking import rank_sources
 
@@ -19,30 +24,36 @@ def zoo():
     return Zoo.open("builtin")
 
 
+@pytest.fixture(scope="module")
+def cells(zoo):
+    return [source for source in zoo.values() if source.family == "cells"]
+
+
 def test_no_file_is_missing_changed_or_foreign(zoo):
     assert zoo.verify() == []
 
 
-def test_one_source_per_dataset_and_one_on_all(zoo):
+def test_one_source_per_dataset_and_one_on_all(zoo, cells):
     singles = zoo.singles()
+    assert len(cells) == len(singles) + 1
     assert len(singles) == 18
     assert sum(source.n_images for source in singles) == 17_192
     assert set(zoo.multi().provenance["datasets"]) == {source.name for source in singles}
-    for source in zoo.values():
+    for source in cells:
         small = SupernetConfig("s1", 16, 5, (32, 32), 3, source.n_classes)
         assert source.config == small
         assert source.provenance["licence"]
 
 
-def test_sources_have_learnt(zoo):
-    for source in zoo.values():
+def test_sources_have_learnt(cells):
+    for source in cells:
         metrics = source.metrics
         assert metrics["validation_accuracy"] > 1.5 * metrics["chance_accuracy"], source.name
 
 
-def test_supernets_load_and_differ(zoo):
-    states = [source.state_dict() for source in zoo.values()]
-    for source, state in zip(zoo.values(), states, strict=True):
+def test_supernets_load_and_differ(cells):
+    states = [source.state_dict() for source in cells]
+    for source, state in zip(cells, states, strict=True):
         supernet = CellSupernet(source.config)
         missing, unexpected = supernet.load_state_dict(state, strict=False)
         assert set(missing) == {"classifier.weight", "classifier.bias"} and not unexpected
@@ -50,9 +61,26 @@ def test_supernets_load_and_differ(zoo):
     assert len(set(stems)) == len(stems)
 
 
+def test_elastic_members_are_beside_efficientnet_lite0(zoo):
+    """What they share, and statistics of each, as the family lists them; no more is stored."""
+    source = zoo.multi("elastic")
+    assert source.config == ElasticConfig(LITE0_SPACE, 3, 1, LITE0_MEMBERS, published=True)
+    assert source.provenance["n_images"] == 40_772
+    assert {"weights", "weights_licence", "licence", "datasets"} <= source.provenance.keys()
+    supernet = starting_supernet(
+        get_family("elastic"), NetworkInput((64, 64), 3), 5, 0, (source.config, source.state_dict())
+    )
+    for name, tensor in published_largest().items():
+        torch.testing.assert_close(supernet.largest.state_dict()[name], tensor, rtol=0, atol=0)
+    for statistics in supernet.statistics:  # none is as a new one
+        assert (statistics.variance != 1).all() and (statistics.batches == 20).all()
+
+
 def test_it_is_small(zoo):
-    files = [path for path in zoo.folder.rglob("*") if path.is_file()]
-    assert sum(len(zlib.compress(path.read_bytes())) for path in files) < 12e6
+    for family, most in (("cells", 12e6), ("elastic", 9e6)):
+        sources = {source.entry.folder for source in zoo.values() if source.family == family}
+        files = [path for name in sources for path in (zoo.folder / name).iterdir()]
+        assert 1e6 < sum(len(zlib.compress(path.read_bytes())) for path in files) < most
 
 
 def test_digits_are_nearest_to_digits(zoo):
