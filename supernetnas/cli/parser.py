@@ -362,7 +362,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search",
         metavar="METHOD",
         default="auto",
-        help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random or random_search; "
+        help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random, random_search; "
         "of elastic networks probe, front or random (default: %(default)s, the first of these)",
     )
     parser.add_argument(

@@ -75,6 +75,9 @@ _LONGEST = 1000  # characters of one value
 # underscore means nothing.
 _MARKS = re.compile(r"[\\`*\[\]|$&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
+_WEIGHTS = {"weights": "published weights", "weights_licence": "their licence"}
+"""What cards call entries of the provenance."""
+
 _LICENCES = (
     "apache-2.0",
     "bsd-2-clause",
@@ -114,7 +117,7 @@ features of a dataset, from which images cannot simply be read back, but which i
 
 {supernets}
 
-Signatures were made with the embedder {embedder}. The classifiers are not included.
+{weights}Signatures were made with the embedder {embedder}. The classifiers are not included.
 
 ## How to load
 
@@ -162,6 +165,7 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
         count=count,
         sources=_sources_table(entries),
         supernets=_supernets_table(entries),
+        weights="".join(_published_weights(name, entry) for name, entry in entries.items()),
         embedder=code(index.embedder_id),
         where=address or "path/to/this/folder",
         package="supernetnas" if address is None else '"supernetnas[hub]"',
@@ -177,6 +181,7 @@ def source_card(name: str, entry: Entry, embedder_id: str, address: str) -> str:
         ["upstream collection", provenance.get("upstream")],
         ["images taken from", provenance.get("source")],
         ["licence", provenance.get("licence") or "not stated"],
+        *([key, provenance[name]] for name, key in _WEIGHTS.items() if name in provenance),
         ["images", entry.n_images],
         ["classes", entry.n_classes],
         *([key, value] for key, value in about.items()),
@@ -193,6 +198,15 @@ def source_card(name: str, entry: Entry, embedder_id: str, address: str) -> str:
         name=name,
         where=address,
     )
+
+
+def _published_weights(name: str, entry: Entry) -> str:
+    """Say which published weights a source began with, where it says so itself."""
+    if "weights" not in entry.provenance:
+        return ""
+    said = cell(entry.provenance["weights"])
+    licence = cell(entry.provenance.get("weights_licence") or "not stated")
+    return f"{cell(name)} began with published weights, {said} (licence: {licence}).\n\n"
 
 
 def licence_header(licence: Any) -> str:
