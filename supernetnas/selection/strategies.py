@@ -138,7 +138,7 @@ def find_strategy(name: object) -> Strategy | None:
 def reserved_names() -> set[str]:
     """Names that no source can have.
 
-    Those of the strategies, but for the ones that take a source of kind "multi", which may have the
-    strategy's name.
+    Those of the strategies, but for the one that takes the source of kind "multi", which may have
+    the strategy's name.
     """
-    return {strategy.name for strategy in STRATEGIES.values() if strategy.needs != "multi"}
+    return {s.name for s in STRATEGIES.values() if s.needs != "multi" or s.probes}

@@ -25,15 +25,15 @@ def added(monkeypatch):
 
 
 def test_strategies_are_described():
-    assert list(STRATEGIES) == ["multi", "ot", "oracle", "random", "scratch"]
+    assert list(STRATEGIES) == ["auto", "multi", "ot", "oracle", "random", "scratch"]
     for name, strategy in STRATEGIES.items():
         assert strategy.name == name and strategy.meaning.startswith(("start", "search"))
     assert find_strategy("bars") is None and find_strategy(["ot"]) is None
 
 
 def test_names_of_strategies_are_no_names_of_sources():
-    assert reserved_names() == {"ot", "oracle", "random", "scratch"}
-    for name in ("ot", "Oracle", "random", "scratch"):
+    assert reserved_names() == {"auto", "ot", "oracle", "random", "scratch"}
+    for name in ("auto", "ot", "Oracle", "random", "scratch"):
         with pytest.raises(ValueError, match="no name of a strategy"):
             check_name(name)
     assert check_name("multi") == "multi"

@@ -32,7 +32,7 @@ def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
     clf = quick(tiny_zoo, "bars", search=method).fit(IMAGES, LABELS)
     assert clf.source_ == "bars"
     stages = [row["stage"] for row in clf.history_]
-    searched = {"random": 0, "random_search": 2}.get(method, 2)
+    searched = {"none": 0, "random": 0}.get(method, 2)
     derived = int(method == "random_search")
     assert stages == ["search"] * searched + ["derive"] * derived + ["retrain"]
     assert clf.inherited_ == 1.0  # partial channels are put back into the source's
