@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...embedding.embedder import DEFAULT_EMBEDDER
-from ...images.augmentation import StandardisedImages
+from ...images.augmentation import Augmentation, StandardisedImages
 from ...images.preprocessing import SIDES
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
@@ -319,8 +319,11 @@ class Elastic(Family):
         largest = module.eval().supernet.largest  # its statistics stay, whatever comes before
         with torch.no_grad():
             first = largest.up_to(module.n_frozen, train.images.clean(torch.arange(1)))
-        views = min(_MOST_BYTES // (2 * first.numel() * len(train)), _VIEWS)
-        if views < 2:
+        # Without augmentation all views are the same.
+        varied = getattr(train.images, "augmentation", None) != Augmentation.NONE
+        wanted, least = (_VIEWS, 4) if varied else (1, 1)
+        views = min(_MOST_BYTES // (2 * first.numel() * len(train)), wanted)
+        if views < least:
             return train
         activations = StageActivations(largest, train.images, module.n_frozen, views, generator)
         module.cached = True

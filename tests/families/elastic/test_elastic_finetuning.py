@@ -121,7 +121,9 @@ def test_training_data_of_the_largest_alone():
     assert moved(before, module) == set()
     again = fine_tuning([LARGEST], n_frozen=2).eval()
     clean = labelled(augmentation=Augmentation.NONE)
-    same = family.training_data(again, clean, seeded()).images.clean(torch.arange(24))
+    once = family.training_data(again, clean, seeded()).images
+    assert once.n_views == 1
+    same = once.clean(torch.arange(24))
     expected = again.supernet.largest.up_to(2, clean.images.clean(torch.arange(24)))
     assert_close(same, expected, rtol=0.02, atol=0.02)
     # Scores of what is cached are those of the images.
@@ -137,7 +139,7 @@ def test_images_are_trained_on_where_activations_are_not_kept(monkeypatch, case)
     module = fine_tuning(members, n_frozen=0 if case == "nothing frozen" else 2)
     if case == "too large":
         monkeypatch.setattr(
-            "supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 2 - 1
+            "supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 4 - 1
         )
     data, before = labelled(), state(module)
     assert Elastic().training_data(module, data, seeded()) is data
@@ -146,9 +148,9 @@ def test_images_are_trained_on_where_activations_are_not_kept(monkeypatch, case)
 
 
 def test_views_that_fit_into_memory(monkeypatch):
-    monkeypatch.setattr("supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 3 + 1)
+    monkeypatch.setattr("supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 5 + 1)
     module = fine_tuning([LARGEST], n_frozen=2)
-    assert Elastic().training_data(module, labelled(), seeded()).images.n_views == 3
+    assert Elastic().training_data(module, labelled(), seeded()).images.n_views == 5
 
 
 # What moves
