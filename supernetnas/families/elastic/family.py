@@ -60,8 +60,8 @@ class Elastic(Family):
     ----------
     frozen_stages : int >= 0 and <= 6 or "auto", default="auto"
         Stages of the largest member that keep their weights, and the stem with them; they are
-        computed once for a few views of each image. "auto" is 3 from a source, where it was found
-        to cost no accuracy, and 0 from random weights.
+        computed once for a few views of each image. "auto" is 3 from a source, which
+        `benchmarks/peers.py` compares with 0 and 5, and 0 from random weights.
     """
 
     name = "elastic"

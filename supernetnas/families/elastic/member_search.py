@@ -258,14 +258,16 @@ def _members(supernet: ElasticSupernet, task: SearchTask) -> Members:
     return Members(supernet.config.space.largest.at(size), costs)
 
 
-class Probe(_MemberMethod):
-    """The largest member or, under limits, the one whose features a linear classifier does best on.
+class _OneMember(_MemberMethod):
+    """The largest member or, under limits, another one, which the largest teaches.
 
-    Of the members within the limits, those that cost less than half of the most expensive are left
-    out. The largest is trained along to teach the chosen one.
+    Attributes
+    ----------
+    least_share : float
+        Of the cost of the most expensive member within the limits, what others cost at least.
     """
 
-    name = "probe"
+    least_share: ClassVar[float]
     constraints: ClassVar[Mapping[str, Constraint]] = {}
 
     def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
@@ -274,9 +276,26 @@ class Probe(_MemberMethod):
         within = members.within(members.limits)
         if members.largest in within:
             return MemberSearch(supernet, task, [[members.largest]], taught=False)
-        most = members.costs[within[0]].macs
-        near = [member for member in within if members.costs[member].macs >= most / 2]
-        return MemberSearch(supernet, task, [near], taught=True)
+        least = self.least_share * members.costs[within[0]].macs
+        near = [member for member in within if members.costs[member].macs >= least]
+        return MemberSearch(supernet, task, [self.compared(near, task)], taught=True)
+
+    def compared(
+        self, members: list[ElasticArchitecture], task: SearchTask
+    ) -> list[ElasticArchitecture]:
+        """Return those of the members that are compared."""
+        return members
+
+
+class Probe(_OneMember):
+    """The largest member or, under limits, the one whose features a linear classifier does best on.
+
+    Of the members within the limits, those that cost less than half of the most expensive are left
+    out. The largest is trained along to teach the chosen one.
+    """
+
+    name = "probe"
+    least_share = 0.5
 
 
 class Front(_MemberMethod):
@@ -321,22 +340,17 @@ class Front(_MemberMethod):
         return MemberSearch(supernet, task, groups, taught=True)
 
 
-class RandomMember(_MemberMethod):
+class RandomMember(_OneMember):
     """A member drawn at random, of at least three quarters of what the limits allow: a baseline."""
 
     name = "random"
-    constraints: ClassVar[Mapping[str, Constraint]] = {}
+    least_share = 0.75
 
-    def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
-        """Draw the member."""
-        members = _members(supernet, task)
-        within = members.within(members.limits)
-        if members.largest in within:
-            return MemberSearch(supernet, task, [[members.largest]], taught=False)
-        most = members.costs[within[0]].macs
-        near = [m for m in within if members.costs[m].macs >= 0.75 * most]
-        drawn = near[int(torch.randint(len(near), (), generator=task.generator))]
-        return MemberSearch(supernet, task, [[drawn]], taught=True)
+    def compared(
+        self, members: list[ElasticArchitecture], task: SearchTask
+    ) -> list[ElasticArchitecture]:
+        """Draw one of the members."""
+        return [members[int(torch.randint(len(members), (), generator=task.generator))]]
 
 
 SEARCHES = {"probe": Probe, "front": Front, "random": RandomMember}
