@@ -537,6 +537,24 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         check_is_fitted(self)
         return np.concatenate(list(self._predicted_batches(X)))
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy: the share of images whose class is predicted rightly.
+
+        Parameters
+        ----------
+        X : array-like or sequence of images
+            As in `predict_proba`.
+        y : array-like of shape (n,)
+            Their true classes.
+        sample_weight : array-like of shape (n,), default=None
+            How much each image counts.
+
+        Returns
+        -------
+        float
+        """
+        return super().score(X, y, sample_weight)
+
     def _predicted_batches(self, X) -> Iterator[np.ndarray]:
         """Yield the rows of `predict_proba`, a batch of images at a time."""
         images = read_new_images(self, X)

@@ -23,7 +23,7 @@ tags: {tags}
 # {title}
 
 {description}A convolutional network whose architecture was searched for its data with
-[supernetnas](https://pypi.org/project/supernetnas/), starting from {start}.
+supernetnas, starting from {start}.
 
 {about}
 
@@ -34,7 +34,7 @@ tags: {tags}
 ## How to load
 
 ```python
-from supernetnas import SupernetTransferClassifier  # pip install {package}
+from supernetnas import SupernetTransferClassifier{installed}
 
 clf = SupernetTransferClassifier.from_pretrained("{where}")
 clf.predict(images)
@@ -91,7 +91,7 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
         start=start,
         about=_about(clf, card),
         evaluation=_evaluation(clf, metrics),
-        package='"supernetnas[hub]"' if hub else "supernetnas",
+        installed='  # installed with the extra "hub"' if hub else "",
         where=where,
         genotype=clf.architecture_,
     )
