@@ -1,6 +1,11 @@
 """Configuration of Sphinx. Nothing here needs a network, neither the build nor its pages."""
 
+import sys
+from pathlib import Path
+
 import supernetnas
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the style of the gallery
 
 project = "supernetnas"
 author = "The supernetnas developers"
@@ -11,6 +16,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "myst_parser",  # of the results, which are the benchmarks' own page
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -21,10 +27,12 @@ nitpicky = False
 html_theme = "furo"
 html_title = f"supernetnas {version}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 autosummary_generate = True
 # Made by scikit-learn, with references into its own documentation.
-autodoc_default_options = {"exclude-members": "set_score_request"}
+autodoc_default_options = {"exclude-members": "get_metadata_routing, set_score_request"}
 autodoc_typehints = "none"  # the docstrings state types, with their shapes
 numpydoc_show_class_members = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -37,6 +45,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"quickstart\.py",
     "within_subsection_order": "FileNameSortKey",
     "reference_url": {},
+    "reset_modules": ("matplotlib", "gallery_style.reset"),
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,  # its page would load scripts from elsewhere
