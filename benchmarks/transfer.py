@@ -119,8 +119,9 @@ def table(rows: list[dict]) -> str:
     for strategy, values in improvements.items():
         lines.append(
             f"\nmean relative improvement of {strategy}: {np.mean(values):+.3f}, positive on "
-            f"{sum(v > 0 for v in values)} of {len(values)} targets; to where the search from scratch "
-            f"ends, all fits together: {totals[strategy][0]} epochs, {totals[strategy][1]:,.0f} s"
+            f"{sum(v > 0 for v in values)} of {len(values)} targets; to where the search from "
+            f"scratch ends, all fits together: {totals[strategy][0]} epochs, "
+            f"{totals[strategy][1]:,.0f} s"
         )
     return "\n".join(lines)
 

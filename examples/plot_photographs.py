@@ -58,9 +58,9 @@ for ax, name in zip(axes, REGIONS, strict=True):
 plt.show()
 
 # %%
-# Fit a network with ImageNet weights, which photographs usually do best with. Without ``"multi"`` and
-# the family, cells are tried as well. Five epochs are few; leave ``retraining`` out for a result that
-# counts.
+# Fit a network with ImageNet weights, which photographs usually do best with. Without ``"multi"``
+# and the family, cells are tried as well. Five epochs are few; leave ``retraining`` out for a
+# result that counts.
 
 clf = SupernetTransferClassifier(
     "multi", family="elastic", retraining=Retraining(epochs=5), random_state=0

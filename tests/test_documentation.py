@@ -201,10 +201,9 @@ def test_addresses_of_repositories_are_no_addresses_of_mail():
     for path in [*PAGES, *PACKAGE]:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".py":
-            nodes = ast.walk(ast.parse(text))
             kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-            docstrings = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds)]
-            text = "\n\n".join(docstrings)
+            nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds))
+            text = "\n\n".join(ast.get_docstring(node) or "" for node in nodes)
         literal = r"``.*?``|`[^`\n]*`_?|^\.\. code-block::.*\n(?:(?: .*)?\n)+|::\n\n(?:(?: .*)?\n)+"
         plain = re.sub(literal, "", text, flags=re.MULTILINE)
         assert not re.findall(r"[\w/.]+@[\w.]*\w", plain), path

@@ -117,7 +117,7 @@ features of a dataset, from which images cannot simply be read back, but which i
 
 {supernets}
 
-{starts}{weights}Signatures were made with the embedder {embedder}. The classifiers are not included.
+{before}Signatures were made with the embedder {embedder}. The classifiers are not included.
 
 ## How to load
 
@@ -165,8 +165,8 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
         count=count,
         sources=_sources_table(entries),
         supernets=_supernets_table(entries),
-        starts=_warm_starts(entries),
-        weights="".join(_published_weights(name, entry) for name, entry in entries.items()),
+        before=_warm_starts(entries)
+        + "".join(_published_weights(name, entry) for name, entry in entries.items()),
         embedder=code(index.embedder_id),
         where=address or "path/to/this/folder",
         installed="" if address is None else '  # installed with the extra "hub"',
