@@ -18,6 +18,10 @@ first come from all of them where that is feasible, with ``--complete``.
 
 ``--real`` takes features of several datasets ("<name>/X" and "<name>/y" in one .npz) and measures
 the vectors of `supernetnas.distance.dataset_vectors` and the compact signatures on them.
+
+``--halves`` takes datasets (``.npz`` with X and y) and measures one half of each, 300 images at
+most, against the other half, against that with its labels shuffled, and against the sources of
+``--sources``, whose distances from each other come first.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ import argparse
 import importlib.util
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import ot
@@ -34,9 +39,11 @@ from common import add_output, write_results
 from scipy.stats import kendalltau
 from sklearn.neighbors import NearestNeighbors
 
+from supernetnas import Zoo, get_embedder
 from supernetnas.distance.dataset_vectors import fit_vector_space
 from supernetnas.distance.otdd import otdd
 from supernetnas.distance.signature import DatasetSignature, fit_basis
+from supernetnas.images.reading import as_image_set
 
 PAIRS = [(512, 10), (512, 20), (512, 60), (512, 100), (1280, 20)]
 
@@ -50,6 +57,8 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="d:classes,... (default: the five above)")
     parser.add_argument("--parts", default="pairs,zoo,query", help="what to measure")
     parser.add_argument("--real", help=".npz file of features of real datasets")
+    parser.add_argument("--halves", nargs="+", default=[], help=".npz files with X and y")
+    parser.add_argument("--sources", default="builtin", help="zoo that halves are compared with")
     add_output(parser, __file__)
     arguments = parser.parse_args()
     cases = [tuple(map(int, case.split(":"))) for case in arguments.cases.split(",") if case]
@@ -67,6 +76,10 @@ def main() -> None:
         print(rows[-1], flush=True)
     if arguments.real:
         for row in real(arguments.real):
+            rows.append(row)
+            print(row, flush=True)
+    if arguments.halves:
+        for row in halves(arguments.halves, Zoo.open(arguments.sources)):
             rows.append(row)
             print(row, flush=True)
     write_results(arguments.out, rows=rows)
@@ -290,6 +303,37 @@ def real(path: str) -> list[dict]:
         row |= {"median_error": float(np.median(errors)), "largest_error": float(np.max(errors))}
         if name.startswith("compact"):
             row |= {"median_KiB": float(np.median(sizes)), "largest_KiB": float(np.max(sizes))}
+        rows.append(row)
+    return rows
+
+
+def halves(paths: list[str], zoo: Zoo) -> list[dict]:
+    """What distances are within a dataset, and between datasets."""
+    signatures = {source.name: source.signature() for source in zoo.singles()}
+    names, stored = list(signatures), list(signatures.values())
+    between = np.array([[result.distance for result in a.distances(stored)] for a in stored])
+    between = between[np.triu_indices(len(stored), 1)]
+    row = {"what": "sources of a zoo", "least": float(between.min())}
+    rows = [row | {"median": float(np.median(between)), "most": float(between.max())}]
+    embedder = get_embedder()
+    for path in map(Path, paths):
+        with np.load(path, allow_pickle=False) as data:
+            x, y = embedder.embed(as_image_set(data["X"][:600])), data["y"][:600]
+        first = np.arange(len(y)) % 2 == 0
+        shuffled = np.random.default_rng(0).permutation(y)
+        one, other, mixed = (
+            DatasetSignature.from_features(x[part], labels[part], embedder_id=embedder.identity)
+            for part, labels in ((first, y), (~first, y), (~first, shuffled))
+        )
+        found = {
+            name: result.distance
+            for name, result in zip(names, one.distances(stored), strict=True)
+            if name != path.stem
+        }
+        near, far = min(found, key=found.get), max(found, key=found.get)
+        row = {"what": f"half of {path.stem}", "other half": one.distance(other).distance}
+        row |= {"labels shuffled": one.distance(mixed).distance}
+        row |= {f"nearest, {near}": found[near], f"farthest, {far}": found[far]}
         rows.append(row)
     return rows
 

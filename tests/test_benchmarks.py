@@ -80,7 +80,8 @@ def test_every_script_writes_by_that_helper(script):
 # The least that each script does all its work with. Words in capitals are paths.
 SMALLEST = {
     "digits.py": "--seeds 1 --strategies scratch",
-    "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES",
+    "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES "
+    "--halves TARGET --sources ZOO",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
@@ -89,6 +90,8 @@ SMALLEST = {
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
     "search_speed.py": "--networks small-8 --perturbations random --repeats 1 --batch-size 4",
     "selection.py": "ZOO TARGET --search-epochs 1 --retrain-epochs 1 --train-images 60",
+    "transfer_table.py": "TARGET DATASET --work WORK --seeds 1 --steps 1 --multi-epochs 1 "
+    "--search-epochs 1 --retrain-epochs 1 --most 60",
     "transfer.py": "ZOO TARGET --seeds 1 --search-epochs 1 --retrain-epochs 1",
 }
 
