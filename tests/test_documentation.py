@@ -133,6 +133,17 @@ def test_the_index_leads_to_every_page():
     assert all(re.search(rf":doc:`(?:.*<)?{page}\b", text) for page in pages - {"index"})
 
 
+@pytest.mark.parametrize("path", PAGES, ids=short)
+def test_lines_of_code_fit_the_page(path):
+    """The style sheet makes pages as wide as 100 characters of code."""
+    assert "width: 51em" in (DOCS / "_static" / "pages.css").read_text(encoding="utf-8")
+    blocks = re.findall(
+        r"(?:code-block.*|::)\n\n((?:(?: .*)?\n)+)", path.read_text(encoding="utf-8")
+    )
+    lines = [line for block in blocks for line in textwrap.dedent(block).splitlines()]
+    assert max(map(len, lines), default=0) <= 100
+
+
 def test_nothing_is_installed_from_an_index_that_may_not_have_it():
     for path in [README, *PAGES, *sorted(ROOT.glob("*.md"))]:
         text = path.read_text(encoding="utf-8")
