@@ -66,14 +66,8 @@ clf = SupernetTransferClassifier(
     "multi", family="elastic", retraining=Retraining(epochs=5), random_state=0
 )
 clf.fit(files, labels)
-print(f"starts from {clf.source_}, and sees {clf.image_size_[0]} x {clf.image_size_[1]} pixels")
+print(f"started from {clf.source_}, sees {clf.image_size_[0]} x {clf.image_size_[1]} pixels")
 print(f"{clf.n_parameters_:,} parameters, {clf.n_macs_:,} multiply-accumulates an image")
-
-# %%
-# Why this image size? A linear classifier of the features was compared at each.
-
-for row in clf.scores_:
-    print(f"{row['image_size'][0]:4d} pixels: {row['accuracy']:.3f}")
 
 # %%
 # How good is it, on pieces that it has not seen? Overall, class by class, and what it takes for
