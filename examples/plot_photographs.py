@@ -79,8 +79,8 @@ ConfusionMatrixDisplay.from_predictions(test_labels, predicted, colorbar=False)
 plt.show()
 
 # %%
-# The files that it gets wrong, most confident first, are worth a look: some will have a wrong
-# label.
+# The files that it gets wrong, most confident first, are worth a look: some will have a wrong label,
+# as the pieces of sky that a treetop reaches into.
 
 probabilities = clf.predict_proba(test_files).max(axis=1)
 wrong = [i for i in probabilities.argsort()[::-1] if predicted[i] != test_labels[i]]
