@@ -1,11 +1,6 @@
 """Configuration of Sphinx. Nothing here needs a network, neither the build nor its pages."""
 
-import sys
-from pathlib import Path
-
 import supernetnas
-
-sys.path.insert(0, str(Path(__file__).parent))  # for the style of the gallery
 
 project = "supernetnas"
 author = "The supernetnas developers"
@@ -45,7 +40,6 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"quickstart\.py",
     "within_subsection_order": "FileNameSortKey",
     "reference_url": {},
-    "reset_modules": ("matplotlib", "gallery_style.reset"),
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,  # its page would load scripts from elsewhere
