@@ -562,7 +562,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     # Stages of a fit
 
     def _method(self, family: Family | None = None) -> SearchMethod:
-        return (self._family() if family is None else family).method(self.search)
+        strategy = find_strategy(self.strategy)
+        searching = self.strategy == "scratch" or (strategy is not None and strategy.compares)
+        return (family or self._family()).method(self.search, searching=searching)
 
     def _retraining(self) -> Retraining:
         return Retraining() if self.retraining is None else self.retraining
