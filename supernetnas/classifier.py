@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from .distance.signature import DatasetSignature
 from .distance.signing import sign
 from .embedding.embedder import get_embedder
-from .families.base import Family, available_families, get_family
+from .families.base import Family, NetworkInput, available_families, get_family
 from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
@@ -37,6 +37,8 @@ from .fitting.validation import (
     refuse_fit_parameters,
 )
 from .images.augmentation import Augmentation
+from .images.preprocessing import SIDES
+from .images.resizing import RESIZING, shrinkage
 from .parameters import (
     NOTHING,
     AnyOf,
@@ -49,6 +51,7 @@ from .parameters import (
     check_parameter,
 )
 from .saving.as_source import SourceMixin
+from .saving.export import ExportMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
@@ -70,9 +73,12 @@ logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
+_MOST_SHRINKAGE, _MOST_ASPECT = 4.0, 1.2  # that a fit does not warn of
 
 
-class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin, BaseEstimator):
+class SupernetTransferClassifier(
+    PersistenceMixin, SourceMixin, ExportMixin, ClassifierMixin, BaseEstimator
+):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
     ``fit`` takes a supernet from a zoo, goes on searching it on the given images, derives the
@@ -106,6 +112,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
         size of the images within 8 to 32 pixels a side for cells; for elastic networks, which see
         squares, it compares 64, 96 and 128 pixels, see ``scores_``.
+    resize : {"squeeze", "crop", "pad"}, default="squeeze"
+        What becomes of images of another aspect than what the network sees: "squeeze" changes it,
+        "crop" leaves out what is too long, and "pad" adds black on both sides. `show_inputs` draws
+        the result.
     search : str or SearchMethod, default="auto"
         How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
         DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
@@ -222,6 +232,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     constraints: ClassVar[dict[str, Constraint]] = {
         "family": AnyOf(OneOf("auto", *available_families()), Instance(Family, "Family")),
+        "resize": RESIZING,
         "search": AnyOf(Instance(str, "str"), Instance(SearchMethod, "SearchMethod")),
         "retraining": AnyOf(Instance(Retraining, "Retraining"), NOTHING),
         "max_macs": AnyOf(Whole(1), NOTHING),
@@ -244,6 +255,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         embedder="efficientnet_lite0",
         image_shape=None,
         image_size="auto",
+        resize="squeeze",
         search="auto",
         retraining=None,
         max_macs=None,
@@ -264,6 +276,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         self.embedder = embedder
         self.image_shape = image_shape
         self.image_size = image_size
+        self.resize = resize
         self.search = search
         self.retraining = retraining
         self.max_macs = max_macs
@@ -387,7 +400,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             if strategy is not None and strategy.probes:
                 candidates = () if start.source is None else (start.source,)
             self._warn_of_unused(family, start.source)
-            target = prepare(data, seen, self.augmentation, device)
+            self._warn_of_lost_detail(data, seen)
+            target = prepare(data, seen, self.augmentation, device, self.resize)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
                 found = search_best(
@@ -641,7 +655,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         starts = possible_starts(among, self._family, data, self.image_size, limits, execution)
         for start in starts:
             self._method(start.family)  # of a source that was named it may lack the search
-        return choose_start(starts, data, limits, device, seed, kept.stage("start"))
+        checkpoint = kept.stage("start")
+        return choose_start(starts, data, limits, device, seed, checkpoint, self.resize)
 
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:
@@ -652,6 +667,30 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             warnings.warn(
                 f"{said} The search starts from the source {source.name!r}, which brings its own "
                 "supernet; the sizes of one count with strategy='scratch'.",
+                UserWarning,
+                stacklevel=4,  # the caller of `fit`
+            )
+
+    def _warn_of_lost_detail(self, data: TrainingData, seen: NetworkInput) -> None:
+        """Warn of images that become much smaller, or of another shape, than they are."""
+        size = data.images.typical_size
+        times, aspect = shrinkage(size, seen.size, self.resize)
+        given, shown = (f"{height} x {width}" for height, width in (size, seen.size))
+        said = []
+        if times > _MOST_SHRINKAGE and self.image_size == "auto":
+            said.append(
+                f"Details smaller than {times:.0f} pixels are lost; a larger image_size, up to "
+                f"{SIDES[1]}, keeps more of them and takes longer."
+            )
+        if aspect > _MOST_ASPECT and min(size) >= SIDES[0]:  # a row of features has no shape
+            said.append(
+                f"Their height against their width changes {aspect:.2g} times; resize='crop' or "
+                "'pad' keeps shapes as they are."
+            )
+        if said:
+            warnings.warn(
+                f"Images of {given} pixels, which is the median, become {shown} for the network. "
+                + " ".join([*said, "show_inputs(X) draws what it sees."]),
                 UserWarning,
                 stacklevel=4,  # the caller of `fit`
             )

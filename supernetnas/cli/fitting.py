@@ -41,6 +41,7 @@ def fit(args: argparse.Namespace) -> None:
         zoo=args.zoo,
         embedder=args.embedder,
         image_size=args.image_size,
+        resize=args.resize,
         search=args.search,
         time_limit=args.time_limit,
         max_macs=args.max_macs,

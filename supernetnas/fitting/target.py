@@ -58,6 +58,7 @@ def prepare(
     seen: NetworkInput,
     augmentation: str | Augmentation,
     device: torch.device,
+    resize: str = "squeeze",
 ) -> Target:
     """Decode and resize the images, and choose what they go through.
 
@@ -69,9 +70,11 @@ def prepare(
     augmentation : "auto", "none" or Augmentation
     device : torch.device
         Where networks are trained.
+    resize : {"squeeze", "crop", "pad"}
+        What becomes of another aspect than what the network sees.
     """
-    pixels = decode(data.images, *seen.size)
-    preprocessing = Preprocessing.of(pixels)
+    pixels = decode(data.images, *seen.size, resize=resize)
+    preprocessing = Preprocessing.of(pixels, resize)
     low, high = preprocessing.value_range
     if low == high:
         warnings.warn(
