@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         DistanceDisplay,
         DistanceHeatmapDisplay,
         FrontDisplay,
+        InputsDisplay,
         SearchCurveDisplay,
     )
     from .storage.hub import HubError
@@ -70,6 +71,7 @@ __all__ = [
     "Genotype",
     "HubError",
     "ImageFiles",
+    "InputsDisplay",
     "NoSearch",
     "RandomArchitecture",
     "RandomSearch",
@@ -108,6 +110,7 @@ _MODULE_OF = {
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
+    "InputsDisplay": "plotting",
     "NoSearch": "families.cells.search.methods",
     "PCDARTS": "families.cells.search.methods",
     "RandomArchitecture": "families.cells.search.methods",

@@ -565,6 +565,27 @@ class SupernetTransferClassifier(
                 )
             yield probabilities
 
+    def show_inputs(self, X, y=None, *, n_images=12):
+        """Draw some images as the network sees them: at its size, and of its aspect.
+
+        Parameters
+        ----------
+        X : array-like or sequence of images
+            As in `predict_proba`.
+        y : sequence of shape (n,), optional
+            A name for each image.
+        n_images : int, default=12
+            Most images; of more, as many are drawn at equal distances.
+
+        Returns
+        -------
+        InputsDisplay
+            Drawn.
+        """
+        from .plotting.inputs import InputsDisplay  # only who draws needs matplotlib
+
+        return InputsDisplay.from_estimator(self, X, y, n_images=n_images)
+
     # Stages of a fit
 
     def _method(self, family: Family | None = None) -> SearchMethod:
