@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import ClassVar
 
@@ -20,12 +21,13 @@ from .distance.signing import sign
 from .embedding.embedder import get_embedder
 from .families.base import Family, NetworkInput, available_families, get_family
 from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
+from .fitting.estimates import epoch_seconds
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
 from .fitting.progress import Progress
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
-from .fitting.searching import candidates_of, derive, search_best
+from .fitting.searching import Candidate, candidates_of, derive, search_best
 from .fitting.starts import Start, choose_start, possible_starts
 from .fitting.summary import summary_html
 from .fitting.target import Target, prepare
@@ -389,9 +391,13 @@ class SupernetTransferClassifier(
         zoo = open_zoo(self.strategy, self.zoo, embedder, self._only_family())
         self._check_limits(zoo, data)
 
-        with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
+        with (
+            fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept,
+            self._progress() as progress,
+        ):
             seed = kept.seed(self._draw_seed)
-            run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
+            run = Run(torch.Generator().manual_seed(seed), watch, progress, kept)
+            progress.doing("embedding" if embedder else "choosing the start")
             selection = self._select(zoo, data, embedder, device, seed)
             start, scores = self._start(selection.candidates, data, device, seed, kept)
             family, seen = start.family, start.seen
@@ -404,8 +410,12 @@ class SupernetTransferClassifier(
             target = prepare(data, seen, self.augmentation, device, self.resize)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
+                searched = candidates_of(
+                    candidates, family, seen, target, self._limits(), execution, run
+                )
+                self._expect(searched, family, seen, target, method, execution, progress)
                 found = search_best(
-                    candidates_of(candidates, family, seen, target, self._limits(), execution, run),
+                    searched,
                     target,
                     method,
                     self._batch_size(n_train),
@@ -633,7 +643,6 @@ class SupernetTransferClassifier(
                 *(data.images, data.labels, embedder, [str(label) for label in data.classes]),
                 device=device,
                 random_state=seed,
-                verbose=bool(self.verbose),
             )
 
         return select_sources(
@@ -751,15 +760,18 @@ class SupernetTransferClassifier(
         run: Run,
     ) -> list:
         """Finetune what a family trains on images of the target; returns its history."""
-        with (
-            explained_memory_error(settings.batch_size, execution.checkpointing),
-            run.progress.stage("retrain", settings.epochs) as advance,
-        ):
+        with explained_memory_error(settings.batch_size, execution.checkpointing), ExitStack() as stack:
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
+            data = family.training_data(network, train, run.generator)
+            if run.progress.estimates:
+                seconds = epoch_seconds(network, data, execution)
+                if seconds is not None:
+                    run.progress.expect(len(train), {"retrain": (settings.epochs, seconds)})
+            advance = stack.enter_context(run.progress.stage("retrain", settings.epochs))
             history = retrain(
                 network,
-                family.training_data(network, train, run.generator),
+                data,
                 settings,
                 run.generator,
                 execution=execution,
@@ -771,6 +783,32 @@ class SupernetTransferClassifier(
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
         return history
+
+    def _progress(self) -> Progress:
+        return Progress(int(self.verbose))
+
+    def _expect(
+        self,
+        candidates: Sequence[Candidate],
+        family: Family,
+        seen: NetworkInput,
+        target: Target,
+        method: SearchMethod,
+        execution: Execution,
+        progress: Progress,
+    ) -> None:
+        """Estimate how long search and retraining take, where there is a search that takes long."""
+        if not progress.estimates or not method.n_epochs:
+            return
+        first, images = candidates[0], target.part()
+        network = placed(family.probed(first.supernet, first.budget, seen), target.device)
+        of_search = epoch_seconds(first.supernet, images, execution)
+        of_retraining = epoch_seconds(network, images, execution)
+        if of_search is None or of_retraining is None:
+            return
+        settings = self._settings(family, first.pretrained, len(images))
+        stages = {f"search from {c.name}": (method.n_epochs, of_search) for c in candidates}
+        progress.expect(len(images), {**stages, "retrain": (settings.epochs, of_retraining)})
 
     @staticmethod
     def _report_cuts(
