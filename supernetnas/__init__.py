@@ -15,6 +15,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .classifier import SupernetTransferClassifier
+    from .comparison import Comparison, compare
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
@@ -58,6 +59,7 @@ __all__ = [
     "CellDisplay",
     "Cells",
     "ClassCouplingDisplay",
+    "Comparison",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
@@ -84,6 +86,7 @@ __all__ = [
     "Zoo",
     "ZooError",
     "__version__",
+    "compare",
     "get_embedder",
     "get_space",
     "load_images",
@@ -95,6 +98,7 @@ _MODULE_OF = {
     "CellDisplay": "plotting",
     "Cells": "families.cells.family",
     "ClassCouplingDisplay": "plotting",
+    "Comparison": "comparison",
     "DARTS": "families.cells.search.methods",
     "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
@@ -123,6 +127,7 @@ _MODULE_OF = {
     "SupernetTransferClassifier": "classifier",
     "Zoo": "zoo",
     "ZooError": "zoo",
+    "compare": "comparison",
     "get_embedder": "embedding.embedder",
     "get_space": "families.cells.space",
     "load_images": "images.reading",
@@ -133,6 +138,7 @@ _ROOMS = frozenset(
     {
         "classifier",
         "cli",
+        "comparison",
         "distance",
         "embedding",
         "families",

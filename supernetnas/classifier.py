@@ -24,7 +24,7 @@ from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.estimates import epoch_seconds
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
-from .fitting.progress import Progress
+from .fitting.progress import Planned, Progress, Rehearsal
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
 from .fitting.searching import Candidate, candidates_of, derive, search_best
@@ -75,6 +75,7 @@ logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
+_EPOCHS = {"quick": 1 / 3, "default": 1.0, "best": 3.0}  # of the retraining, by preset
 _MOST_SHRINKAGE, _MOST_ASPECT = 4.0, 1.2  # that a fit does not warn of
 
 
@@ -132,6 +133,10 @@ class SupernetTransferClassifier(
     retraining : Retraining or None, default=None
         How the derived network is trained to the end; None is ``Retraining()``, whose parameters
         can be set as ``retraining__epochs`` and so on.
+    preset : {"quick", "default", "best"}, default="default"
+        How much work ``search`` and ``retraining`` are where they leave it open. "quick" retrains
+        for a third of the epochs, and takes the architecture of a pretrained supernet of cells as
+        it is, unless ``strategy`` compares searches; "best" retrains for three times the epochs.
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
@@ -145,6 +150,8 @@ class SupernetTransferClassifier(
     class_weight : dict, "balanced" or None, default=None
         Weight of each class in every loss, by label; classes that a dict leaves out weigh 1.
         "balanced" weighs a class by the inverse of its share of the images.
+    verbose : int >= 0 or bool, default=0
+        1 shows a bar and how long the fit takes, 2 a line per epoch, both on the standard error.
     time_limit : float > 0 or None, default=None
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
         share, and a derivation that measures another quarter at most; the retraining gets what is
@@ -169,8 +176,6 @@ class SupernetTransferClassifier(
         ``OMP_NUM_THREADS=1``, or use ``joblib.parallel_config(backend="loky",
         inner_max_num_threads=...)``, where results must not depend on ``n_jobs``. Global random
         states are neither read nor changed.
-    verbose : int >= 0 or bool, default=0
-        1 shows progress bars, 2 a line per epoch, both on the standard error.
 
     Attributes
     ----------
@@ -237,6 +242,7 @@ class SupernetTransferClassifier(
         "resize": RESIZING,
         "search": AnyOf(Instance(str, "str"), Instance(SearchMethod, "SearchMethod")),
         "retraining": AnyOf(Instance(Retraining, "Retraining"), NOTHING),
+        "preset": OneOf(*_EPOCHS),
         "max_macs": AnyOf(Whole(1), NOTHING),
         "max_parameters": AnyOf(Whole(1), NOTHING),
         "batch_size": AnyOf(Whole(2), OneOf("auto")),
@@ -260,17 +266,18 @@ class SupernetTransferClassifier(
         resize="squeeze",
         search="auto",
         retraining=None,
+        preset="default",
         max_macs=None,
         max_parameters=None,
         batch_size="auto",
         augmentation="auto",
         class_weight=None,
+        verbose=0,
         time_limit=None,
         checkpoint_dir=None,
         device="auto",
         precision="auto",
         random_state=None,
-        verbose=0,
     ):
         self.strategy = strategy
         self.family = family
@@ -281,17 +288,18 @@ class SupernetTransferClassifier(
         self.resize = resize
         self.search = search
         self.retraining = retraining
+        self.preset = preset
         self.max_macs = max_macs
         self.max_parameters = max_parameters
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.class_weight = class_weight
+        self.verbose = verbose
         self.time_limit = time_limit
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
         self.random_state = random_state
-        self.verbose = verbose
 
     def set_params(self, **params):
         """Set parameters by name, those of ``search``, ``retraining`` and ``family`` as well.
@@ -413,7 +421,7 @@ class SupernetTransferClassifier(
                 searched = candidates_of(
                     candidates, family, seen, target, self._limits(), execution, run
                 )
-                self._expect(searched, family, seen, target, method, execution, progress)
+                self._expect(searched, family, seen, target, method, execution, run)
                 found = search_best(
                     searched,
                     target,
@@ -599,7 +607,12 @@ class SupernetTransferClassifier(
     # Stages of a fit
 
     def _method(self, family: Family | None = None) -> SearchMethod:
-        return (self._family() if family is None else family).method(self.search)
+        family = self._family() if family is None else family
+        if self.search == "auto" and self.preset == "quick" and "none" in family.searches:
+            strategy = find_strategy(self.strategy)
+            if self.strategy != "scratch" and not (strategy and strategy.compares):
+                return family.method("none")
+        return family.method(self.search)
 
     def _retraining(self) -> Retraining:
         return Retraining() if self.retraining is None else self.retraining
@@ -747,6 +760,7 @@ class SupernetTransferClassifier(
         defaults = family.retraining(pretrained)
         if self.batch_size != "auto":
             defaults.pop("batch_size", None)
+        defaults["epochs"] = max(1, round(defaults["epochs"] * _EPOCHS[self.preset]))
         return self._retraining().settings(defaults, self._batch_size(n_images))
 
     def _retrain(
@@ -760,7 +774,10 @@ class SupernetTransferClassifier(
         run: Run,
     ) -> list:
         """Finetune what a family trains on images of the target; returns its history."""
-        with explained_memory_error(settings.batch_size, execution.checkpointing), ExitStack() as stack:
+        with ExitStack() as stack:
+            stack.enter_context(
+                explained_memory_error(settings.batch_size, execution.checkpointing)
+            )
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
             data = family.training_data(network, train, run.generator)
@@ -787,6 +804,20 @@ class SupernetTransferClassifier(
     def _progress(self) -> Progress:
         return Progress(int(self.verbose))
 
+    def _expected_seconds(self, X, y) -> float | None:
+        """Seconds that a fit is expected to take; does what comes before its first epoch."""
+        if self._execution().compiled or self._execution().captured:
+            return None
+        other = clone(self).set_params(checkpoint_dir=None)
+        other._progress = Rehearsal  # type: ignore[method-assign]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the fit itself will warn
+                other.fit(X, y)
+        except Planned as planned:
+            return planned.seconds
+        return None
+
     def _expect(
         self,
         candidates: Sequence[Candidate],
@@ -795,10 +826,11 @@ class SupernetTransferClassifier(
         target: Target,
         method: SearchMethod,
         execution: Execution,
-        progress: Progress,
+        run: Run,
     ) -> None:
-        """Estimate how long search and retraining take, where there is a search that takes long."""
-        if not progress.estimates or not method.n_epochs:
+        """Estimate how long search and retraining take; else the retraining is estimated alone."""
+        progress, begun = run.progress, run.checkpoints.stage("search-0").exists()
+        if not progress.estimates or not method.n_epochs or begun:
             return
         first, images = candidates[0], target.part()
         network = placed(family.probed(first.supernet, first.budget, seen), target.device)

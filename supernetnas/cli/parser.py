@@ -392,6 +392,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="what becomes of images of another aspect (default: %(default)s)",
     )
     parser.add_argument(
+        "--preset",
+        choices=("quick", "default", "best"),
+        default="default",
+        help="quick: no search of cells, a third of the epochs; best: three times the epochs of "
+        "the final training (default: %(default)s)",
+    )
+    parser.add_argument(
         "--search",
         metavar="METHOD",
         default="auto",
@@ -444,6 +451,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="balanced: rare classes count as much as frequent ones (default: %(default)s)",
     )
+    _add_skipping(parser)
     parser.add_argument(
         "--test-fraction",
         metavar="SHARE",
@@ -467,6 +475,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "images", metavar="IMAGE", nargs="+", help="image files, and folders searched for images"
     )
     parser.add_argument("--proba", action="store_true", help="the probabilities of all classes")
+    _add_skipping(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--csv", metavar="FILE", help="write a CSV file instead of printing")
     output.add_argument("--json", action="store_true", help="print JSON")
@@ -482,6 +491,14 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="file to write, ending in .onnx or .pt2")
     parser.add_argument(
         "--int8", metavar="DATA", help="images to calibrate a file in integers of 8 bits with"
+    )
+
+
+def _add_skipping(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, and list them",
     )
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm  # not tqdm.auto, which warns in notebooks without ipywidg
 
 from ..training.history import HistoryRow, figures
 
-__all__ = ["Progress", "about"]
+__all__ = ["Planned", "Progress", "Rehearsal", "about"]
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}{postfix}]"
 
@@ -86,7 +86,7 @@ class Progress:
             seconds.append(float(row.get("seconds") or 0.0))
             parts = [f"{key} {value}" for key, value in shown.items()]
             left = self._left(seconds, n_epochs, expected)
-            if left is not None:
+            if left is not None and left >= 0.1:
                 parts.insert(0, f"about {about(left)} left")
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
             self._bar.update()
@@ -113,6 +113,37 @@ class Progress:
         whole = n_epochs * sum(seconds) / len(seconds)
         later = sum(self._expected.values()) * (whole / expected if expected > 0 else 1.0)
         return whole - sum(seconds) + later
+
+
+class Planned(Exception):
+    """Raised by a `Rehearsal` before the first epoch.
+
+    Attributes
+    ----------
+    seconds : float
+        That the fit would take.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"about {about(seconds)}")
+        self.seconds = seconds
+
+
+class Rehearsal(Progress):
+    """Shows nothing, and ends the fit once it is known how long it would take."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    @property
+    def estimates(self) -> bool:
+        """True: that is all that it is for."""
+        return True
+
+    def expect(self, n_images: int, stages: Mapping[str, tuple[int, float]]) -> None:
+        """Raise `Planned`."""
+        seconds = sum(n_epochs * one for n_epochs, one in stages.values())
+        raise Planned(time.monotonic() - self._started + seconds)
 
 
 def about(seconds: float) -> str:

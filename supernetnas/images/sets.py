@@ -93,6 +93,10 @@ class ImageSet(ABC):
     def check(self) -> None:  # noqa: B027 (an array has nothing left to check)
         """Open every file, without decoding it; raise OSError if any is not an image."""
 
+    def unreadable(self) -> dict[int, Exception]:
+        """Decode every file; returns the positions of those that cannot be, and why."""
+        return {}
+
     def rows(self) -> np.ndarray:
         """The images as rows of height * width * channels values, in that order.
 
@@ -359,6 +363,15 @@ class PictureImages(ImageSet):
 
     def check(self) -> None:
         _ = self._headers, self._values
+
+    def unreadable(self) -> dict[int, Exception]:
+        def decode(image: Image.Image) -> None:
+            _header(image)
+            if not self._in_memory:
+                image.draft(None, (8, 8))  # all of the file is read, and little computed
+            _upright(image, 3, _held_values(image.mode))
+
+        return self._each(range(len(self)), decode, lambda *_: None)
 
     def contents(self) -> Iterator[bytes]:
         for picture in self._pictures:
