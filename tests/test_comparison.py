@@ -38,9 +38,7 @@ def test_of_several_pairs_the_chance_is_shared():
     a, b, c = [0.9, 0.91, 0.9, 0.92], [0.8, 0.82, 0.79, 0.8], [0.81, 0.79, 0.8, 0.82]
     alone = reached(a, b).p_values["a", "b"]
     found = reached(a, b, c).p_values
-    raw = sorted(
-        [alone, reached(a, c).p_values["a", "b"], reached(b, c, names="bc").p_values["c", "b"]]
-    )
+    raw = sorted([alone, reached(a, c).p_values["a", "b"], reached(b, c).p_values["b", "a"]])
     assert_allclose(sorted(found.values()), np.maximum.accumulate([3 * raw[0], 2 * raw[1], raw[2]]))
 
 

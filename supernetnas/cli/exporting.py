@@ -27,14 +27,15 @@ def export(args: argparse.Namespace) -> None:
     images = labels = None
     if args.int8 is not None:
         dataset = load_dataset(args.int8)
-        images, labels = dataset.images, np.asarray(dataset.class_names)[dataset.labels]
-        if unknown := sorted({*labels.tolist()} - {*map(str, classifier.classes_)}):
+        codes = np.unique(dataset.labels, return_inverse=True)[1]
+        known = {str(label): label for label in classifier.classes_.tolist()}
+        if unknown := sorted({*map(str, dataset.class_names or ())} - known.keys()):
             raise ValueError(
                 f"--int8 {args.int8} has classes that the model does not know: "
                 f"{', '.join(unknown[:5])}."
             )
-        known = {str(label): label for label in classifier.classes_.tolist()}
-        labels = np.array([known[label] for label in labels.tolist()])
+        by_code = np.array([known[str(name)] for name in dataset.class_names or ()])
+        images, labels = dataset.images, by_code[codes]
     found = classifier.export(args.path, formats[ending], calibration=images, labels=labels)
     size = f"{found.path} ({found.path.stat().st_size / 2**20:.2f} MiB)"
     rows = [("file", size), ("description", found.description)]
