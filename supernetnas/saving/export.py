@@ -37,7 +37,7 @@ from ..training.surroundings import own_surroundings
 from ..version import __version__
 from .quantising import onnx_session, quantised
 
-__all__ = ["ENDINGS", "ExportMixin", "Exported"]
+__all__ = ["ENDINGS", "Deployed", "ExportMixin", "Exported"]
 
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 """What the files of each format end in."""
