@@ -32,6 +32,7 @@ class Progress:
         )
         self._shown = verbose > 0
         self._expected: dict[str, float] = {}  # seconds of each stage
+        self._told = False
         self._announced: set[str] = set()  # stages whose epochs are in the bar's total
         self._started = time.monotonic()
 
@@ -56,7 +57,8 @@ class Progress:
         stages : mapping of str to tuple of int and float
             Epochs of each stage to come, and seconds of one.
         """
-        if not self._expected:
+        if not self._told:
+            self._told = True
             seconds = time.monotonic() - self._started
             seconds += sum(n_epochs * one for n_epochs, one in stages.values())
             self.tell(f"about {about(seconds)} for {n_images:,} images")
