@@ -20,18 +20,18 @@ from sklearn.utils.validation import check_is_fitted
 from .distance.signature import DatasetSignature
 from .distance.signing import sign
 from .embedding.embedder import get_embedder
-from .families.base import Family, NetworkInput, available_families, get_family
+from .families.base import Family, available_families, get_family
 from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
-from .fitting.estimates import epoch_seconds
+from .fitting.estimates import epoch_seconds, expect_search
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
 from .fitting.progress import Planned, Progress, Rehearsal
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
-from .fitting.searching import Candidate, candidates_of, derive, search_best
+from .fitting.searching import candidates_of, derive, search_best
 from .fitting.starts import Start, choose_start, possible_starts
 from .fitting.summary import summary_html
-from .fitting.target import Target, prepare
+from .fitting.target import Target, prepare, warn_of_lost_detail
 from .fitting.validation import (
     TrainingData,
     check_parameters,
@@ -40,8 +40,7 @@ from .fitting.validation import (
     refuse_fit_parameters,
 )
 from .images.augmentation import Augmentation
-from .images.preprocessing import SIDES
-from .images.resizing import RESIZING, shrinkage
+from .images.resizing import RESIZING
 from .parameters import (
     NOTHING,
     AnyOf,
@@ -78,7 +77,6 @@ _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
 _TEACHER_SHARE = 0.5  # of what is left, where others are taught after the retraining
 _EPOCHS = {"quick": 1 / 3, "default": 1.0, "best": 3.0}  # of the retraining, by preset
-_MOST_SHRINKAGE, _MOST_ASPECT = 4.0, 1.2  # that a fit does not warn of
 
 
 class SupernetTransferClassifier(
@@ -416,14 +414,18 @@ class SupernetTransferClassifier(
             if strategy is not None and strategy.probes:
                 candidates = () if start.source is None else (start.source,)
             self._warn_of_unused(family, start.source)
-            self._warn_of_lost_detail(data, seen)
+            warn_of_lost_detail(data.images, seen.size, self.image_size, self.resize)
             target = prepare(data, seen, self.augmentation, device, self.resize)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
                 searched = candidates_of(
                     candidates, family, seen, target, self._limits(), execution, run
                 )
-                self._expect(searched, family, seen, target, method, execution, run)
+                if progress.estimates and method.n_epochs:
+                    settings = self._settings(family, searched[0].pretrained, len(target.labels))
+                    expect_search(
+                        searched, family, seen, target, method, settings.epochs, execution, run
+                    )
                 found = search_best(
                     searched,
                     target,
@@ -722,30 +724,6 @@ class SupernetTransferClassifier(
                 stacklevel=4,  # the caller of `fit`
             )
 
-    def _warn_of_lost_detail(self, data: TrainingData, seen: NetworkInput) -> None:
-        """Warn of images that become much smaller, or of another shape, than they are."""
-        size = data.images.typical_size
-        times, aspect = shrinkage(size, seen.size, self.resize)
-        given, shown = (f"{height} x {width}" for height, width in (size, seen.size))
-        said = []
-        if times > _MOST_SHRINKAGE and self.image_size == "auto":
-            said.append(
-                f"Details smaller than {times:.0f} pixels are lost; a larger image_size, up to "
-                f"{SIDES[1]}, keeps more of them and takes longer."
-            )
-        if aspect > _MOST_ASPECT and min(size) >= SIDES[0]:  # a row of features has no shape
-            said.append(
-                f"Their height against their width changes {aspect:.2g} times; resize='crop' or "
-                "'pad' keeps shapes as they are."
-            )
-        if said:
-            warnings.warn(
-                f"Images of {given} pixels, which is the median, become {shown} for the network. "
-                + " ".join([*said, "show_inputs(X) draws what it sees."]),
-                UserWarning,
-                stacklevel=4,  # the caller of `fit`
-            )
-
     def _check_limits(self, zoo: Zoo | None, data: TrainingData) -> None:
         """Refuse limits that no network keeps, whichever source may be selected."""
         errors, limits = [], self._limits()
@@ -841,30 +819,6 @@ class SupernetTransferClassifier(
         except Planned as planned:
             return planned.seconds
         return None
-
-    def _expect(
-        self,
-        candidates: Sequence[Candidate],
-        family: Family,
-        seen: NetworkInput,
-        target: Target,
-        method: SearchMethod,
-        execution: Execution,
-        run: Run,
-    ) -> None:
-        """Estimate how long search and retraining take; else the retraining is estimated alone."""
-        progress, begun = run.progress, run.checkpoints.stage("search-0").exists()
-        if not progress.estimates or not method.n_epochs or begun:
-            return
-        first, images = candidates[0], target.part()
-        network = placed(family.probed(first.supernet, first.budget, seen), target.device)
-        of_search = epoch_seconds(first.supernet, images, execution)
-        of_retraining = epoch_seconds(network, images, execution)
-        if of_search is None or of_retraining is None:
-            return
-        settings = self._settings(family, first.pretrained, len(images))
-        stages = {f"search from {c.name}": (method.n_epochs, of_search) for c in candidates}
-        progress.expect(len(images), {**stages, "retrain": (settings.epochs, of_retraining)})
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

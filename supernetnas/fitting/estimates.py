@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from ..families.base import Family, NetworkInput
+from ..search.method import SearchMethod
 from ..training.batches import LabelledImages
+from ..training.devices import placed
 from ..training.execution import Execution
 from ..training.protocols import OwnLoss
+from .run import Run
+from .searching import Candidate
+from .target import Target
 
-__all__ = ["epoch_seconds"]
+__all__ = ["epoch_seconds", "expect_search"]
 
 _IMAGES = 16  # enough for the time of an image, and few against those of an epoch
 
@@ -59,6 +66,44 @@ def epoch_seconds(module: Any, train: LabelledImages, execution: Execution) -> f
         for part, mode in modes:
             part.training = mode
     return seconds * len(train) / len(index)
+
+
+def expect_search(
+    candidates: Sequence[Candidate],
+    family: Family,
+    seen: NetworkInput,
+    target: Target,
+    method: SearchMethod,
+    n_epochs: int,
+    execution: Execution,
+    run: Run,
+) -> None:
+    """Tell how long search and retraining are expected to take, before the first epoch.
+
+    Parameters
+    ----------
+    candidates : sequence of Candidate
+        To be searched; the first is timed, and the network that it stands for.
+    family : Family
+    seen : NetworkInput
+    target : Target
+    method : SearchMethod
+    n_epochs : int
+        Of the retraining.
+    execution : Execution
+    run : Run
+        A fit that goes on has its search behind it, or a part: nothing is told of that.
+    """
+    if run.checkpoints.stage("search-0").exists():
+        return
+    first, images = candidates[0], target.part()
+    network = placed(family.probed(first.supernet, first.budget, seen), target.device)
+    of_search = epoch_seconds(first.supernet, images, execution)
+    of_retraining = epoch_seconds(network, images, execution)
+    if of_search is None or of_retraining is None:
+        return
+    stages = {f"search from {c.name}": (method.n_epochs, of_search) for c in candidates}
+    run.progress.expect(len(images), {**stages, "retrain": (n_epochs, of_retraining)})
 
 
 def _wait(device: torch.device) -> None:

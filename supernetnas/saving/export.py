@@ -32,7 +32,7 @@ from ..images.preprocessing import Preprocessing
 from ..images.sets import ImageSet
 from ..parameters import OneOf, check_parameter
 from ..storage.destinations import check_file, user_path, write_file
-from ..storage.files import FileError, dump_json
+from ..storage.files import FileError, dump_json, parse_json, read_bytes
 from ..training.surroundings import own_surroundings
 from ..version import __version__
 from .quantising import onnx_session, quantised
@@ -46,6 +46,7 @@ _INPUT, _OUTPUT = "pixels", "probabilities"
 _TOLERANCE = 1e-4  # between probabilities of two runtimes
 _MOST_CALIBRATION = 256  # images
 _BATCH = 64
+_MAX_DESCRIPTION = 64 * 2**20
 _MODES = {(True, 1): "L", (True, 3): "RGB", (False, 1): "F"}  # of Pillow
 
 
@@ -166,6 +167,7 @@ class ExportMixin(BaseEstimator):
         described, int8 = path.with_suffix(".json"), path.with_suffix(".int8.onnx")
         for file in (path, described, *([] if calibration is None else [int8])):
             _check_file(file)
+        _check_description(described)
         images = None if calibration is None else read_new_images(self, calibration)
         answers = None
         if images is not None and labels is not None:
@@ -204,6 +206,21 @@ def _check_file(path: Path) -> None:
         check_file(path, "export")
     except OSError as error:
         raise FileError(str(error)) from error
+
+
+def _check_description(path: Path) -> None:
+    """Refuse to replace a JSON file that is something else, which has the name by accident."""
+    if not path.exists():
+        return
+    try:
+        found = parse_json(read_bytes(path, limit=_MAX_DESCRIPTION), name=str(path))
+    except FileError:
+        found = None
+    if not isinstance(found, dict) or "supernetnas" not in found:
+        raise FileError(
+            f"{path} is there already and does not describe an exported classifier. Choose "
+            "another name."
+        )
 
 
 def _about(clf: Any, format: str) -> dict[str, Any]:

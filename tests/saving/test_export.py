@@ -264,6 +264,14 @@ def test_a_folder_that_is_not_there(cells, tmp_path):
         cells.export(tmp_path / "model.onnx")
 
 
+def test_a_json_file_of_somebody_else_stays(cells, tmp_path):
+    for content in ('{"name": "my package"}', "no JSON", "[1]"):
+        (tmp_path / "package.json").write_text(content)
+        with pytest.raises(FileError, match="does not describe an exported classifier"):
+            cells.export(tmp_path / "package.pt2", "torch")
+        assert (tmp_path / "package.json").read_text() == content
+
+
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_library_names_the_extra(cells, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
