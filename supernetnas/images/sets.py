@@ -369,7 +369,9 @@ class PictureImages(ImageSet):
             _header(image)
             if not self._in_memory:
                 image.draft(None, (8, 8))  # all of the file is read, and little computed
-            _upright(image, 3, _held_values(image.mode))
+            large = image.width * image.height > _LARGE_PIXELS
+            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+                _upright(image, 3, _held_values(image.mode))
 
         return self._each(range(len(self)), decode, lambda *_: None)
 
@@ -407,8 +409,8 @@ class PictureImages(ImageSet):
                 image.draft(None, (2 * max(height, width),) * 2)
             large = image.width * image.height > _LARGE_PIXELS
             with _ONE_AT_A_TIME if large else contextlib.nullcontext():
-                picture = resized_picture(_upright(image, channels, values), height, width, resize)
-                return np.asarray(picture).reshape(height, width, -1).transpose(2, 0, 1)
+                decoded = _decode(image, height, width, channels, values, resize)
+            return decoded.transpose(2, 0, 1)
 
         self._read_each(slots, decode, pixels.__setitem__)
         return torch.from_numpy(pixels)
@@ -518,6 +520,14 @@ def _header(image: Image.Image) -> tuple[int, int, bool, str]:
         raise ValueError(f"it has no pixels: its size is {image.size}")
     grey = image.mode[0] in "1IF" or image.mode in ("L", "LA", "La")
     return *shown_size(image), grey, image.mode
+
+
+def _decode(
+    image: Image.Image, height: int, width: int, channels: int, values: str, resize: str
+) -> np.ndarray:
+    """One picture as an array (height, width, channels or 1), uint8 or float32."""
+    image = resized_picture(_upright(image, channels, values), height, width, resize)
+    return np.asarray(image).reshape(height, width, -1)
 
 
 def _upright(image: Image.Image, channels: int, values: str) -> Image.Image:
