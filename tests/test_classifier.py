@@ -211,23 +211,21 @@ def test_detail_that_is_lost_is_told(shape, parameters, words):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "preset", "epochs", "stages"),
+    ("strategy", "preset", "times"),
     [
-        ("multi", "quick", "auto", 5 * ["retrain"]),
-        ("multi", "best", "auto", ["search"] + 45 * ["retrain"]),
-        ("multi", "quick", 2, 2 * ["retrain"]),
-        ("multi", "best", 2, ["search"] + 2 * ["retrain"]),
-        ("scratch", "quick", 2, ["search"] + 2 * ["retrain"]),
-        ("oracle", "quick", 2, ["search"] + 2 * ["retrain"]),
+        ("multi", "quick", 1 / 3),
+        ("multi", "best", 3),
+        ("scratch", "quick", 1 / 3),
     ],
 )
-def test_presets_are_for_what_is_left_open(tiny_zoo, monkeypatch, strategy, preset, epochs, stages):
-    monkeypatch.setattr(SmoothDARTS, "n_epochs", property(lambda self: 1))
-    monkeypatch.setattr(SmoothDARTS, "perturbation", "none", raising=False)
-    clf = tiny_classifier(tiny_zoo, strategy, retraining__epochs=epochs)
-    clf.set_params(search="auto", preset=preset).fit(IMAGES[:12], LABELS[:12])
-    found = [row["stage"] for row in clf.history_]
-    assert found[:1] == stages[:1] and found.count("retrain") == stages.count("retrain")
+def test_presets_are_for_what_is_left_open(tiny_zoo, strategy, preset, times):
+    def epochs(**parameters):
+        clf = tiny_classifier(tiny_zoo, strategy, **parameters).fit(IMAGES[:12], LABELS[:12])
+        return [row["stage"] for row in clf.history_].count("retrain")
+
+    left_open = {"retraining__epochs": "auto"}
+    assert epochs(preset=preset, **left_open) == round(epochs(**left_open) * times)
+    assert epochs(preset=preset, retraining__epochs=2) == 2
 
 
 def test_the_time_is_estimated_before_the_first_epoch(tiny_zoo, capsys):
@@ -1022,3 +1020,31 @@ def test_the_retraining_is_compiled_after_its_first_step():
     tiny_classifier(search="random", retraining__epochs=2, precision=execution).fit(IMAGES, LABELS)
     assert counters["frames"]["ok"] >= 1
     assert counters["stats"]["calls_captured"] > 10
+
+
+class TestDefaultSearch:
+    """A search has to earn its time; there is one only where a fit cannot do without."""
+
+    @pytest.mark.parametrize(
+        ("strategy", "name"),
+        [
+            *((strategy, "none") for strategy in ("auto", "multi", "ot", "random", "a source")),
+            *((strategy, "sdarts") for strategy in ("scratch", "oracle")),
+        ],
+    )
+    def test_auto(self, strategy, name):
+        assert SupernetTransferClassifier(strategy, family="cells")._method().name == name
+        for search in ("gdas", "none"):
+            clf = SupernetTransferClassifier(strategy, family="cells", search=search)
+            assert clf._method().name == search
+
+    def test_its_parameters_are_of_a_search(self):
+        clf = SupernetTransferClassifier().set_params(search__epochs=3)
+        assert repr(clf.search) == "SmoothDARTS(epochs=3)"
+        with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
+            SupernetTransferClassifier(search="none").set_params(search__epochs=3)
+
+    def test_fits_are_not_searched(self, tiny_zoo):
+        X, y = patterns()
+        clf = tiny_classifier(tiny_zoo, "both", search="auto").fit(X, y)
+        assert [row["stage"] for row in clf.history_] == ["retrain"] * 8

@@ -94,8 +94,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Parameters that were named by options of their own, or by ``--set``."""
     named = {"search__epochs": "--search-epochs", "retraining__epochs": "--retrain-epochs"}
     found = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
-    classifier = SupernetTransferClassifier(args.strategy, search=args.search, preset=args.preset)
-    parts = {"search": classifier._method(), "retraining": classifier._retraining()}
+    classifier = SupernetTransferClassifier(search=args.search)
+    parts = {"search": classifier._searching_method(), "retraining": classifier._retraining()}
     for name, value in found.items():
         part, _, parameter = name.partition("__")
         if parameter not in parts[part].get_params():

@@ -395,22 +395,23 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--preset",
         choices=("quick", "default", "best"),
         default="default",
-        help="quick: no search of cells, a third of the epochs; best: three times the epochs of "
-        "the final training (default: %(default)s)",
+        help="quick: a third of the epochs of the final training; best: three times as many "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--search",
         metavar="METHOD",
         default="auto",
-        help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random, random_search; "
-        "of elastic networks probe, front or random (default: %(default)s, the first of these)",
+        help="of cells none, sdarts, darts, darts2, pc_darts, drnas, gdas, random, random_search; "
+        "of elastic networks probe, front or random (default: %(default)s, the first of these; "
+        "sdarts with scratch and oracle)",
     )
     parser.add_argument(
         "--search-epochs",
         metavar="N",
         dest="search__epochs",
         type=int,
-        help="most epochs of the search; 0 takes the supernet as it is (default: 6)",
+        help="most epochs of a search of cells, by default of sdarts (default: 6)",
     )
     parser.add_argument(
         "--retrain-epochs",
