@@ -220,7 +220,7 @@ def test_detail_that_is_lost_is_told(shape, parameters, words):
 )
 def test_presets_are_for_what_is_left_open(tiny_zoo, strategy, preset, times):
     def epochs(**parameters):
-        clf = tiny_classifier(tiny_zoo, strategy, **parameters).fit(IMAGES[:12], LABELS[:12])
+        clf = tiny_classifier(tiny_zoo, strategy, **parameters).fit(IMAGES, LABELS)
         return [row["stage"] for row in clf.history_].count("retrain")
 
     left_open = {"retraining__epochs": "auto"}
