@@ -15,6 +15,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .classifier import SupernetTransferClassifier
+    from .comparison import Comparison, compare
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         DistanceDisplay,
         DistanceHeatmapDisplay,
         FrontDisplay,
+        InputsDisplay,
         SearchCurveDisplay,
     )
     from .storage.hub import HubError
@@ -57,6 +59,7 @@ __all__ = [
     "CellDisplay",
     "Cells",
     "ClassCouplingDisplay",
+    "Comparison",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
@@ -70,6 +73,7 @@ __all__ = [
     "Genotype",
     "HubError",
     "ImageFiles",
+    "InputsDisplay",
     "NoSearch",
     "RandomArchitecture",
     "RandomSearch",
@@ -82,6 +86,7 @@ __all__ = [
     "Zoo",
     "ZooError",
     "__version__",
+    "compare",
     "get_embedder",
     "get_space",
     "load_images",
@@ -93,6 +98,7 @@ _MODULE_OF = {
     "CellDisplay": "plotting",
     "Cells": "families.cells.family",
     "ClassCouplingDisplay": "plotting",
+    "Comparison": "comparison",
     "DARTS": "families.cells.search.methods",
     "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
@@ -108,6 +114,7 @@ _MODULE_OF = {
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
+    "InputsDisplay": "plotting",
     "NoSearch": "families.cells.search.methods",
     "PCDARTS": "families.cells.search.methods",
     "RandomArchitecture": "families.cells.search.methods",
@@ -120,6 +127,7 @@ _MODULE_OF = {
     "SupernetTransferClassifier": "classifier",
     "Zoo": "zoo",
     "ZooError": "zoo",
+    "compare": "comparison",
     "get_embedder": "embedding.embedder",
     "get_space": "families.cells.space",
     "load_images": "images.reading",
@@ -130,6 +138,7 @@ _ROOMS = frozenset(
     {
         "classifier",
         "cli",
+        "comparison",
         "distance",
         "embedding",
         "families",

@@ -83,6 +83,7 @@ SMALLEST = {
     "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES "
     "--halves TARGET --sources ZOO",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
+    "export.py": "TARGET --most 60 --image-size 8 --families cells --preset quick --repeats 1",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..classifier import SupernetTransferClassifier
 from ..families.base import get_family
@@ -21,6 +23,7 @@ from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
 from ..storage.destinations import check_file, check_folder, refusal, user_path, write_file
 from ..storage.files import FileError, dump_csv, is_text
+from ..storage.foreign_text import printable
 from ..training.batches import stratified_split
 from .printing import as_json, fields, progress_shown, table
 
@@ -35,13 +38,20 @@ def fit(args: argparse.Namespace) -> None:
     dataset = load_dataset(args.data)
     names = np.asarray(dataset.class_names)
     classes, codes = np.unique(dataset.labels, return_inverse=True)
+    if args.skip_unreadable:
+        kept = _readable(dataset.images)
+        dataset = replace(dataset, images=dataset.images[kept])
+        classes, codes = np.unique(codes[kept], return_inverse=True)
+        names = names[classes]  # a class may have lost all of its images
     train, test = _split(codes, names, args.test_fraction, args.seed)
     classifier = SupernetTransferClassifier(
         args.strategy,
         zoo=args.zoo,
         embedder=args.embedder,
         image_size=args.image_size,
+        resize=args.resize,
         search=args.search,
+        preset=args.preset,
         time_limit=args.time_limit,
         max_macs=args.max_macs,
         max_parameters=args.max_parameters,
@@ -147,6 +157,8 @@ def predict(args: argparse.Namespace) -> None:
         check_file(args.csv, "--csv")
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     paths = _image_files(args.images)
+    if args.skip_unreadable:
+        paths = [paths[position] for position in _readable(ImageFiles(paths))]
     hidden = len(paths) <= _FEW or not progress_shown(args.quiet)
     batches = []
     with tqdm(total=len(paths), desc="predict", unit="image", disable=hidden) as progress:
@@ -178,6 +190,20 @@ def predict(args: argparse.Namespace) -> None:
             raise refusal(FileError, what, error) from error
     else:
         print(table(list(rows[0]), (row.values() for row in rows)))
+
+
+def _readable(images: Any) -> np.ndarray:
+    """Positions of the images that can be read; lists the others on the standard error."""
+    read = as_image_set(images)
+    failures = read.unreadable()
+    for position, error in sorted(failures.items()):
+        text = f"skipped {images[position]}: {type(error).__name__}: {error}"
+        print(f"supernetnas: {printable(text)}", file=sys.stderr)
+    if len(failures) == len(read):
+        raise ValueError(f"None of the {len(read)} images can be read.")
+    if failures:
+        print(f"supernetnas: skipped {len(failures)} of {len(read)} images", file=sys.stderr)
+    return np.array([n for n in range(len(read)) if n not in failures])
 
 
 def _by_class(classes: list[Any], values: np.ndarray) -> dict[str, float]:

@@ -68,6 +68,23 @@ examples:
   supernetnas predict flower-model new-photos/ --json | jq '.[].class'
 """
 
+_EXPORT = """\
+Write a model as one file that predicts without this package: PATH ends in .onnx,
+or in .pt2 for torch. A .json file beside it says how images become its input,
+and names the classes.
+
+With --int8 a second file, .int8.onnx, computes in integers of 8 bits. DATA, a
+folder of class folders or an .npz file, calibrates it; the accuracy of both on
+these images is printed.
+"""
+
+_EXPORT_EPILOG = """\
+examples:
+  supernetnas export flower-model flowers.onnx
+  supernetnas export flower-model flowers.onnx --int8 flowers
+  supernetnas export flower-model flowers.pt2
+"""
+
 _ZOO = """\
 Look at zoos, check them, make your own, and share them.
 
@@ -241,6 +258,16 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=_PREDICT_EPILOG,
         )
     )
+    _add_export(
+        add(
+            commands,
+            "export",
+            "write a model as a file for ONNX or torch",
+            "exporting:export",
+            description=_EXPORT,
+            epilog=_EXPORT_EPILOG,
+        )
+    )
     zoo = add(
         commands,
         "zoo",
@@ -359,6 +386,19 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="N or HxW pixels that the network sees (default: that of the images in 8 to 32)",
     )
     parser.add_argument(
+        "--resize",
+        choices=("squeeze", "crop", "pad"),
+        default="squeeze",
+        help="what becomes of images of another aspect (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("quick", "default", "best"),
+        default="default",
+        help="quick: a third of the epochs of the final training; best: three times as many "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--search",
         metavar="METHOD",
         default="auto",
@@ -412,6 +452,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="balanced: rare classes count as much as frequent ones (default: %(default)s)",
     )
+    _add_skipping(parser)
     parser.add_argument(
         "--test-fraction",
         metavar="SHARE",
@@ -435,6 +476,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "images", metavar="IMAGE", nargs="+", help="image files, and folders searched for images"
     )
     parser.add_argument("--proba", action="store_true", help="the probabilities of all classes")
+    _add_skipping(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--csv", metavar="FILE", help="write a CSV file instead of printing")
     output.add_argument("--json", action="store_true", help="print JSON")
@@ -442,6 +484,22 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "--device",
         default="auto",
         help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument("path", metavar="PATH", help="file to write, ending in .onnx or .pt2")
+    parser.add_argument(
+        "--int8", metavar="DATA", help="images to calibrate a file in integers of 8 bits with"
+    )
+
+
+def _add_skipping(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, and list them",
     )
 
 

@@ -181,7 +181,8 @@ def retrain(
         history, epochs, progress = state["history"], state["epochs"], state["progress"]
         epoch = len(history)
         watch.start -= sum(row["seconds"] for row in history)
-        logger.info("going on with the retraining after epoch %d", epoch)
+        # A warning, so that whoever calls the command again sees it.
+        logger.warning("the retraining goes on from epoch %d", epoch + 1)
         if on_epoch:
             for known in history:
                 on_epoch(known)

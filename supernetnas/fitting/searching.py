@@ -149,7 +149,8 @@ def search_best(
         if saved is not None:
             search.load_state(*saved)
             watch.start -= sum(row["seconds"] for row in search.history)
-            logger.info("going on with the search after epoch %d", search.epoch)
+            if searching:  # a warning, so that whoever calls the command again sees it
+                logger.warning("the search goes on from epoch %d", search.epoch + 1)
         with run.progress.stage(f"search from {candidate.name}", method.n_epochs) as advance:
 
             def on_epoch(search, advance=advance, checkpoint=checkpoint) -> None:

@@ -10,6 +10,7 @@ from .coupling import ClassCouplingDisplay
 from .curves import SearchCurveDisplay
 from .distances import DistanceDisplay, DistanceHeatmapDisplay
 from .front import FrontDisplay
+from .inputs import InputsDisplay
 
 __all__ = [
     "CellDisplay",
@@ -17,5 +18,6 @@ __all__ = [
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
     "FrontDisplay",
+    "InputsDisplay",
     "SearchCurveDisplay",
 ]

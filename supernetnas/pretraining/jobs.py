@@ -25,7 +25,7 @@ from warnings import warn
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..families.base import Pretrained
 from ..training.history import figures

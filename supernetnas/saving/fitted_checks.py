@@ -14,6 +14,7 @@ from typing import Any
 
 from ..families.base import Family, NetworkInput
 from ..images.preprocessing import SIDES, Preprocessing
+from ..images.resizing import RESIZING
 from ..zoo.entries import check_name
 
 __all__ = ["check_fitted"]
@@ -91,6 +92,8 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
         raise ValueError(f"usual_range must be two numbers; got {usual!r:.80}")
     if not all(low <= _number("usual_range", limit) <= high for limit in usual):
         raise ValueError(f"usual_range {usual!r:.80} is not within {low!r} to {high!r}")
+    if not RESIZING.allows(resize := values.get("resize", "squeeze")):
+        raise ValueError(f"resize must be {RESIZING}; got {resize!r:.80}")
     for name in ("mean", "std"):
         if not isinstance(values[name], list) or len(values[name]) != channels:
             raise ValueError(f"{name} must have one number for each of {channels} channels")

@@ -26,7 +26,7 @@ SMALL = ["--set", "init_channels=4", "--set", "n_cells=3", "--image-size", "8"]
 SMALL += ["--batch-size", "8", "--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
 COMMANDS = ["", "fit", "predict", "zoo", "zoo list", "zoo show", "zoo verify", "zoo pretrain"]
-COMMANDS += ["zoo vectors", "distance"]
+COMMANDS += ["zoo vectors", "distance", "export"]
 
 
 def pictures(shade, n_classes=2, n=6, seed=0):
@@ -156,6 +156,7 @@ def test_every_example_of_the_help_parses(monkeypatch):
                 "zoo pretrain": ["x", "--out", "y"],
                 "zoo vectors": ["x"],
                 "distance": ["x"],
+                "export": ["x", "y"],
             }
             args = parser.parse_args([*command.split(), *required.get(command, [])])
         text = args.parser.format_help()
@@ -181,7 +182,7 @@ def test_help_of_fit_names_every_search_method(run):
 def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
-    names = ("strategy", "zoo", "embedder", "image_size", "search")
+    names = ("strategy", "zoo", "embedder", "image_size", "resize", "search", "preset")
     names += ("max_macs", "max_parameters", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
@@ -715,3 +716,65 @@ def test_folders_of_one_name_are_told_apart():
 
     names = ["cats", "a/train", "b/train", "c/test"]
     assert _short_names(names) == ["cats", names[1], names[2], "test"]
+
+
+# Options of a fit and an export
+
+
+def test_errors_and_warnings_of_a_fit(run, tmp_path):
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        write_folder(data / split, 0)
+    status, _, error = run("fit", data, "--out", tmp_path / "m")
+    assert status == 2 and f"Take one of them instead: '{data / 'train'}'." in error
+    status, _, error = run("fit", data / "train", "--out", tmp_path / "m", "--image-size", "500")
+    assert status == 2 and "--image-size must be 'auto', or one or two" in error
+    for path in (data / "train").rglob("*.png"):
+        Image.open(path).resize((24, 12)).save(path)
+    arguments = ("fit", data / "train", "--out", tmp_path / "m", *QUICK, "--strategy", "scratch")
+    status, _, error = run(*arguments, "--search", "none", "--set", "family__n_cells=3")
+    assert status != 0 or "--resize" in error
+
+
+def test_what_cannot_be_read_is_skipped_and_listed(run, tmp_path):
+    data = write_folder(tmp_path / "walls", 0)
+    whole = (data / "dark" / "0.png").read_bytes()
+    (data / "dark" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (data / "light" / "7.png").write_text("no image")
+    small = ("--strategy", "scratch", "--image-size", "8", "--set", "family__n_cells=3")
+    small += ("--retrain-epochs", "1", "--search-epochs", "1", "--set", "family__init_channels=4")
+    status, _, error = run("fit", data, "--out", tmp_path / "m", *small)
+    assert status == 2 and "--skip-unreadable leaves out" in error and "X[" not in error
+    status, out, error = run("fit", data, "--out", tmp_path / "m", *small, "--skip-unreadable")
+    assert status == 0, error
+    assert f"skipped {data / 'dark' / '0.png'}: " in error
+    assert f"skipped {data / 'light' / '7.png'}: " in error
+    assert "skipped 2 of 12 images" in error
+    assert "8 images of 2 classes" in out
+    status, out, error = run("predict", tmp_path / "m", data, "--skip-unreadable")
+    assert status == 0 and "skipped 2 of 12 images" in error
+    assert len(out.splitlines()) == 11
+    bad = data / "light" / "7.png"
+    status, _, error = run("predict", tmp_path / "m", bad, "--skip-unreadable")
+    assert status == 2 and "None of the 1 images can be read" in error
+    for path in (data / "dark").iterdir():
+        path.write_text("no image")
+    arguments = ("--skip-unreadable", "--test-fraction", "0")
+    status, _, error = run("fit", data, "--out", tmp_path / "m", *small, *arguments)
+    assert status == 2 and "one class only: light" in error
+
+
+def test_export(run, model, folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "walls.onnx"
+    status, out, _ = run("export", model, path, "--int8", folder)
+    assert status == 0
+    assert {"walls.onnx", "walls.json", "walls.int8.onnx"} == {p.name for p in tmp_path.iterdir()}
+    assert "on the 12 images of" in out and "same class" in out
+    assert run("export", model, tmp_path / "walls.pt")[0] == 2
+    status, _, error = run("export", model, tmp_path / "walls.pt2", "--int8", folder)
+    assert status == 2 and "PATH must end in .onnx" in error
+    other = write_folder(tmp_path / "other", 0)
+    (other / "dark").rename(other / "dusk")
+    status, _, error = run("export", model, path, "--int8", other)
+    assert status == 2 and "does not know: dusk" in error
