@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
+    from .evaluation.evaluation import Evaluation
     from .families.cells.family import Cells
     from .families.cells.genotype import Genotype
     from .families.cells.search.methods import (
@@ -64,6 +65,7 @@ __all__ = [
     "Elastic",
     "ElasticArchitecture",
     "Embedder",
+    "Evaluation",
     "Execution",
     "Front",
     "FrontDisplay",
@@ -101,6 +103,7 @@ _MODULE_OF = {
     "Elastic": "families.elastic.family",
     "ElasticArchitecture": "families.elastic.space",
     "Embedder": "embedding.embedder",
+    "Evaluation": "evaluation.evaluation",
     "Execution": "training.execution",
     "Front": "families.elastic.member_search",
     "FrontDisplay": "plotting",
@@ -132,11 +135,13 @@ _ROOMS = frozenset(
         "cli",
         "distance",
         "embedding",
+        "evaluation",
         "families",
         "fitting",
         "images",
         "plotting",
         "pretraining",
+        "reporting",
         "saving",
         "search",
         "selection",

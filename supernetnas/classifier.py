@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -22,6 +22,8 @@ from .families.base import Family, available_families, get_family
 from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
+from .fitting.holding_out import HeldOut, hold_out, read_held_out
+from .fitting.outcome import describe_outcome
 from .fitting.progress import Progress
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
@@ -48,6 +50,7 @@ from .parameters import (
     Whole,
     check_parameter,
 )
+from .reporting.estimator import ReportingMixin
 from .saving.as_source import SourceMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
@@ -72,7 +75,9 @@ _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
 
 
-class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin, BaseEstimator):
+class SupernetTransferClassifier(
+    PersistenceMixin, SourceMixin, ReportingMixin, ClassifierMixin, BaseEstimator
+):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
     ``fit`` takes a supernet from a zoo, goes on searching it on the given images, derives the
@@ -133,6 +138,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     class_weight : dict, "balanced" or None, default=None
         Weight of each class in every loss, by label; classes that a dict leaves out weigh 1.
         "balanced" weighs a class by the inverse of its share of the images.
+    holdout_fraction : float >= 0 and < 1, default=0
+        Share of each class that is held out of the whole fit, from the choice of the source to the
+        last epoch, to measure the network: after each epoch in ``history_``, and at the end in
+        ``holdout_``. By default nothing is, since a network gets better with every image.
     time_limit : float > 0 or None, default=None
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
         share, and a derivation that measures another quarter at most; the retraining gets what is
@@ -186,6 +195,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
     architecture_ : Genotype or ElasticArchitecture
         The architecture; as ``genotype_``, too, where it is one.
+    outcome_ : str
+        How the architecture differs from that of the source, and from what it was chosen.
     front_ : list of dict
         Of a fit that has trained several networks, what each costs and reaches:
         ``architecture``, ``n_macs``, ``n_parameters``, ``probe_accuracy`` (of a linear model of its
@@ -199,6 +210,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         The searched supernet: weights and alphas, without the classifier's.
     history_ : list of dict
         One row per epoch and stage; ``pandas.DataFrame(clf.history_)`` is a table.
+    holdout_ : Evaluation or None
+        What the network predicts for the images that it was not trained on: those of
+        ``holdout_fraction``, or else those that ``search="front"`` holds out. None without any,
+        since the classes of what a network was trained on say little about it; see `evaluate`.
     n_parameters_, n_macs_ : int
         Cost of the network: trainable values, and multiply-accumulates for one image.
     inherited_ : float
@@ -229,6 +244,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         "batch_size": AnyOf(Whole(2), OneOf("auto")),
         "augmentation": AnyOf(OneOf("auto", "none"), Instance(Augmentation, "Augmentation")),
         "class_weight": AnyOf(Instance(dict, "dict"), OneOf("balanced"), NOTHING),
+        "holdout_fraction": Real(0, 1, "low"),
         "time_limit": AnyOf(Real(), NOTHING),
         "checkpoint_dir": AnyOf(Instance((str, os.PathLike), "str, path"), NOTHING),
         "precision": AnyOf(OneOf(*PRECISIONS), Instance(Execution, "Execution")),
@@ -251,6 +267,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         batch_size="auto",
         augmentation="auto",
         class_weight=None,
+        holdout_fraction=0,
         time_limit=None,
         checkpoint_dir=None,
         device="auto",
@@ -271,6 +288,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.class_weight = class_weight
+        self.holdout_fraction = holdout_fraction
         self.time_limit = time_limit
         self.checkpoint_dir = checkpoint_dir
         self.device = device
@@ -378,6 +396,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
         with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
             seed = kept.seed(self._draw_seed)
+            data, aside, places = hold_out(data, float(self.holdout_fraction), seed)
             run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
             selection = self._select(zoo, data, embedder, device, seed)
             start, scores = self._start(selection.candidates, data, device, seed, kept)
@@ -388,6 +407,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 candidates = () if start.source is None else (start.source,)
             self._warn_of_unused(family, start.source)
             target = prepare(data, seen, self.augmentation, device)
+            held_out = read_held_out(aside, places, target)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
                 found = search_best(
@@ -401,6 +421,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             architecture = derive(
                 found, method, family, run, self._share_of_time(_DERIVATION_SHARE)
             )
+            outcome = describe_outcome(found, architecture, family)
+            run.progress.note(outcome)
+            logger.info("%s", outcome)
             settings = self._settings(family, found.start.pretrained, len(target.labels))
             learner, inherited = family.learner(
                 found.search,
@@ -410,8 +433,22 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 pretrained=found.start.pretrained,
             )
             train = found.task.train if method.holds_out else target.part()
-            history = self._retrain(learner, train, target, settings, family, execution, run)
+            if held_out is None and method.holds_out:
+                held_out = HeldOut(found.task.validation, found.compared_on.numpy())
+
+            def measured() -> dict[str, float]:
+                if held_out is None:
+                    return {}
+                return held_out.measure(family.trained(learner, architecture), family)
+
+            history = self._retrain(
+                *(learner, train, target, settings, family, execution, run, measured)
+            )
+            history[-1] |= measured()  # after the last pass over the statistics
             network = family.trained(learner, architecture)
+            holdout = None
+            if held_out is not None:
+                holdout = held_out.evaluate(network, family, data.classes, X)
             front = family.front(learner, found.search)
             supernet = found.search.searched_supernet()
             self._report_cuts(found.search, method, history, settings)
@@ -430,12 +467,14 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             scores=scores or None,
             signature=selection.signature,
             architecture=architecture,
+            outcome=outcome,
             front=front,
             network=network,
             inherited=inherited,
             supernet_config=supernet.config,
             supernet_state=plain_state(supernet, family.head),
             history=found.search.history + history,
+            holdout=holdout,
             n_parameters=count_parameters(network),
             n_macs=count_macs(network, seen.shape),
             device=str(device),
@@ -480,7 +519,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         replace(
             fitted,
             architecture=row["architecture"],
+            outcome=f"chosen from {len(self.front_)} networks of a front",
             network=placed(network, self.device_),
+            holdout=None,
             n_macs=count_macs(network, (fitted.preprocessing.channels, *self.image_size_)),
             n_parameters=count_parameters(network),
         ).assign(other)
@@ -689,6 +730,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         family: Family,
         execution: Execution,
         run: Run,
+        measure: Callable[[], dict[str, float]],
     ) -> list:
         """Finetune what a family trains on images of the target; returns its history."""
         with (
@@ -705,6 +747,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 execution=execution,
                 class_weight=target.class_weight,
                 time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
+                measure=measure,
                 on_epoch=advance,
                 checkpoint=run.checkpoints.stage("retrain"),
             )

@@ -331,6 +331,8 @@ def image_names(X: Any, index: np.ndarray | None = None) -> list[str] | None:
     """
     if hasattr(X, "iloc"):  # a DataFrame of one column, or a Series
         X = X.to_numpy().ravel()
+    if not hasattr(X, "__iter__"):
+        return None
     items = list(X) if index is None else [X[i] for i in index.tolist()]
     found = [item.get("path") if isinstance(item, Mapping) else item for item in items]
     if not found or not all(isinstance(item, str | os.PathLike) for item in found):

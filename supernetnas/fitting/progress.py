@@ -26,6 +26,11 @@ class Progress:
         self.bars = verbose == 1
         self.lines = verbose > 1
 
+    def note(self, text: str) -> None:
+        """Say what has been found, between the bars or lines."""
+        if self.bars or self.lines:
+            tqdm.write(text, file=sys.stderr)
+
     @contextlib.contextmanager
     def stage(self, name: str, n_epochs: int) -> Iterator[Callable[[HistoryRow], None]]:
         """Begin a stage; yields what to call with the row of the history of each epoch."""

@@ -596,7 +596,7 @@ def test_distance_draws(run, zoo, tmp_path):
 def test_distance_draws_pairs_and_classes(run, zoo, folder, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "supernetnas.cli.distances._save", lambda display, path: drawn.update({path: display})
+        "supernetnas.cli.distances.save_picture", lambda display, path: drawn.update({path: display})
     )
     one, two = (str(tmp_path / name) for name in ("one.png", "two.png"))
     arguments = ["--zoo", zoo, "--heatmap", one, "--coupling", two, "--classes"]
