@@ -37,7 +37,9 @@ Search an architecture for the images of a folder, train it, and save it.
 
 DATA is a folder of class folders, or an .npz file with the arrays X (uint8;
 n, height, width, channels), y (integers) and classes (names). A fifth of the
-images is held out to measure the accuracy; --test-fraction 0 uses all.
+images is held out of the whole fit to measure the network; --test-fraction 0
+uses all. MODEL/held_out.csv lists them, with what was predicted, and the card
+MODEL/README.md has the accuracy.
 """
 
 _FIT_EPILOG = """\
@@ -66,6 +68,21 @@ examples:
   supernetnas predict org/flower-model a.jpg        # from the Hugging Face Hub
   supernetnas predict flower-model new-photos/ --proba --csv predictions.csv
   supernetnas predict flower-model new-photos/ --json | jq '.[].class'
+"""
+
+_EVALUATE = """\
+Measure a model on images of known classes: accuracy and its interval, precision
+and recall of each class, log loss, calibration error, and the worst mistakes.
+
+DATA is as for `supernetnas fit`, and holds images that the fit has not seen.
+"""
+
+_EVALUATE_EPILOG = """\
+examples:
+  supernetnas evaluate flower-model new-flowers
+  supernetnas evaluate flower-model new-flowers --confusion confusion.png
+  supernetnas evaluate flower-model new-flowers --errors errors.png --worst 24
+  supernetnas evaluate flower-model new-flowers --csv images.csv --json all.json
 """
 
 _ZOO = """\
@@ -239,6 +256,16 @@ def build_parser() -> argparse.ArgumentParser:
             "fitting:predict",
             description=_PREDICT,
             epilog=_PREDICT_EPILOG,
+        )
+    )
+    _add_evaluate(
+        add(
+            commands,
+            "evaluate",
+            "measure a model on images of known classes",
+            "evaluating:evaluate",
+            description=_EVALUATE,
+            epilog=_EVALUATE_EPILOG,
         )
     )
     zoo = add(
@@ -437,6 +464,29 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--csv", metavar="FILE", help="write a CSV file instead of printing")
     output.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument("data", metavar="DATA", help="folder of class folders, or an .npz file")
+    parser.add_argument("--csv", metavar="FILE", help="write a row for each image")
+    parser.add_argument("--json", metavar="FILE", help="write all figures, and the mistakes")
+    parser.add_argument(
+        "--confusion", metavar="FILE", help="draw what is taken for what (.png, .svg, .pdf, ...)"
+    )
+    parser.add_argument("--errors", metavar="FILE", help="draw the worst mistakes")
+    parser.add_argument(
+        "--worst",
+        metavar="N",
+        type=_positive,
+        default=12,
+        help="mistakes that are drawn and printed (default: %(default)s)",
+    )
     parser.add_argument(
         "--device",
         default="auto",

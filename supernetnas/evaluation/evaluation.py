@@ -61,7 +61,9 @@ class Evaluation:
         lengths = {f.name: len(getattr(self, f.name)) for f in fields(self)}
         n_classes, n = lengths.pop("classes"), lengths["index"]
         if n == 0 or set(lengths.values()) != {n}:
-            raise ValueError(f"An evaluation needs one value of each kind per image; got {lengths}.")
+            raise ValueError(
+                f"An evaluation needs one value of each kind per image; got {lengths}."
+            )
         for name in ("labels", "predicted"):
             positions = getattr(self, name)
             if positions.min() < 0 or positions.max() >= n_classes:

@@ -203,6 +203,19 @@ def _check_classes(clf, classes: np.ndarray, labels: np.ndarray) -> None:
             f"architecture; {len(rare)} class(es) have 1: {shown}. Add images or leave these "
             "classes out."
         )
+    _check_what_is_left(clf.holdout_fraction, classes, labels)
+
+
+def _check_what_is_left(fraction: float, classes: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse to hold so many images out that a class would have fewer than two left."""
+    counts = np.bincount(labels)
+    left = counts - np.maximum(np.rint(fraction * counts), 1)
+    if fraction and left.min() < 2:
+        least = left.argmin()
+        raise ValueError(
+            f"holdout_fraction={fraction} leaves fewer than 2 of the {counts[least]} image(s) of "
+            f"class {classes[least]}. Hold a smaller share out, or none with holdout_fraction=0."
+        )
 
 
 def _weights_by_position(

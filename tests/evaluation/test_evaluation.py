@@ -35,9 +35,7 @@ def test_figures_are_those_of_scikit_learn(evaluation):
     assert evaluation.log_loss == pytest.approx(-np.log(evaluation.true_probability).mean())
     recall = metrics.recall_score(labels, predicted, average=None)
     assert [row["recall"] for row in evaluation.per_class] == pytest.approx(recall)
-    np.testing.assert_array_equal(
-        evaluation.confusion, metrics.confusion_matrix(labels, predicted)
-    )
+    np.testing.assert_array_equal(evaluation.confusion, metrics.confusion_matrix(labels, predicted))
 
 
 def test_log_loss_is_that_of_the_probabilities():
@@ -105,9 +103,7 @@ def test_json_and_csv(evaluation, tmp_path):
     assert evaluation.to_json(tmp_path / "a.json") is None
     assert json.loads((tmp_path / "a.json").read_text()) == data
     evaluation.to_csv(tmp_path / "a.csv")
-    again = Evaluation.from_csv(
-        (tmp_path / "a.csv").read_bytes(), evaluation.classes, name="a.csv"
-    )
+    again = Evaluation.from_csv((tmp_path / "a.csv").read_bytes(), evaluation.classes, name="a.csv")
     assert again.to_dict() == evaluation.to_dict()
     assert again.names == evaluation.names
 
