@@ -1,8 +1,10 @@
-"""``supernetnas evaluate``."""
+"""``supernetnas evaluate`` and ``supernetnas report``."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from ..storage.destinations import check_file
 from .pictures import check_picture, save_picture
 from .printing import fields, table
 
-__all__ = ["evaluate", "known_labels"]
+__all__ = ["evaluate", "known_labels", "report"]
 
 _SHOWN = 10  # lines of a table
 
@@ -27,9 +29,8 @@ def evaluate(args: argparse.Namespace) -> None:
         if path := getattr(args, option):
             check_picture(f"--{option}", path)
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
-    dataset = load_dataset(args.data)
-    labels = known_labels(classifier, np.asarray(dataset.class_names), dataset.labels)
-    found = classifier.evaluate(dataset.images, labels)
+    images, labels = _labelled(classifier, args.data)
+    found = classifier.evaluate(images, labels)
     if args.csv:
         found.to_csv(args.csv)
     if args.json:
@@ -41,9 +42,24 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.errors:
         from ..plotting import ErrorsDisplay
 
-        display = ErrorsDisplay.from_evaluation(found, dataset.images, n=args.worst)
+        display = ErrorsDisplay.from_evaluation(found, images, n=args.worst)
         save_picture(display, args.errors)
     print(described(found, args.worst))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write what there is to say of a model as one page, and print where it is."""
+    out = args.out or f"{Path(args.model.partition('@')[0]).resolve().name}.html"
+    check_file(out, "--out")
+    classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
+    images, labels = (None, None) if args.data is None else _labelled(classifier, args.data)
+    print(classifier.report(out, images, labels, title=args.title))
+
+
+def _labelled(classifier: SupernetTransferClassifier, path: str) -> tuple[Any, np.ndarray]:
+    dataset = load_dataset(path)
+    labels = known_labels(classifier, np.asarray(dataset.class_names), dataset.labels)
+    return dataset.images, labels
 
 
 def described(found: Evaluation, n_worst: int) -> str:

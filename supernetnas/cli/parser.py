@@ -85,6 +85,21 @@ examples:
   supernetnas evaluate flower-model new-flowers --csv images.csv --json all.json
 """
 
+_REPORT = """\
+Write what there is to say of a model as one page of HTML, which needs neither
+network nor other files: source, architecture, curves, cost, accuracy, mistakes,
+settings, provenance and licences.
+
+The accuracy is that on DATA, or else on the images that the fit has held out;
+only with DATA, images that the fit has not seen, does the page show images.
+"""
+
+_REPORT_EPILOG = """\
+examples:
+  supernetnas report flower-model
+  supernetnas report flower-model new-flowers --out flowers.html
+"""
+
 _ZOO = """\
 Look at zoos, check them, make your own, and share them.
 
@@ -266,6 +281,16 @@ def build_parser() -> argparse.ArgumentParser:
             "evaluating:evaluate",
             description=_EVALUATE,
             epilog=_EVALUATE_EPILOG,
+        )
+    )
+    _add_report(
+        add(
+            commands,
+            "report",
+            "write what there is to say of a model as one page",
+            "evaluating:report",
+            description=_REPORT,
+            epilog=_REPORT_EPILOG,
         )
     )
     zoo = add(
@@ -487,6 +512,22 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         default=12,
         help="mistakes that are drawn and printed (default: %(default)s)",
     )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", help="folder of class folders, or an .npz file"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="the page (default: the name of MODEL with .html, here)"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="of the page")
     parser.add_argument(
         "--device",
         default="auto",

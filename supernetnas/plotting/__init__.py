@@ -1,4 +1,4 @@
-"""Pictures of a fit: its cells, its learning curves, its distances to the zoo, its front and its mistakes.
+"""Pictures of a fit: cells, learning curves, distances to the zoo, front, and mistakes.
 
 The classes keep to scikit-learn's convention for displays: the constructor stores data, the
 class methods ``from_*`` compute the data and draw, and ``plot`` draws (again) and sets ``ax_``

@@ -245,7 +245,7 @@ class ErrorsDisplay:
         palette: Palette,
         text_kw: Mapping[str, Any] | None,
     ) -> None:
-        """Write two lines below each image, as long as it is wide; none where that is too little."""
+        """Write two lines below each image, as wide as it is, where that is legible."""
         figure = self.figure_.canvas.figure
         figure.draw_without_rendering()
         box = self.ax_.get_window_extent()

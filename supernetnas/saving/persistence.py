@@ -4,9 +4,9 @@ A folder holds nothing that runs when it is read: ``config.json`` has the parame
 attributes and the SHA-256 of the other files; ``model.safetensors`` the network;
 ``supernet.safetensors`` the searched supernet; ``signature.safetensors`` the signature of the
 images, if there is one; ``held_out.csv`` the images that the fit has held out, if there are any,
-with what was predicted for them; ``README.md`` is a model card. A repository on the Hugging Face Hub holds
-the same. A pickle holds plain values and NumPy arrays instead of torch modules, so it needs no GPU
-to be read.
+with what was predicted for them; ``README.md`` is a model card. A repository on the Hugging Face
+Hub holds the same, but for names of images. A pickle holds plain values and NumPy arrays instead
+of torch modules, so it needs no GPU to be read.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ class PersistenceMixin(BaseEstimator):
         """Publish the fitted classifier on the Hugging Face Hub, in one commit.
 
         The names of the images that the fit has held out are not published, only how many there
-        are and what was measured on them. If the upload breaks off, call it again: what has arrived is not sent again. Parameters are
-        left out as in `save_pretrained`.
+        are and what was measured on them. If the upload breaks off, call it again: what has arrived
+        is not sent again. Parameters are left out as in `save_pretrained`.
 
         Parameters
         ----------

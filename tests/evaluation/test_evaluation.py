@@ -120,7 +120,7 @@ def test_json_and_csv(evaluation, tmp_path):
 def test_tables_of_something_else_are_refused(evaluation, old, new):
     data = evaluation.to_csv().encode()
     assert old in data
-    with pytest.raises(FileError, match="strange.csv does not list predictions"):
+    with pytest.raises(FileError, match=r"strange\.csv does not list predictions"):
         Evaluation.from_csv(data.replace(old, new), evaluation.classes, name="strange.csv")
 
 

@@ -10,7 +10,7 @@ from supernetnas import Cells, Elastic, ElasticArchitecture, Genotype, get_space
 from supernetnas.families.elastic.space import Block
 
 NODES = ((("skip_connect", 0), ("sep_conv_3x3", 1)),) * 4
-OTHER = ((("skip_connect", 0), ("skip_connect", 1)),) + NODES[1:]
+OTHER = ((("skip_connect", 0), ("skip_connect", 1)), *NODES[1:])
 
 
 def fit(zoo=None, strategy="scratch", **parameters):

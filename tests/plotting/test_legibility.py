@@ -1,5 +1,7 @@
 """Pictures of many classes with long names, in any style, on large and small axes."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -152,7 +154,7 @@ def test_every_other_name_is_left_out_where_rows_are_thin():
     assert 5 <= len(shown) < 60
     figure.draw_without_rendering()
     boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.y0)
-    assert all(one.y1 <= other.y0 + 2 for one, other in zip(boxes, boxes[1:], strict=False))
+    assert all(one.y1 <= other.y0 + 2 for one, other in pairwise(boxes))
     assert all(display.names_[label.get_text()] in LONG for label in shown)
 
 

@@ -201,7 +201,9 @@ class Cells(Family):
         self, supernet: CellSupernet, budget: Budget | None, seen: NetworkInput
     ) -> Genotype:
         """Return the genotype that the alphas stand for."""
-        return supernet.genotype() if budget is None else budget.derive(supernet.operation_weights())
+        if budget is None:
+            return supernet.genotype()
+        return budget.derive(supernet.operation_weights())
 
     def difference(self, before: Genotype, after: Genotype) -> str:
         """Say how many edges differ."""
