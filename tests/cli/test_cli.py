@@ -26,17 +26,8 @@ from supernetnas.zoo import Zoo
 SMALL = ["--set", "init_channels=4", "--set", "n_cells=3", "--image-size", "8"]
 SMALL += ["--batch-size", "8", "--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
-COMMANDS = [
-    "",
-    "fit",
-    "predict",
-    "evaluate",
-    "zoo",
-    "zoo list",
-    "zoo show",
-    "zoo verify",
-    "zoo pretrain",
-]
+COMMANDS = ["", "fit", "predict", "evaluate", "report", "zoo", "zoo list", "zoo show"]
+COMMANDS += ["zoo verify", "zoo pretrain"]
 COMMANDS += ["zoo vectors", "distance"]
 
 
@@ -168,6 +159,7 @@ def test_every_example_of_the_help_parses(monkeypatch):
                 "zoo vectors": ["x"],
                 "distance": ["x"],
                 "evaluate": ["x", "y"],
+                "report": ["x"],
             }
             args = parser.parse_args([*command.split(), *required.get(command, [])])
         text = args.parser.format_help()
@@ -450,6 +442,19 @@ def test_evaluate_prints_and_writes_what_a_model_is_worth(run, folder, model, tm
     assert re.search(rf"accuracy +{expected.accuracy:.3f} ", output)
     assert all(row["image"] in output for row in expected.errors(12))
     assert re.search(r"^dark +6 ", output, re.MULTILINE)
+
+
+def test_report_writes_one_page(run, folder, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, output, error = run("report", model, folder, "--title", "Walls <b>")
+    assert status == 0, error
+    assert output.strip() == "model.html"
+    page = (tmp_path / "model.html").read_text()
+    assert "<h1>Walls &lt;b&gt;</h1>" in page
+    assert "on 12 images that it was not trained on" in page
+    assert run("report", model, "--out", "other.html")[0] == 0
+    assert "not measured" in (tmp_path / "other.html").read_text()
+    assert refused(run("report", model, "--out", tmp_path), "--out", "folder")
 
 
 def test_evaluate_reads_names_of_folders_as_the_numbers_of_a_fit(folder):
