@@ -151,7 +151,7 @@ class DistanceDisplay:
             margin = max(0.25 * (values[-1] - values[0]), 1e-3 * values[-1])
             ax.hlines(places, values[0] - margin, values, color=palette.shade, linewidth=2)
             colours = [palette.accent if n == self.source else palette.muted for n in names]
-            self.points_ = ax.scatter(values, places, **{"color": colours, **(bar_kw or {})})
+            self.points_ = ax.scatter(values, places, **{"color": colours, "zorder": 3, **(bar_kw or {})})
             label_axis(ax.xaxis, "distance (the axis does not begin at 0)")
         ax.set_ylim(len(names) - 0.4, -0.6)
         beside = 6 * LETTER * _VALUE + 8  # points that a value takes
@@ -194,14 +194,15 @@ class DistanceDisplay:
         while True:
             short = short_names(names, longest)
             self.ax_.set_yticks(places, short, **PLAIN)
-            step = max(1, math.ceil(_LEAST_ROW / max(self._row_height(), 0.1)))
+            height = self._row_height()
+            step = max(1, math.ceil(_LEAST_ROW / max(height, 0.1)))
             for place, label in enumerate(self.ax_.get_yticklabels()):
                 chosen = names[place] == self.source
                 label.set_fontweight("bold" if chosen else "normal")
                 if chosen:
                     label.set_color(palette.accent)
                 label.set_visible(chosen or place % step == 0)
-                label.set_fontsize(min(label.get_fontsize(), max(0.9 * self._row_height(), 5)))
+                label.set_fontsize(min(label.get_fontsize(), max(0.9 * height, 5)))
             figure.draw_without_rendering()
             boxes = [label.get_window_extent() for label in self.ax_.get_yticklabels()]
             most = 0.5 * room(self.ax_)[0] * figure.dpi / 72

@@ -33,12 +33,11 @@ nav a { margin-right: .8rem }
 a { color: var(--accent) }
 img { max-width: 100%; height: auto }
 .wide { overflow-x: auto }
+.wide img { min-width: 28rem; max-width: 100% }
 table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid var(--line); overflow-wrap: normal; min-width: 3.5rem;
-  max-width: 32rem }
-td { overflow-wrap: anywhere }
-pre { background: var(--shade); padding: .7rem; overflow-x: auto; border-radius: .3rem }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; max-width: 32rem }
+pre { background: var(--shade); padding: .7rem; white-space: pre-wrap; border-radius: .3rem }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); gap: .8rem }
 .tiles figure { margin: 0; font-size: .85rem; line-height: 1.3 }
 .tiles img { width: 100%; image-rendering: pixelated; border-radius: .2rem }
@@ -126,10 +125,11 @@ def picture(draw: Callable[[], Any], what: str) -> str:
     what : str
         What is to be seen, for those who cannot see it.
     """
-    dark, light = (_drawn(draw, style) for style in (_DARK, _LIGHT))
+    (dark, _), (light, width) = (_drawn(draw, style) for style in (_DARK, _LIGHT))
     return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{_text(what)}"></picture>'
+        '<div class="wide"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img src="{light}" width="{width}" alt="{_text(what)}"></picture></div>'
     )
 
 
@@ -150,7 +150,8 @@ def tiles(pixels: np.ndarray, captions: Sequence[str]) -> str:
     return f'<div class="tiles">{"".join(figures)}</div>' if captions else ""
 
 
-def _drawn(draw: Callable[[], Any], style: dict[str, str]) -> str:
+def _drawn(draw: Callable[[], Any], style: dict[str, str]) -> tuple[str, int]:
+    """Address of a picture, and its width in the points of a page."""
     from ..plotting._common import import_pyplot
 
     plt, ink, data = import_pyplot(), style["text.color"], io.BytesIO()
@@ -158,8 +159,9 @@ def _drawn(draw: Callable[[], Any], style: dict[str, str]) -> str:
     with plt.ioff(), plt.style.context(["default", {**style, **dict.fromkeys(lines, ink)}]):
         figure = draw().figure_
         figure.savefig(data, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+        width = round(96 * figure.get_size_inches()[0])
         plt.close(figure)
-    return _address(data.getvalue())
+    return _address(data.getvalue()), width
 
 
 def _address(png: bytes) -> str:
