@@ -336,7 +336,7 @@ def image_names(X: Any, index: np.ndarray | None = None) -> list[str] | None:
     if not hasattr(X, "__iter__"):
         return None
     items = list(X) if index is None else [X[i] for i in index.tolist()]
-    found = [item.get("path") if isinstance(item, Mapping) else item for item in items]
+    found: list[Any] = [item.get("path") if isinstance(item, Mapping) else item for item in items]
     if not found or not all(isinstance(item, str | os.PathLike) for item in found):
         return None
     # Of names that are no Unicode, what cannot be written is escaped.
