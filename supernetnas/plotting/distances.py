@@ -151,7 +151,9 @@ class DistanceDisplay:
             margin = max(0.25 * (values[-1] - values[0]), 1e-3 * values[-1])
             ax.hlines(places, values[0] - margin, values, color=palette.shade, linewidth=2)
             colours = [palette.accent if n == self.source else palette.muted for n in names]
-            self.points_ = ax.scatter(values, places, **{"color": colours, "zorder": 3, **(bar_kw or {})})
+            self.points_ = ax.scatter(
+                values, places, **{"color": colours, "zorder": 3, **(bar_kw or {})}
+            )
             label_axis(ax.xaxis, "distance (the axis does not begin at 0)")
         ax.set_ylim(len(names) - 0.4, -0.6)
         beside = 6 * LETTER * _VALUE + 8  # points that a value takes
