@@ -13,7 +13,7 @@ __all__ = ["Palette", "contrast", "legible_on"]
 Colour = tuple[float, float, float]
 
 _LEAST = 3.0  # contrast of lines and large signs
-_BLACK, _WHITE = (0.14, 0.16, 0.18), (1.0, 1.0, 1.0)
+_BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
