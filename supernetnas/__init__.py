@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
+    from .evaluation.evaluation import Evaluation
     from .families.cells.family import Cells
     from .families.cells.genotype import Genotype
     from .families.cells.search.methods import (
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from .plotting import (
         CellDisplay,
         ClassCouplingDisplay,
+        ConfusionDisplay,
         DistanceDisplay,
         DistanceHeatmapDisplay,
+        ErrorsDisplay,
         FrontDisplay,
         InputsDisplay,
         SearchCurveDisplay,
@@ -60,6 +63,7 @@ __all__ = [
     "Cells",
     "ClassCouplingDisplay",
     "Comparison",
+    "ConfusionDisplay",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
@@ -67,6 +71,8 @@ __all__ = [
     "Elastic",
     "ElasticArchitecture",
     "Embedder",
+    "ErrorsDisplay",
+    "Evaluation",
     "Execution",
     "Front",
     "FrontDisplay",
@@ -99,6 +105,7 @@ _MODULE_OF = {
     "Cells": "families.cells.family",
     "ClassCouplingDisplay": "plotting",
     "Comparison": "comparison",
+    "ConfusionDisplay": "plotting",
     "DARTS": "families.cells.search.methods",
     "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
@@ -107,6 +114,8 @@ _MODULE_OF = {
     "Elastic": "families.elastic.family",
     "ElasticArchitecture": "families.elastic.space",
     "Embedder": "embedding.embedder",
+    "ErrorsDisplay": "plotting",
+    "Evaluation": "evaluation.evaluation",
     "Execution": "training.execution",
     "Front": "families.elastic.member_search",
     "FrontDisplay": "plotting",
@@ -141,11 +150,13 @@ _ROOMS = frozenset(
         "comparison",
         "distance",
         "embedding",
+        "evaluation",
         "families",
         "fitting",
         "images",
         "plotting",
         "pretraining",
+        "reporting",
         "saving",
         "search",
         "selection",

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import ClassVar
@@ -25,6 +25,8 @@ from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.estimates import epoch_seconds, expect_search
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
+from .fitting.holding_out import HeldOut, hold_out, read_held_out
+from .fitting.outcome import describe_outcome
 from .fitting.progress import Planned, Progress, Rehearsal
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
@@ -52,6 +54,7 @@ from .parameters import (
     Whole,
     check_parameter,
 )
+from .reporting.estimator import ReportingMixin
 from .saving.as_source import SourceMixin
 from .saving.export import ExportMixin
 from .saving.folding import for_predictions
@@ -80,7 +83,12 @@ _EPOCHS = {"quick": 1 / 3, "default": 1.0, "best": 3.0}  # of the retraining, by
 
 
 class SupernetTransferClassifier(
-    PersistenceMixin, SourceMixin, ExportMixin, ClassifierMixin, BaseEstimator
+    PersistenceMixin,
+    SourceMixin,
+    ExportMixin,
+    ReportingMixin,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
@@ -150,6 +158,10 @@ class SupernetTransferClassifier(
     class_weight : dict, "balanced" or None, default=None
         Weight of each class in every loss, by label; classes that a dict leaves out weigh 1.
         "balanced" weighs a class by the inverse of its share of the images.
+    holdout_fraction : float >= 0 and < 1, default=0
+        Share of each class that is held out of the whole fit, from the choice of the source to the
+        last epoch, to measure the network: after each epoch in ``history_``, and at the end in
+        ``holdout_``. By default nothing is, since a network gets better with every image.
     verbose : int >= 0 or bool, default=0
         1 shows a bar and how long the fit takes, 2 a line per epoch, both on the standard error.
     time_limit : float > 0 or None, default=None
@@ -203,6 +215,8 @@ class SupernetTransferClassifier(
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
     architecture_ : Genotype or ElasticArchitecture
         The architecture; as ``genotype_``, too, where it is one.
+    outcome_ : str
+        How the architecture differs from that of the source, and from what it was chosen.
     front_ : list of dict
         Of a fit that has trained several networks, what each costs and reaches:
         ``architecture``, ``n_macs``, ``n_parameters``, ``probe_accuracy`` (of a linear model of its
@@ -216,6 +230,10 @@ class SupernetTransferClassifier(
         The searched supernet: weights and alphas, without the classifier's.
     history_ : list of dict
         One row per epoch and stage; ``pandas.DataFrame(clf.history_)`` is a table.
+    holdout_ : Evaluation or None
+        What the network predicts for the images that it was not trained on: those of
+        ``holdout_fraction``, or else those that ``search="front"`` holds out. None without any,
+        since the classes of what a network was trained on say little about it; see `evaluate`.
     n_parameters_, n_macs_ : int
         Cost of the network: trainable values, and multiply-accumulates for one image.
     inherited_ : float
@@ -248,6 +266,7 @@ class SupernetTransferClassifier(
         "batch_size": AnyOf(Whole(2), OneOf("auto")),
         "augmentation": AnyOf(OneOf("auto", "none"), Instance(Augmentation, "Augmentation")),
         "class_weight": AnyOf(Instance(dict, "dict"), OneOf("balanced"), NOTHING),
+        "holdout_fraction": Real(0, 1, "low"),
         "time_limit": AnyOf(Real(), NOTHING),
         "checkpoint_dir": AnyOf(Instance((str, os.PathLike), "str, path"), NOTHING),
         "precision": AnyOf(OneOf(*PRECISIONS), Instance(Execution, "Execution")),
@@ -272,6 +291,7 @@ class SupernetTransferClassifier(
         batch_size="auto",
         augmentation="auto",
         class_weight=None,
+        holdout_fraction=0,
         verbose=0,
         time_limit=None,
         checkpoint_dir=None,
@@ -294,6 +314,7 @@ class SupernetTransferClassifier(
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.class_weight = class_weight
+        self.holdout_fraction = holdout_fraction
         self.verbose = verbose
         self.time_limit = time_limit
         self.checkpoint_dir = checkpoint_dir
@@ -408,6 +429,7 @@ class SupernetTransferClassifier(
             self._progress() as progress,
         ):
             seed = kept.seed(self._draw_seed)
+            data, aside, places = hold_out(data, float(self.holdout_fraction), seed)
             run = Run(torch.Generator().manual_seed(seed), watch, progress, kept)
             progress.doing("embedding" if embedder else "choosing the start")
             selection = self._select(zoo, data, embedder, device, seed)
@@ -420,6 +442,7 @@ class SupernetTransferClassifier(
             self._warn_of_unused(family, start.source)
             warn_of_lost_detail(data.images, seen.size, self.image_size, self.resize)
             target = prepare(data, seen, self.augmentation, device, self.resize)
+            held_out = read_held_out(aside, places, target)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
                 searched = candidates_of(
@@ -441,6 +464,9 @@ class SupernetTransferClassifier(
             architecture = derive(
                 found, method, family, run, self._share_of_time(_DERIVATION_SHARE)
             )
+            outcome = describe_outcome(found, architecture, family)
+            run.progress.tell(outcome)
+            logger.info("%s", outcome)
             settings = self._settings(family, found.start.pretrained, len(target.labels))
             learner, inherited = family.learner(
                 found.search,
@@ -450,12 +476,24 @@ class SupernetTransferClassifier(
                 pretrained=found.start.pretrained,
             )
             train = found.task.train if method.holds_out else target.part()
-            retraining = (train, target, settings, family, execution, run)
+            if held_out is None and method.holds_out:
+                held_out = HeldOut(found.task.validation, found.compared_on.numpy())
+
+            def measured() -> dict[str, float]:
+                if held_out is None:
+                    return {}
+                return held_out.measure(family.trained(learner, architecture), family)
+
+            retraining = (train, target, settings, family, execution, run, measured)
             history = self._retrain(learner, *retraining)
             if family.teaches(learner):
                 learner = family.taught(learner)
                 history += self._retrain(learner, *retraining, n_before=len(history))
+            history[-1] |= measured()  # after the last pass over the statistics
             network = family.trained(learner, architecture)
+            holdout = None
+            if held_out is not None:
+                holdout = held_out.evaluate(network, family, data.classes, X)
             front = family.front(learner, found.search)
             supernet = found.search.searched_supernet()
             if found.search.out_of_time and found.search.epoch < method.n_epochs:
@@ -476,12 +514,14 @@ class SupernetTransferClassifier(
             scores=scores or None,
             signature=selection.signature,
             architecture=architecture,
+            outcome=outcome,
             front=front,
             network=network,
             inherited=inherited,
             supernet_config=supernet.config,
             supernet_state=plain_state(supernet, family.head),
             history=found.search.history + history,
+            holdout=holdout,
             n_parameters=count_parameters(network),
             n_macs=count_macs(network, seen.shape),
             device=str(device),
@@ -526,7 +566,9 @@ class SupernetTransferClassifier(
         replace(
             fitted,
             architecture=row["architecture"],
+            outcome=f"chosen from {len(self.front_)} networks of a front",
             network=placed(network, self.device_),
+            holdout=None,
             n_macs=count_macs(network, (fitted.preprocessing.channels, *self.image_size_)),
             n_parameters=count_parameters(network),
         ).assign(other)
@@ -781,6 +823,7 @@ class SupernetTransferClassifier(
         family: Family,
         execution: Execution,
         run: Run,
+        measure: Callable[[], dict[str, float]],
         n_before: int = 0,
     ) -> list:
         """Finetune what a family trains on images of the target; returns its history.
@@ -788,9 +831,10 @@ class SupernetTransferClassifier(
         After so many epochs it is what has been taught by what was trained in them.
         """
         name, time_limit = "retrain", None
+        teacher = not n_before and family.teaches(network)
         if self.time_limit is not None:
             time_limit = self.time_limit - run.watch.seconds
-            if not n_before and family.teaches(network):
+            if teacher:
                 time_limit *= _TEACHER_SHARE
         if n_before:
             name = "teach"
@@ -815,6 +859,7 @@ class SupernetTransferClassifier(
                 execution=execution,
                 class_weight=target.class_weight,
                 time_limit=time_limit,
+                measure=None if teacher else measure,  # which is of what is taught
                 on_epoch=advance,
                 checkpoint=run.checkpoints.stage(name),
             )
@@ -834,7 +879,7 @@ class SupernetTransferClassifier(
         if self._execution().compiled or self._execution().captured:
             return None
         other = clone(self).set_params(checkpoint_dir=None)
-        other._progress = Rehearsal  # type: ignore[method-assign]
+        other._progress = Rehearsal
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the fit itself will warn

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from ..classifier import SupernetTransferClassifier
@@ -24,7 +23,6 @@ from ..saving.persistence import check_destination
 from ..storage.destinations import check_file, check_folder, refusal, user_path, write_file
 from ..storage.files import FileError, dump_csv, is_text
 from ..storage.foreign_text import printable
-from ..training.batches import stratified_split
 from .printing import as_json, fields, progress_shown, table
 
 __all__ = ["fit", "predict"]
@@ -43,7 +41,7 @@ def fit(args: argparse.Namespace) -> None:
         dataset = replace(dataset, images=dataset.images[kept])
         classes, codes = np.unique(codes[kept], return_inverse=True)
         names = names[classes]  # a class may have lost all of its images
-    train, test = _split(codes, names, args.test_fraction, args.seed)
+    _check_classes(codes, names, args.test_fraction)
     classifier = SupernetTransferClassifier(
         args.strategy,
         zoo=args.zoo,
@@ -56,30 +54,32 @@ def fit(args: argparse.Namespace) -> None:
         max_macs=args.max_macs,
         max_parameters=args.max_parameters,
         checkpoint_dir=args.checkpoint_dir,
+        holdout_fraction=args.test_fraction,
         class_weight=None if args.class_weight == "none" else args.class_weight,
         device=args.device,
         random_state=args.seed,
         verbose=int(progress_shown(args.quiet)),
     ).set_params(**_settings(args))
-    if len(test):  # one that cannot be read is better found before the fit than after
-        images = as_image_set(dataset.images)
-        images.check()
-        images.take(test).tensor(8, 8)
     start = time.monotonic()
-    classifier.fit(dataset.images[train], names[codes[train]])
+    classifier.fit(dataset.images, names[codes])
     seconds = time.monotonic() - start
     folder = _save(classifier, args.out)
-    accuracy = None
-    if len(test):
-        share = classifier.score(dataset.images[test], names[codes[test]])
-        accuracy = f"{share:.3f} on {len(test)} images held out"
+    accuracy, held_out = None, classifier.holdout_
+    if held_out is not None:
+        low, high = held_out.accuracy_interval
+        accuracy = (
+            f"{held_out.accuracy:.3f} on {len(held_out)} images held out "
+            f"(95 % interval {low:.3f} to {high:.3f}), see held_out.csv"
+        )
+    n_trained = len(codes) - (0 if held_out is None else len(held_out))
     print(
         fields(
             [
-                ("data", f"{len(train)} images of {len(classes)} classes"),
+                ("data", f"{n_trained} images of {len(classes)} classes"),
                 ("source", classifier.source_),
                 ("distances", _nearest(classifier.distances_)),
                 (get_family(classifier.family_).architecture_name, classifier.architecture_),
+                ("search", classifier.outcome_),
                 ("parameters", f"{classifier.n_parameters_:,}"),
                 ("MACs", f"{classifier.n_macs_:,} per image"),
                 ("accuracy", accuracy),
@@ -127,21 +127,17 @@ def _check_model_folder(folder: Path) -> None:
     check_folder(folder)
 
 
-def _split(
-    codes: np.ndarray, names: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on, and to hold out of each class."""
-    if fraction == 0:
-        return np.arange(len(codes)), np.arange(0)
+def _check_classes(codes: np.ndarray, names: np.ndarray, fraction: float) -> None:
+    """Refuse, in the words of the options, classes too small to hold a share out."""
     counts = np.bincount(codes)
-    if counts.min() < 3:
+    left = counts - np.maximum(np.rint(fraction * counts), 1)
+    if fraction and left.min() < 2:
+        least = left.argmin()
         raise ValueError(
-            f"Class {str(names[counts.argmin()])!r} has {counts.min()} image(s); at least 3 are "
-            "needed to hold one out. Use all images with --test-fraction 0, which needs 2."
+            f"Class {str(names[least])!r} has {counts[least]} image(s); at least 2 must be left "
+            f"when --test-fraction {fraction:g} is held out. Hold out less, or use all images with "
+            "--test-fraction 0."
         )
-    generator = torch.Generator().manual_seed(seed)
-    train, test = stratified_split(torch.from_numpy(codes), fraction, generator)
-    return train.numpy(), test.numpy()
 
 
 def _nearest(distances: dict[str, float] | None) -> str | None:

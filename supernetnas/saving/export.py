@@ -289,6 +289,7 @@ def _onnx_bytes(module: nn.Module, sample: Tensor, about: dict[str, Any]) -> byt
         output_names=[_OUTPUT],
         verbose=False,
     )
+    assert exported is not None
     proto = exported.model_proto
     for node in proto.graph.node:
         del node.metadata_props[:]

@@ -57,6 +57,8 @@ def check_fitted(fitted: Mapping[str, Any], family: Family, network: Any, supern
         raise ValueError(f"the supernet is not one of {seen} and {n_classes} classes")
     family.check_network(network, supernet)
     _check_front(fitted.get("front", []), family, supernet)
+    if not isinstance(fitted.get("outcome", ""), str | None):
+        raise TypeError(f"outcome must be text; got {fitted['outcome']!r:.80}")
     _check_input(fitted)
     source = fitted["source"]
     if source != "scratch":
