@@ -253,7 +253,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         method, task = self.method, self.task
         return PathTraining(
             self.supernet,
-            _Images(task.train, self.seed),
+            _Images(task.train, self.seed + 1),  # other numbers than those of the order
             Uniform(self.bounds.space, seed=self.seed),
             FromLabels(float(method.label_smoothing), task.class_weight),
             PathTrainingSettings(
