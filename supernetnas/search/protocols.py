@@ -103,7 +103,8 @@ class Step(NamedTuple):
     Attributes
     ----------
     key : hashable
-        Members whose first keys are equal compute the same up to there.
+        Parts of equal keys do the same work, and members whose first keys are equal compute the
+        same up to there.
     module : torch.nn.Module
         From the images, or the output of the part before, to its own output.
     """

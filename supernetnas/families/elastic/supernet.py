@@ -235,16 +235,16 @@ class ElasticSupernet(nn.Module):
         weights = dict(self.largest.named_parameters()) if whole else self.slices(architecture)
         fresh = Statistics(trunk).to(self.classifier.weight).buffers_by_name()
         trunk.load_state_dict({**weights, **fresh}, assign=True)
-        blocks = [
-            Step((stage, place, architecture.stages[stage][place]), block)
-            for stage, layers in enumerate(trunk.stages)
-            for place, block in enumerate(layers)
-        ]
+        size = architecture.size
         return [
-            Step((architecture.size, whole), Resized(architecture.size)),
-            Step("stem", nn.Sequential(trunk.stem, trunk.stem_norm, nn.ReLU6())),
-            *blocks,
-            Step("head", nn.Sequential(trunk.head, trunk.head_norm, nn.ReLU6(), Pooled())),
+            Step((size, whole), Resized(size)),
+            Step((size, "stem"), nn.Sequential(trunk.stem, trunk.stem_norm, nn.ReLU6())),
+            *(
+                Step((size, stage, place, architecture.stages[stage][place]), block)
+                for stage, layers in enumerate(trunk.stages)
+                for place, block in enumerate(layers)
+            ),
+            Step((size, "head"), nn.Sequential(trunk.head, trunk.head_norm, nn.ReLU6(), Pooled())),
             Step("classifier", self.classifier),
         ]
 
