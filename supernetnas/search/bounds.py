@@ -27,7 +27,7 @@ class Bounds(Generic[A]):
     supernet : Evolvable
     limits : Limits
     shape : tuple of int (channels, height, width)
-        Of an image, for which latency is measured.
+        Of an image.
     timed : bool
         Whether latency is asked for without a limit on it.
 
@@ -46,10 +46,10 @@ class Bounds(Generic[A]):
         self,
         supernet: Evolvable[A],
         limits: Limits,
-        shape: tuple[int, ...] = (),
+        shape: tuple[int, ...],
         timed: bool = False,
     ) -> None:
-        self.space, self.limits = supernet.space, limits
+        self.space, self.limits = supernet.space_for(shape), limits
         self.costs = lru_cache(maxsize=None)(supernet.costs)
         self.cheapest = supernet.cheapest(limits)
         self.latency: LatencyModel[A] | None = None

@@ -61,6 +61,12 @@ class Latency:
     repeats: int = 20
     measure: Callable[[nn.Module, tuple[int, ...]], float] | None = None
 
+    @property
+    def identity(self) -> str:
+        """What tells it from others; two callables of one name are the same."""
+        name = getattr(self.measure, "__qualname__", type(self.measure).__qualname__)
+        return f"Latency({self.seconds}, {self.batch_size}, {self.repeats}, {name})"
+
     def check(self) -> None:
         """Refuse values that may not be, with a `ParameterError`."""
         if self.seconds is not None:
@@ -165,7 +171,7 @@ class LatencyModel(Generic[A]):
         self._parts: dict[Hashable, float] = {}
         self._measured: dict[A, float] = {}
         self.factor = 1.0
-        space = supernet.space
+        self.space = space = supernet.space_for(shape)
         whole = [space.largest, space.smallest]
         if latency.measure is None:
             self._measure_parts([supernet.steps(a) for a in self._neighbours(space.smallest)])
@@ -198,7 +204,7 @@ class LatencyModel(Generic[A]):
 
     def _neighbours(self, architecture: A) -> Iterator[A]:
         """Architectures that differ in one gene at most."""
-        space = self.supernet.space
+        space = self.space
         genes = list(space.encode(architecture))
         for place, n in enumerate(space.genes):
             for choice in range(n):
@@ -206,7 +212,7 @@ class LatencyModel(Generic[A]):
 
     def _between(self) -> list[A]:
         """Architectures from the smallest to the largest."""
-        space = self.supernet.space
+        space = self.space
         first, last = space.encode(space.smallest), space.encode(space.largest)
         shares = [(place + 1) / (_WHOLE - 1) for place in range(_WHOLE - 2)]
         return [

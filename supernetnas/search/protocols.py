@@ -114,15 +114,10 @@ class Step(NamedTuple):
 
 
 class Evolvable(PathSupernet[A], Protocol[A]):
-    """A supernet that says what there is to choose from, and what each choice costs.
+    """A supernet that says what there is to choose from, and what each choice costs."""
 
-    Attributes
-    ----------
-    space : Space
-    """
-
-    @property
-    def space(self) -> Space[A]: ...
+    def space_for(self, shape: tuple[int, ...]) -> Space[A]:
+        """Return what there is to choose from for images of a shape (channels, height, width)."""
 
     def costs(self, architecture: A) -> Costs:
         """Multiply-accumulates for one image, and parameters, of a member's network."""
