@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -43,6 +43,7 @@ class Candidate:
         Whether its batch norms are given the statistics of the target's images.
     budget : object or None
         What keeps the limits on the derived network's cost.
+    limits : Limits
     """
 
     name: str
@@ -50,6 +51,7 @@ class Candidate:
     pretrained: bool
     recalibrated: bool
     budget: Any = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def candidates_of(
         supernet.place(target.device, execution)
         pretrained = source is not None
         recalibrated = pretrained and not family.keeps_statistics
-        candidates.append(Candidate(name, supernet, pretrained, recalibrated, budget))
+        candidates.append(Candidate(name, supernet, pretrained, recalibrated, budget, limits))
     return candidates
 
 
@@ -139,7 +141,8 @@ def search_best(
         if candidate.recalibrated:
             run.recalibrate(candidate.supernet, train, batch_size)
         task = SearchTask(
-            train, validation, batch_size, run.generator, target.class_weight, candidate.budget
+            *(train, validation, batch_size, run.generator, target.class_weight),
+            *(candidate.budget, candidate.limits),
         )
         search = method.start(candidate.supernet, task)
         checkpoint = run.checkpoints.stage(f"search-{position}")

@@ -28,6 +28,7 @@ from .protocols import Architecture, PathSupernet
 __all__ = [
     "Distillation",
     "Divergence",
+    "FromLabels",
     "FromTeacher",
     "InPlace",
     "adaptive_divergence",
@@ -61,6 +62,36 @@ class Distillation(Protocol[A_contra]):
             What the images come with: labels, or a teacher's features.
         architectures : sequence of Architecture
         """
+
+
+@dataclass(frozen=True)
+class FromLabels(Generic[A]):
+    """No distillation: every architecture learns from the labels.
+
+    Attributes
+    ----------
+    label_smoothing : float
+    class_weight : torch.Tensor of shape (n_classes,) or None
+    """
+
+    label_smoothing: float = 0.0
+    class_weight: Tensor | None = None
+
+    def losses(
+        self,
+        supernet: PathSupernet[A],
+        images: Tensor,
+        targets: Tensor,
+        architectures: Sequence[A],
+    ) -> Iterator[Tensor]:
+        """Yield a loss for each architecture; targets are labels of shape (n,)."""
+        for architecture in architectures:
+            yield F.cross_entropy(
+                supernet(images, architecture).float(),
+                targets,
+                weight=self.class_weight,
+                label_smoothing=self.label_smoothing,
+            )
 
 
 @dataclass(frozen=True)

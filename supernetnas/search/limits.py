@@ -25,3 +25,9 @@ class Limits:
     def __bool__(self) -> bool:
         """Whether there is any limit."""
         return self.max_macs is not None or self.max_parameters is not None
+
+    def keep(self, macs: int, parameters: int) -> bool:
+        """Whether what costs so much is within the limits."""
+        return (self.max_macs is None or macs <= self.max_macs) and (
+            self.max_parameters is None or parameters <= self.max_parameters
+        )

@@ -68,14 +68,7 @@ class Members:
 
     def within(self, limits: Limits) -> list[ElasticArchitecture]:
         """Members that keep limits, the most expensive first."""
-
-        def keeps(cost: Costs) -> bool:
-            macs, parameters = limits.max_macs, limits.max_parameters
-            return (macs is None or cost.macs <= macs) and (
-                parameters is None or cost.parameters <= parameters
-            )
-
-        found = [member for member, cost in self.costs.items() if keeps(cost)]
+        found = [member for member, cost in self.costs.items() if limits.keep(*cost)]
         return sorted(found, key=lambda member: self.costs[member], reverse=True)
 
     def _excess(self, cost: Costs) -> tuple[float, Costs]:

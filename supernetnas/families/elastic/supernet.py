@@ -22,13 +22,16 @@ from torch.func import functional_call
 
 from ...images.augmentation import StandardisedImages
 from ...parameters import ParameterError
+from ...search.limits import Limits
+from ...search.protocols import Step
 from ...training.batch_norm import recalibrate_batch_norm
 from ...training.devices import placed
 from ...training.execution import FLOAT32, Execution
 from ...training.seeds import seeded_modules
+from ..layers import Pooled
 from ..module_types import ModuleListOf
 from .costs import Costs, member_costs
-from .layers import KernelTransform, Statistics, at_size, prefix
+from .layers import KernelTransform, Resized, Statistics, at_size, prefix
 from .network import Network, NetworkConfig, Trunk
 from .space import MIN_SIDE, Backbone, ElasticArchitecture, ElasticSpace
 
@@ -205,6 +208,45 @@ class ElasticSupernet(nn.Module):
                 )
             weights[name] = prefix(weight, wanted.shape)
         return weights
+
+    @property
+    def space(self) -> ElasticSpace:
+        """All its members."""
+        return self.config.space
+
+    def cheapest(self, limits: Limits) -> ElasticArchitecture:
+        """Return the smallest member; ValueError if it does not keep the limits."""
+        smallest = self.space.smallest
+        if not limits.keep(*(costs := self.costs(smallest))):
+            raise ValueError(
+                f"No member of the supernet keeps the limits: the smallest has {costs.macs:,} "
+                f"multiply-accumulates and {costs.parameters:,} parameters; the limits are "
+                f"max_macs={limits.max_macs} and max_parameters={limits.max_parameters}."
+            )
+        return smallest
+
+    @torch.no_grad()
+    def steps(self, architecture: ElasticArchitecture) -> list[Step]:
+        """Return the parts of a member, which have its weights, and statistics of nothing yet."""
+        self.space.check(architecture)
+        backbone, channels = self.space.backbone, self.config.input_channels
+        trunk = _empty_trunk(backbone, architecture.at(MIN_SIDE), channels)
+        whole = self.space.is_whole(architecture)
+        weights = dict(self.largest.named_parameters()) if whole else self.slices(architecture)
+        fresh = Statistics(trunk).to(self.classifier.weight).buffers_by_name()
+        trunk.load_state_dict({**weights, **fresh}, assign=True)
+        blocks = [
+            Step((stage, place, architecture.stages[stage][place]), block)
+            for stage, layers in enumerate(trunk.stages)
+            for place, block in enumerate(layers)
+        ]
+        return [
+            Step((architecture.size, whole), Resized(architecture.size)),
+            Step("stem", nn.Sequential(trunk.stem, trunk.stem_norm, nn.ReLU6())),
+            *blocks,
+            Step("head", nn.Sequential(trunk.head, trunk.head_norm, nn.ReLU6(), Pooled())),
+            Step("classifier", self.classifier),
+        ]
 
     def take_heads(
         self,
