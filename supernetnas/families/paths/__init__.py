@@ -1,14 +1,13 @@
 """Single paths: layers in a row, of each of which one of a few blocks is chosen."""
 
 from .config import PathConfig, PathNetworkConfig
-from .costs import PathBudget, PathCosts
+from .costs import PathCosts
 from .network import PathNetwork
 from .space import PathArchitecture, PathSpace
 from .supernet import PathSupernet
 
 __all__ = [
     "PathArchitecture",
-    "PathBudget",
     "PathConfig",
     "PathCosts",
     "PathNetwork",

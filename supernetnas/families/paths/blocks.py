@@ -146,7 +146,5 @@ def _convolution(
     relu: type[nn.Module] | None,
 ) -> list[nn.Module]:
     """A convolution and its batch norm, and what follows them."""
-    conv = nn.Conv2d(
-        inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
-    )
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(outputs, affine=affine), *([] if relu is None else [relu()])]

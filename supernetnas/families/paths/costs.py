@@ -13,7 +13,9 @@ from ...search.knapsack import Options, best_choices
 from ...search.limits import Limits
 from .space import Layer, PathArchitecture, PathSpace
 
-__all__ = ["PathBudget", "PathCosts"]
+__all__ = ["PathCosts"]
+
+_NO_LIMIT = 2**60
 
 
 @dataclass(frozen=True)
@@ -74,35 +76,35 @@ class PathCosts:
         return _summed([self.fixed, *(row[g] for row, g in zip(self.table, genes, strict=True))])
 
     def cheapest(self, limits: Limits) -> PathArchitecture:
-        """Return the architecture of the fewest multiply-accumulates that keeps limits.
+        """Return the architecture of the fewest multiply-accumulates within limits.
 
-        Where nothing but parameters is limited, it is the one of the fewest parameters.
+        Where parameters alone are limited, it is the one of the fewest parameters.
 
         Raises
         ------
         ValueError
             If there is none; names the smallest costs.
         """
-        units = [
-            (unit, limit)
-            for unit, limit in enumerate((limits.max_macs, limits.max_parameters))
-            if limit is not None
-        ]
-        if not units:
-            units = [(0, np.iinfo(np.int64).max // 2)]
         counted, fixed = np.array(self.table, dtype=np.int64), np.array(self.fixed)
-        groups = [
-            Options(row[:, [unit for unit, _ in units]], -row[:, units[0][0]].astype(float), range(len(row)))
-            for row in counted
-        ]
-        room = np.array([limit - fixed[unit] for unit, limit in units])
-        genes = best_choices(groups, room)
+        most = np.array(
+            [
+                _NO_LIMIT if limit is None else min(limit, _NO_LIMIT)
+                for limit in (limits.max_macs, limits.max_parameters)
+            ]
+        )
+        saved = int(limits.max_macs is None and limits.max_parameters is not None)
+        choices = range(len(self.space.choices))
+        groups = [Options(row, -row[:, saved].astype(float), choices) for row in counted]
+        genes = best_choices(groups, most - fixed)
         if genes is None:
             least = counted.min(axis=1).sum(axis=0) + fixed
             raise ValueError(
-                f"No architecture of the space keeps the limits {limits}: the smallest have "
-                f"{least[0]:,} multiply-accumulates, or {least[1]:,} parameters, for images of "
-                f"{'x'.join(map(str, self.image_size))} pixels."
+                f"No path of the space keeps max_macs={limits.max_macs} and "
+                f"max_parameters={limits.max_parameters}: the cheapest have {least[0]:,} "
+                f"multiply-accumulates, and {least[1]:,} parameters, for images of "
+                f"{'x'.join(map(str, self.image_size))} pixels. Raise the limits, which count one "
+                "by one, not in millions; or choose a smaller width, fewer depths or a smaller "
+                "image_size."
             )
         return self.space.decode(genes)
 
@@ -110,36 +112,6 @@ class PathCosts:
     def _after(size: tuple[int, int], stride: int) -> tuple[int, int]:
         height, width = size
         return -(-height // stride), -(-width // stride)
-
-
-@dataclass(frozen=True)
-class PathBudget:
-    """Limits on the network of an architecture.
-
-    Attributes
-    ----------
-    costs : PathCosts
-    limits : Limits
-    cheapest : PathArchitecture
-        One that keeps them.
-    """
-
-    costs: PathCosts
-    limits: Limits
-    cheapest: PathArchitecture
-
-    @classmethod
-    def of(cls, costs: PathCosts, limits: Limits) -> PathBudget:
-        """Return the budget; ValueError if no architecture keeps the limits."""
-        return cls(costs, limits, costs.cheapest(limits))
-
-    def keeps(self, architecture: PathArchitecture) -> bool:
-        """Whether an architecture keeps the limits."""
-        most = (self.limits.max_macs, self.limits.max_parameters)
-        return all(
-            limit is None or cost <= limit
-            for cost, limit in zip(self.costs.of(architecture), most, strict=True)
-        )
 
 
 def _block(

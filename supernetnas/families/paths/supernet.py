@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ...parameters import ParameterError
 from ...search.costs import Costs
+from ...search.limits import Limits
 from ...search.protocols import Step
 from ...training.devices import placed
 from ...training.execution import FLOAT32, Execution
 from ...training.seeds import seeded_modules
-from ..module_types import Layers, ModuleListOf
+from ..module_types import ModuleListOf
 from .blocks import make_block, make_last, make_stem
 from .config import PathConfig, PathNetworkConfig
 from .costs import PathCosts
@@ -56,6 +58,7 @@ class PathSupernet(nn.Module):
         super().__init__()
         self.config = config
         space, size = config.space, config.image_size
+        self._costs = PathCosts(space, size, config.input_channels, config.n_classes)
         self.stem = make_stem(space, config.input_channels, space.strides(size)[0], affine=False)
         rows = list(space.layers(size))
         self.layers: ModuleListOf[nn.ModuleDict] = ModuleListOf(
@@ -111,7 +114,7 @@ class PathSupernet(nn.Module):
         """Everything that is trained."""
         return self.parameters()
 
-    def place(self, device: Any, execution: Execution = FLOAT32) -> PathSupernet:
+    def place(self, device: torch.device, execution: Execution = FLOAT32) -> PathSupernet:
         """Move to a device; paths run in the precision of whoever trains them.
 
         Raises
@@ -134,9 +137,11 @@ class PathSupernet(nn.Module):
 
     def costs(self, architecture: PathArchitecture) -> Costs:
         """Multiply-accumulates for one image, and parameters, of a path's network."""
-        config = self.config
-        costs = PathCosts(config.space, config.image_size, config.input_channels, config.n_classes)
-        return costs.of(architecture)
+        return self._costs.of(architecture)
+
+    def cheapest(self, limits: Limits) -> PathArchitecture:
+        """Return the path of the lowest cost within limits; ValueError if there is none."""
+        return self._costs.cheapest(limits)
 
     def network(self, architecture: PathArchitecture, *, dropout: float = 0.0) -> PathNetwork:
         """Return a path as a plain network with a copy of its weights and statistics."""
@@ -155,7 +160,7 @@ class PathSupernet(nn.Module):
             *(config.input_channels, config.n_classes, dropout),
         )
 
-    def _blocks(self, architecture: PathArchitecture | None) -> Layers:
+    def _blocks(self, architecture: PathArchitecture | None) -> list[nn.Module]:
         if architecture is None:
             architecture = self.space.smallest
         self.space.check(architecture)
