@@ -15,11 +15,11 @@ The supernet is trained first, along uniformly drawn paths.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..parameters import Constraint, OneOf, ParameterError, Real, Whole
 from ..training.batches import LabelledImages
@@ -117,31 +117,15 @@ class EvolutionSearch(SearchLoop, Generic[A]):
     def __init__(self, supernet: Evolvable[A], task: SearchTask, method: Evolution) -> None:
         super().__init__(supernet, method.n_epochs, task.generator, _AllGenerations(None))
         self.method, self.bounds = method, Bounds(supernet, task.limits)
-        self.train, self.class_weight = task.train, task.class_weight
-        self.seed, seed = (
-            int(torch.randint(2**31 - 1, (), generator=task.generator)) for _ in range(2)
-        )
+        self.task = task
+        self.seed = int(torch.randint(2**31 - 1, (), generator=task.generator))
         self.scorer = Scorer(
             *(supernet, task.train, task.validation),
             seed=self.seed,
             n_recalibration=int(method.n_recalibration),
             probe=method.score == "probe",
         )
-        self.training: PathTraining[A] | None = None
-        if method.epochs:
-            self.training = PathTraining(
-                cast(nn.Module, supernet),
-                _Images(task.train, seed),
-                Uniform(supernet.space, seed=seed),
-                FromLabels(float(method.label_smoothing), task.class_weight),
-                PathTrainingSettings(
-                    epochs=int(method.epochs),
-                    batch_size=task.batch_size,
-                    learning_rate=float(method.learning_rate),
-                    warmup=_WARMUP,
-                    seed=seed,
-                ),
-            )
+        self.training = self._new_training() if method.epochs else None
         self.scores: dict[A, Score] = {}
         self.parents: list[A] = []
         self.n_generations = 0
@@ -259,10 +243,27 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         self.scores = {decode(genes): Score(*score) for genes, *score in state["scores"]}
         if state["training"] is None:
             self.training = None
-        elif self.training is not None:
+        else:
+            self.training = self._new_training()
             own = {f"weights.{name}": t for name, t in self.supernet.state_dict().items()}
             own |= {k.removeprefix("training."): t for k, t in tensors.items()}
             self.training.load_state(own, dict(state["training"]))
+
+    def _new_training(self) -> PathTraining[A]:
+        method, task = self.method, self.task
+        return PathTraining(
+            self.supernet,
+            _Images(task.train, self.seed + 1),  # other numbers than those of the order
+            Uniform(self.bounds.space, seed=self.seed),
+            FromLabels(float(method.label_smoothing), task.class_weight),
+            PathTrainingSettings(
+                epochs=int(method.epochs),
+                batch_size=task.batch_size,
+                learning_rate=float(method.learning_rate),
+                warmup=_WARMUP,
+                seed=self.seed,
+            ),
+        )
 
     def _train(self, row: HistoryRow) -> None:
         training = self.training

@@ -52,9 +52,13 @@ def test_several_at_once_score_as_one_after_another():
 
 def test_members_that_shrink_score_as_their_networks():
     supernet = tiny_supernet(n_classes=3).float()
-    members = [*MEMBERS, SPACE.largest, SPACE.largest.at(16), MEMBERS[0].at(32), SPACE.decode(
-        [1] * len(SPACE.genes)
-    )]
+    members = [
+        *MEMBERS,
+        SPACE.largest,
+        SPACE.largest.at(16),
+        MEMBERS[0].at(32),
+        SPACE.decode([1] * len(SPACE.genes)),
+    ]
     scorer = Scorer(supernet, *DATA, seed=5)
     together = scorer(members)
     assert together == [scorer([member])[0] for member in members]
@@ -134,9 +138,10 @@ def test_a_probe_needs_no_classifier():
 
 def test_a_probe_of_a_single_class_is_worth_nothing():
     supernet, data = tiny_paths(), labelled(2, classes=2)
-    assert Scorer(supernet, data, data, seed=0, probe=True)(drawn(supernet.space, 2)) == [
-        Score(0.0, 1.0)
-    ] * 2
+    assert (
+        Scorer(supernet, data, data, seed=0, probe=True)(drawn(supernet.space, 2))
+        == [Score(0.0, 1.0)] * 2
+    )
 
 
 def test_the_better_score_ranks_higher():
