@@ -68,6 +68,21 @@ examples:
   supernetnas predict flower-model new-photos/ --json | jq '.[].class'
 """
 
+_BENCHMARK = """\
+Measure how fast the network of a saved model is on this machine, and how large.
+
+Latency is the median time of a batch of images that are there already, after a
+warm-up: neither reading nor resizing is in it. The number of threads is that of
+torch, which OMP_NUM_THREADS sets.
+"""
+
+_BENCHMARK_EPILOG = """\
+examples:
+  supernetnas benchmark flower-model
+  OMP_NUM_THREADS=1 supernetnas benchmark flower-model --device cpu
+  supernetnas benchmark flower-model --json | jq .latency_1
+"""
+
 _ZOO = """\
 Look at zoos, check them, make your own, and share them.
 
@@ -239,6 +254,16 @@ def build_parser() -> argparse.ArgumentParser:
             "fitting:predict",
             description=_PREDICT,
             epilog=_PREDICT_EPILOG,
+        )
+    )
+    _add_benchmark(
+        add(
+            commands,
+            "benchmark",
+            "measure how fast and how large the network of a model is",
+            "benchmarking:benchmark",
+            description=_BENCHMARK,
+            epilog=_BENCHMARK_EPILOG,
         )
     )
     zoo = add(
@@ -443,6 +468,23 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--csv", metavar="FILE", help="write a CSV file instead of printing")
     output.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument(
+        "--repeats",
+        metavar="N",
+        type=_positive,
+        default=50,
+        help="runs, of which the median counts (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, latencies in seconds")
     parser.add_argument(
         "--device",
         default="auto",

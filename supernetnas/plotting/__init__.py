@@ -10,6 +10,7 @@ from .coupling import ClassCouplingDisplay
 from .curves import SearchCurveDisplay
 from .distances import DistanceDisplay, DistanceHeatmapDisplay
 from .front import FrontDisplay
+from .ranking import OrderPreservingDisplay, TrajectoryDisplay
 
 __all__ = [
     "CellDisplay",
@@ -17,5 +18,7 @@ __all__ = [
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
     "FrontDisplay",
+    "OrderPreservingDisplay",
     "SearchCurveDisplay",
+    "TrajectoryDisplay",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import supernetnas
@@ -26,7 +27,7 @@ SMALL = ["--set", "init_channels=4", "--set", "n_cells=3", "--image-size", "8"]
 SMALL += ["--batch-size", "8", "--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
 COMMANDS = ["", "fit", "predict", "zoo", "zoo list", "zoo show", "zoo verify", "zoo pretrain"]
-COMMANDS += ["zoo vectors", "distance"]
+COMMANDS += ["zoo vectors", "distance", "benchmark"]
 
 
 def pictures(shade, n_classes=2, n=6, seed=0):
@@ -474,6 +475,29 @@ def test_predict_counts_the_images_that_cannot_be_read(run, folder, model, tmp_p
 
 
 # ------------------------------------------------------------------------------------------ zoo
+
+
+def test_benchmark_measures_a_model(run, model):
+    status, output, _ = run("benchmark", model, "--repeats", 3, "--device", "cpu")
+    assert status == 0
+    classifier = supernetnas.SupernetTransferClassifier.from_pretrained(model)
+    assert f"{classifier.n_macs_:,} per image" in output
+    assert "ms for 1 image\n" in output and "ms for 32 images\n" in output
+    assert "images per second, by 32" in output
+    assert f"on cpu, {torch.get_num_threads()} thread(s); medians of 3 runs" in output
+    found = json.loads(run("benchmark", model, "--repeats", 3, "--json")[1])
+    assert found["macs"] == classifier.n_macs_
+    assert found["parameters"] == classifier.n_parameters_
+    assert 0 < found["latency_1"] < found["latency_32"]
+    assert found["images_per_second"] == pytest.approx(32 / found["latency_32"])
+    tensors = classifier.network_.state_dict().values()
+    assert found["bytes"] == sum(t.numel() * t.element_size() for t in tensors)
+
+
+def test_benchmark_refuses_bad_input(run, model, tmp_path):
+    assert refused(run("benchmark", tmp_path), "not a saved classifier")
+    assert refused(run("benchmark", model, "--repeats", 0), "not at least 1")
+    assert refused(run("benchmark", model, "--device", "tpu"), "device must be")
 
 
 def test_zoo_list(run, zoo):

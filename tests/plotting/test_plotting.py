@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from supernetnas.distance.otdd import otdd
+from supernetnas.evaluation.ranking import order_preserving
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.plotting import (
     CellDisplay,
@@ -17,7 +18,9 @@ from supernetnas.plotting import (
     DistanceDisplay,
     DistanceHeatmapDisplay,
     FrontDisplay,
+    OrderPreservingDisplay,
     SearchCurveDisplay,
+    TrajectoryDisplay,
 )
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -331,3 +334,33 @@ def test_a_network_without_cells_has_none_to_draw():
     clf.family_, clf.architecture_ = "elastic", "64 px: k3e1"
     with pytest.raises(ValueError, match=r"no cells to draw.*64 px: k3e1"):
         CellDisplay.from_estimator(clf)
+
+
+class TestOrderDisplays:
+    def test_good_architectures_stand_out(self):
+        errors = [[0.5, 0.6, 0.7], [0.3, 0.6, 0.8]]
+        display = TrajectoryDisplay([0, 1], errors, [True, False, False]).plot()
+        np.testing.assert_allclose(
+            [line.get_ydata() for line in display.lines_], np.transpose(errors)
+        )
+        good, *others = (line.get_color() for line in display.lines_)
+        assert len(set(others)) == 1 and good not in others
+        words = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+        assert words == ["good", "others"]
+
+    def test_errors_must_fit(self):
+        with pytest.raises(ValueError, match=r"\(2, 1\)"):
+            TrajectoryDisplay([0, 1], [[0.5, 0.6]], [True])
+
+    def test_both_measures_are_drawn(self):
+        measures = [
+            order_preserving([3, 2, 1, 0], [3, 2, 1, 0], n_good=2),
+            order_preserving([2, 3, 1, 0], [3, 2, 1, 0], n_good=2),
+        ]
+        display = OrderPreservingDisplay([0, 5], measures).plot()
+        hits, tau = (list(line.get_ydata()) for line in display.lines_)
+        assert hits == [1, 1]
+        assert tau == [1, -1]
+        assert display.ax_.get_ylim()[0] <= -1
+        with pytest.raises(ValueError, match="one measure for each"):
+            OrderPreservingDisplay([0], measures)
