@@ -583,9 +583,12 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     def _limits(self) -> Limits:
         latency = self.max_latency
-        if latency is not None and not isinstance(latency, Latency):
+        if latency is None:
+            return Limits(self.max_macs, self.max_parameters)
+        if not isinstance(latency, Latency):
             latency = Latency(float(latency))
-        return Limits(self.max_macs, self.max_parameters, latency)
+        device = str(resolve_device(self.device))
+        return Limits(self.max_macs, self.max_parameters, latency, device)
 
     def _draw_seed(self) -> int:
         """Draw the one seed that everything random follows from."""

@@ -82,6 +82,8 @@ SMALLEST = {
     "digits.py": "--seeds 1 --strategies scratch",
     "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
+    "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --population 4 "
+    "--generations 1 --epochs 1 --shift-images 64 --networks 3",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from ..parameters import ParameterError, Real, Whole, check_parameter
 from .protocols import Architecture, Evolvable, Step
 
-__all__ = ["Latency", "LatencyModel", "measured_seconds", "time_in_turn"]
+__all__ = [
+    "Latency",
+    "LatencyModel",
+    "check_unit",
+    "measured_seconds",
+    "parts_seconds",
+    "time_in_turn",
+]
 
 A = TypeVar("A", bound=Architecture)
 
@@ -130,6 +137,35 @@ def measured_seconds(
         return time_in_turn(calls, latency.repeats)
 
 
+def parts_seconds(
+    parts: Mapping[nn.Module, tuple[int, ...]], latency: Latency, device: torch.device
+) -> dict[nn.Module, float]:
+    """Seconds of a batch of each part of networks, in turn, in evaluation mode.
+
+    Parameters
+    ----------
+    parts : mapping of torch.nn.Module to tuple of int
+        Shape of the input, without that of the batch.
+    latency : Latency
+        How it is measured.
+    device : torch.device
+        Of the parts.
+
+    Raises
+    ------
+    ValueError
+        If the callable of the latency fails, or returns no time.
+    """
+    if latency.measure is not None:
+        return {m: measured_seconds([m], shape, latency, device)[0] for m, shape in parts.items()}
+    calls = [
+        partial(module.eval(), _images(latency.batch_size, shape, device))
+        for module, shape in parts.items()
+    ]
+    with torch.inference_mode():
+        return dict(zip(parts, time_in_turn(calls, latency.repeats), strict=True))
+
+
 def _asked(measure: Callable[..., Any], network: nn.Module, batch: tuple[int, ...]) -> float:
     try:
         seconds = measure(network, batch)
@@ -145,6 +181,15 @@ def _asked(measure: Callable[..., Any], network: nn.Module, batch: tuple[int, ..
             f"number; for a batch of shape {batch} it returned {seconds!r:.80}."
         )
     return float(seconds)
+
+
+def check_unit(latency: Latency, seconds: float) -> None:
+    """Refuse a limit that is so far beyond a large network's latency that its unit is another."""
+    if latency.seconds is not None and latency.seconds > _IMPLAUSIBLE * seconds:
+        raise ValueError(
+            f"max_latency={latency.seconds:g} is no limit: it is in seconds, and a large network "
+            f"takes {seconds:.3g}. Two milliseconds are 0.002."
+        )
 
 
 class LatencyModel(Generic[A]):
@@ -181,12 +226,7 @@ class LatencyModel(Generic[A]):
                 for architecture, seconds in zip(whole, self.measured(whole), strict=True)
             ]
             self.factor = median(ratios)
-        (most,) = self.measured(whole[:1])
-        if latency.seconds is not None and latency.seconds > _IMPLAUSIBLE * most:
-            raise ValueError(
-                f"max_latency={latency.seconds:g} is no limit: it is in seconds, and the largest "
-                f"network takes {most:.3g}. Two milliseconds are 0.002."
-            )
+        check_unit(latency, self.measured(whole[:1])[0])
 
     def __call__(self, architecture: A) -> float:
         """Seconds, as predicted; with a callable, as measured."""
@@ -250,4 +290,5 @@ class LatencyModel(Generic[A]):
 
 
 def _images(n: int, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    return torch.zeros(n, *shape, device=device).to(memory_format=torch.channels_last)
+    images = torch.zeros(n, *shape, device=device)
+    return images.to(memory_format=torch.channels_last) if images.ndim == 4 else images

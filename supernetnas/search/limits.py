@@ -21,11 +21,14 @@ class Limits:
         Trainable values.
     max_latency : Latency or None
         Seconds, and how they are measured.
+    device : str
+        Where latency is measured.
     """
 
     max_macs: int | None = None
     max_parameters: int | None = None
     max_latency: Latency | None = None
+    device: str = "cpu"
 
     def __bool__(self) -> bool:
         """Whether there is any limit."""

@@ -157,6 +157,7 @@ def test_every_example_of_the_help_parses(monkeypatch):
                 "zoo pretrain": ["x", "--out", "y"],
                 "zoo vectors": ["x"],
                 "distance": ["x"],
+                "benchmark": ["x"],
             }
             args = parser.parse_args([*command.split(), *required.get(command, [])])
         text = args.parser.format_help()
