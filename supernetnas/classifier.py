@@ -52,6 +52,7 @@ from .saving.as_source import SourceMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
+from .search.latency import Latency
 from .search.limits import Limits
 from .search.method import SearchMethod
 from .selection.select import Selection, open_zoo, select_sources
@@ -123,7 +124,11 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
-        "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or elastic networks.
+        "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or another family.
+    max_latency : float > 0, Latency or None, default=None
+        Most seconds that the final network takes for one image, alone, as measured on the device of
+        the fit with the threads that torch has there. A `Latency` is for larger batches, or for
+        another device that a callable measures on. Needs what ``max_macs`` needs.
     batch_size : int >= 2 or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64; for elastic networks it is 32.
     augmentation : {"auto", "none"} or Augmentation, default="auto"
@@ -226,6 +231,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         "retraining": AnyOf(Instance(Retraining, "Retraining"), NOTHING),
         "max_macs": AnyOf(Whole(1), NOTHING),
         "max_parameters": AnyOf(Whole(1), NOTHING),
+        "max_latency": AnyOf(Real(), Instance(Latency, "Latency"), NOTHING),
         "batch_size": AnyOf(Whole(2), OneOf("auto")),
         "augmentation": AnyOf(OneOf("auto", "none"), Instance(Augmentation, "Augmentation")),
         "class_weight": AnyOf(Instance(dict, "dict"), OneOf("balanced"), NOTHING),
@@ -248,6 +254,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         retraining=None,
         max_macs=None,
         max_parameters=None,
+        max_latency=None,
         batch_size="auto",
         augmentation="auto",
         class_weight=None,
@@ -268,6 +275,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         self.retraining = retraining
         self.max_macs = max_macs
         self.max_parameters = max_parameters
+        self.max_latency = max_latency
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.class_weight = class_weight
@@ -574,7 +582,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         return Execution(self.precision)
 
     def _limits(self) -> Limits:
-        return Limits(self.max_macs, self.max_parameters)
+        latency = self.max_latency
+        if latency is not None and not isinstance(latency, Latency):
+            latency = Latency(float(latency))
+        return Limits(self.max_macs, self.max_parameters, latency)
 
     def _draw_seed(self) -> int:
         """Draw the one seed that everything random follows from."""

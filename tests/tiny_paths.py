@@ -83,6 +83,9 @@ class TinyPaths(nn.Module):
     def forward(self, images, architecture=None):
         return self.classifier(self.features(images, architecture))
 
+    def space_for(self, shape):
+        return self.space
+
     def weight_parameters(self):
         return self.parameters()
 

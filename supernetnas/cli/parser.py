@@ -401,6 +401,12 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--max-parameters", metavar="N", type=_positive, help="most parameters of the network"
     )
     parser.add_argument(
+        "--max-latency",
+        metavar="SECONDS",
+        type=_positive_float,
+        help="most seconds that the network takes here for one image",
+    )
+    parser.add_argument(
         "--checkpoint-dir",
         metavar="FOLDER",
         help="keep checkpoints there, and go on from them when the same command is run again",

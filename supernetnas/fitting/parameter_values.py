@@ -21,6 +21,7 @@ from typing import Any
 
 from ..families.base import Family, available_families, get_family
 from ..images.augmentation import Augmentation
+from ..search.latency import Latency
 from ..search.method import SearchMethod
 from ..storage.files import plain
 from ..training.execution import Execution
@@ -95,6 +96,10 @@ def encode_parameter(value: Any) -> Any:
         return {"retraining": encode_parameters(value.get_params(deep=False))}
     if isinstance(value, Execution):
         return {"execution": asdict(value)}
+    if isinstance(value, Latency):
+        if value.measure is not None:
+            raise TypeError("A callable cannot be saved.")
+        return {"latency": [value.seconds, value.batch_size, value.repeats]}
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
     if isinstance(value, tuple):
@@ -145,6 +150,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "execution": lambda content: Execution(**content),
     "family": _decode_family,
     "float": float,
+    "latency": lambda content: Latency(*content),
     "path": Path,
     "retraining": lambda content: Retraining(**decode_parameters(content)),
     "search": _decode_search,

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import torch
 
+from .latency import Latency, LatencyModel
 from .limits import Limits
 from .protocols import Architecture, Evolvable
 
@@ -25,21 +26,70 @@ class Bounds(Generic[A]):
     ----------
     supernet : Evolvable
     limits : Limits
+    shape : tuple of int (channels, height, width)
+        Of an image.
+    timed : bool
+        Whether latency is asked for without a limit on it.
+
+    Attributes
+    ----------
+    latency : LatencyModel or None
+        Where there is a limit on latency, or it is asked for.
 
     Raises
     ------
     ValueError
-        If no architecture keeps them; names the smallest costs.
+        If no architecture keeps the limits; names the smallest costs.
     """
 
-    def __init__(self, supernet: Evolvable[A], limits: Limits) -> None:
-        self.space, self.limits = supernet.space, limits
+    def __init__(
+        self,
+        supernet: Evolvable[A],
+        limits: Limits,
+        shape: tuple[int, ...],
+        timed: bool = False,
+    ) -> None:
+        self.space, self.limits = supernet.space_for(shape), limits
         self.costs = lru_cache(maxsize=None)(supernet.costs)
         self.cheapest = supernet.cheapest(limits)
+        self.latency: LatencyModel[A] | None = None
+        self._most_seconds: float | None = None
+        if timed or limits.max_latency is not None:
+            asked = limits.max_latency or Latency()
+            self.latency = LatencyModel(supernet, shape, asked)
+            self._most_seconds = asked.seconds
+            self.cheapest = self._fastest(self.latency)
 
     def keep(self, architecture: A) -> bool:
-        """Whether an architecture keeps the limits."""
-        return not self.limits or self.limits.keep(*self.costs(architecture))
+        """Whether an architecture keeps the limits; latency as it is predicted."""
+        if not self.limits.keep(*self.costs(architecture)):
+            return False
+        most, latency = self._most_seconds, self.latency
+        return most is None or latency is None or latency(architecture) <= most
+
+    def confirmed(self, architecture: A) -> bool:
+        """Whether the network of an architecture keeps the limit on latency when it is built."""
+        if self._most_seconds is None or self.latency is None:
+            return True
+        return self.latency.measured([architecture])[0] <= self._most_seconds
+
+    def _fastest(self, latency: LatencyModel[A]) -> A:
+        """An architecture within the limits; the fastest if the cheapest is too slow."""
+        if self.keep(self.cheapest):
+            return self.cheapest
+        genes = list(self.space.encode(self.cheapest))
+        for place, n in enumerate(self.space.genes):
+            options = [[*genes[:place], choice, *genes[place + 1 :]] for choice in range(n)]
+            within = [o for o in options if self.limits.keep(*self.costs(self.space.decode(o)))]
+            genes = min(within, key=lambda option: latency(self.space.decode(option)))
+        fastest = self.space.decode(genes)
+        if not self.keep(fastest):
+            raise ValueError(
+                f"max_latency={self._most_seconds:g} cannot be met: the fastest network takes "
+                f"{latency(fastest):.3g} seconds for a batch of {latency.latency.batch_size}. "
+                "Raise the limit, or lower the image_size."
+            )
+        return fastest
 
     def random(self, generator: torch.Generator) -> A:
         """Draw one uniformly.

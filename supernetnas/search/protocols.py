@@ -103,7 +103,8 @@ class Step(NamedTuple):
     Attributes
     ----------
     key : hashable
-        Members whose first keys are equal compute the same up to there.
+        Parts of equal keys do the same work, and members whose first keys are equal compute the
+        same up to there.
     module : torch.nn.Module
         From the images, or the output of the part before, to its own output.
     """
@@ -113,15 +114,10 @@ class Step(NamedTuple):
 
 
 class Evolvable(PathSupernet[A], Protocol[A]):
-    """A supernet that says what there is to choose from, and what each choice costs.
+    """A supernet that says what there is to choose from, and what each choice costs."""
 
-    Attributes
-    ----------
-    space : Space
-    """
-
-    @property
-    def space(self) -> Space[A]: ...
+    def space_for(self, shape: tuple[int, ...]) -> Space[A]:
+        """Return what there is to choose from for images of a shape (channels, height, width)."""
 
     def costs(self, architecture: A) -> Costs:
         """Multiply-accumulates for one image, and parameters, of a member's network."""

@@ -182,7 +182,7 @@ def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
     names = ("strategy", "zoo", "embedder", "image_size", "search")
-    names += ("max_macs", "max_parameters", "checkpoint_dir")
+    names += ("max_macs", "max_parameters", "max_latency", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
 

@@ -22,7 +22,7 @@ def test_a_random_architecture_is_uniform_among_those_within_the_limits():
     limit = sorted(cost.parameters for cost in costs.values())[5]
     within = {genes for genes, cost in costs.items() if cost.parameters <= limit}
     assert 1 < len(within) < 9
-    bounds, generator = Bounds(supernet, Limits(max_parameters=limit)), seeded()
+    bounds, generator = Bounds(supernet, Limits(max_parameters=limit), (3, 8, 8)), seeded()
     drawn = [bounds.space.encode(bounds.random(generator)) for _ in range(600)]
     assert set(drawn) == within
     expected = 600 / len(within)
@@ -33,7 +33,7 @@ def test_limits_that_hardly_any_architecture_keeps_are_kept():
     supernet = tiny_paths(space=PathSpace(layers=12))
     least = supernet.costs(supernet.space.smallest).parameters
     one_more = supernet.costs(supernet.space.decode([1] + [0] * 11)).parameters
-    bounds = Bounds(supernet, Limits(max_parameters=one_more))
+    bounds = Bounds(supernet, Limits(max_parameters=one_more), (3, 8, 8))
     generator = seeded()
     found = {bounds.random(generator) for _ in range(20)}
     assert {supernet.costs(a).parameters for a in found} == {least, one_more}
@@ -42,12 +42,12 @@ def test_limits_that_hardly_any_architecture_keeps_are_kept():
 
 def test_limits_that_none_keeps_are_refused():
     with pytest.raises(ValueError, match="smallest"):
-        Bounds(tiny_paths(), Limits(max_macs=1))
+        Bounds(tiny_paths(), Limits(max_macs=1), (3, 8, 8))
 
 
 def test_a_mutation_draws_genes_anew():
     supernet = tiny_paths(space=PathSpace(layers=400))
-    bounds, start = Bounds(supernet, Limits()), supernet.space.smallest
+    bounds, start = Bounds(supernet, Limits(), (3, 8, 8)), supernet.space.smallest
     changed = sum(bounds.mutated(start, 0.3, seeded()).choices[i] > 0 for i in range(400))
     assert changed == pytest.approx(400 * 0.3 * 2 / 3, abs=30)
     assert bounds.mutated(start, 1e-9, seeded()) == start
@@ -55,7 +55,7 @@ def test_a_mutation_draws_genes_anew():
 
 def test_a_cross_has_each_gene_from_one_of_two():
     supernet = tiny_paths(space=PathSpace(layers=400))
-    bounds, space = Bounds(supernet, Limits()), supernet.space
+    bounds, space = Bounds(supernet, Limits(), (3, 8, 8)), supernet.space
     crossed = bounds.crossed(space.smallest, space.largest, seeded())
     assert set(crossed.choices) == {0, 2}
     assert sum(crossed.choices) / 2 == pytest.approx(200, abs=40)

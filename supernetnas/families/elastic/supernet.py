@@ -209,14 +209,13 @@ class ElasticSupernet(nn.Module):
             weights[name] = prefix(weight, wanted.shape)
         return weights
 
-    @property
-    def space(self) -> ElasticSpace:
-        """All its members."""
-        return self.config.space
+    def space_for(self, shape: tuple[int, ...]) -> ElasticSpace:
+        """Return the members that see no more pixels than images of a shape have, unless all do."""
+        return self.config.space.up_to(min(shape[-2:]))
 
     def cheapest(self, limits: Limits) -> ElasticArchitecture:
         """Return the smallest member; ValueError if it does not keep the limits."""
-        smallest = self.space.smallest
+        smallest = self.config.space.smallest
         if not limits.keep(*(costs := self.costs(smallest))):
             raise ValueError(
                 f"No member of the supernet keeps the limits: the smallest has {costs.macs:,} "
@@ -228,23 +227,23 @@ class ElasticSupernet(nn.Module):
     @torch.no_grad()
     def steps(self, architecture: ElasticArchitecture) -> list[Step]:
         """Return the parts of a member, which have its weights, and statistics of nothing yet."""
-        self.space.check(architecture)
-        backbone, channels = self.space.backbone, self.config.input_channels
-        trunk = _empty_trunk(backbone, architecture.at(MIN_SIDE), channels)
-        whole = self.space.is_whole(architecture)
+        space, channels = self.config.space, self.config.input_channels
+        space.check(architecture)
+        trunk = _empty_trunk(space.backbone, architecture.at(MIN_SIDE), channels)
+        whole = space.is_whole(architecture)
         weights = dict(self.largest.named_parameters()) if whole else self.slices(architecture)
         fresh = Statistics(trunk).to(self.classifier.weight).buffers_by_name()
         trunk.load_state_dict({**weights, **fresh}, assign=True)
-        blocks = [
-            Step((stage, place, architecture.stages[stage][place]), block)
-            for stage, layers in enumerate(trunk.stages)
-            for place, block in enumerate(layers)
-        ]
+        size = architecture.size
         return [
-            Step((architecture.size, whole), Resized(architecture.size)),
-            Step("stem", nn.Sequential(trunk.stem, trunk.stem_norm, nn.ReLU6())),
-            *blocks,
-            Step("head", nn.Sequential(trunk.head, trunk.head_norm, nn.ReLU6(), Pooled())),
+            Step((size, whole), Resized(size)),
+            Step((size, "stem"), nn.Sequential(trunk.stem, trunk.stem_norm, nn.ReLU6())),
+            *(
+                Step((size, stage, place, architecture.stages[stage][place]), block)
+                for stage, layers in enumerate(trunk.stages)
+                for place, block in enumerate(layers)
+            ),
+            Step((size, "head"), nn.Sequential(trunk.head, trunk.head_norm, nn.ReLU6(), Pooled())),
             Step("classifier", self.classifier),
         ]
 
@@ -401,6 +400,18 @@ class ElasticSupernet(nn.Module):
                 generator=generator,
             )
             self.statistics[self.config.members.index(member)].take(network.trunk)
+
+    def add_member(
+        self,
+        architecture: ElasticArchitecture,
+        images: StandardisedImages,
+        generator: torch.Generator,
+    ) -> None:
+        """Keep the statistics that a further member has on images."""
+        self.config = replace(self.config, members=(*self.config.members, architecture))
+        statistics = Statistics(self._plain_trunk(architecture)).to(self.classifier.weight)
+        self.statistics.append(statistics)
+        self.recalibrate(images, [architecture], generator=generator)
 
     def _plain_trunk(self, architecture: ElasticArchitecture) -> Trunk:
         return _trunks.get(
