@@ -75,6 +75,10 @@ class PathSupernet(nn.Module):
         """All its paths."""
         return self.config.space
 
+    def space_for(self, shape: tuple[int, ...]) -> PathSpace:
+        """Return all its paths, whatever the images."""
+        return self.config.space
+
     def features(self, images: Tensor, architecture: PathArchitecture | None = None) -> Tensor:
         """Pooled features of a path, of shape (n, features).
 
