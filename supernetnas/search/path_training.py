@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, cast, runtime_checkabl
 import torch
 from torch import Tensor, nn
 
-from ..training.batches import balanced_batches
+from ..training.batches import LabelledImages, balanced_batches
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.distributed import ALONE, Processes
 from ..training.history import HistoryRow
@@ -33,7 +33,13 @@ from .distillation import Distillation
 from .protocols import Architecture, PathSupernet
 from .samplers import Sampler, seeded
 
-__all__ = ["PathTraining", "PathTrainingSettings", "Remembering", "TrainingData"]
+__all__ = [
+    "AugmentedImages",
+    "PathTraining",
+    "PathTrainingSettings",
+    "Remembering",
+    "TrainingData",
+]
 
 A = TypeVar("A", bound=Architecture)
 
@@ -45,6 +51,31 @@ class TrainingData(Protocol):
 
     def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
         """Return images and targets at an index, as they are shown in an epoch."""
+
+
+class AugmentedImages:
+    """Images with their labels, augmented anew in every epoch.
+
+    Parameters
+    ----------
+    data : LabelledImages
+    seed : int
+        What is drawn follows from it and from the epoch, if an epoch is shown from its first batch
+        on.
+    """
+
+    def __init__(self, data: LabelledImages, seed: int) -> None:
+        self._data, self._seed = data, seed
+        self._epoch, self._generator = -1, torch.Generator()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return images and labels at an index."""
+        if epoch != self._epoch:
+            self._epoch, self._generator = epoch, seeded(self._seed, epoch)
+        return self._data.images.augmented(index, self._generator), self._data.labels_at(index)
 
 
 @runtime_checkable

@@ -8,11 +8,11 @@ paths, always the same, each on every eighth batch, under the statistics of the 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -87,9 +87,8 @@ class PathPretraining(SearchLoop):
             AugmentedImages(train, seed),
             Uniform(supernet.space, seed=seed + 1),
             self._labels,
-            settings,
+            replace(settings, seed=seed),
             processes,
-            seed=seed,
         )
 
     def run_epoch(self) -> HistoryRow:
