@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from .families.elastic.family import Elastic
     from .families.elastic.member_search import Front
     from .families.elastic.space import ElasticArchitecture
+    from .families.paths.family import Paths
+    from .families.paths.methods import RandomPaths
+    from .families.paths.space import PathArchitecture
     from .fitting.retraining import Retraining
     from .images.augmentation import Augmentation
     from .images.reading import ImageFiles, load_images
@@ -79,7 +82,10 @@ __all__ = [
     "Latency",
     "NoSearch",
     "OrderPreservingDisplay",
+    "PathArchitecture",
+    "Paths",
     "RandomArchitecture",
+    "RandomPaths",
     "RandomSearch",
     "Retraining",
     "SearchCurveDisplay",
@@ -123,7 +129,10 @@ _MODULE_OF = {
     "NoSearch": "families.cells.search.methods",
     "OrderPreservingDisplay": "plotting",
     "PCDARTS": "families.cells.search.methods",
+    "PathArchitecture": "families.paths.space",
+    "Paths": "families.paths.family",
     "RandomArchitecture": "families.cells.search.methods",
+    "RandomPaths": "families.paths.methods",
     "RandomSearch": "families.cells.search.methods",
     "Retraining": "fitting.retraining",
     "SearchCurveDisplay": "plotting",

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from ..parameters import Constraint, OneOf, ParameterError, Real, Whole
-from ..training.batches import LabelledImages
 from ..training.clock import Stopwatch
 from ..training.history import HistoryRow
 from .bounds import Bounds, one_of
@@ -31,9 +30,9 @@ from .distillation import FromLabels
 from .fronts import by_rank_and_crowding, import_pymoo, nearest_to_ideal
 from .loop import SearchLoop
 from .method import SearchMethod, SearchTask
-from .path_training import PathTraining, PathTrainingSettings
+from .path_training import AugmentedImages, PathTraining, PathTrainingSettings
 from .protocols import Architecture, Evolvable
-from .samplers import Uniform, seeded
+from .samplers import Uniform
 from .scoring import Score, Scorer
 from .stopping import Plateau
 
@@ -62,23 +61,6 @@ class Objectives:
     def __str__(self) -> str:
         *most, last = (f'"{name}"' for name in _COSTS)
         return f'tuple of "accuracy", and {", ".join(most)} or {last}'
-
-
-class _Images:
-    """Images as a training of paths wants them."""
-
-    def __init__(self, data: LabelledImages, seed: int) -> None:
-        self._data, self._seed = data, seed
-        self._epoch, self._generator = -1, torch.Generator()
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-    def batch(self, index: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return images and labels; an epoch is shown from its first batch on."""
-        if epoch != self._epoch:
-            self._epoch, self._generator = epoch, seeded(self._seed, epoch)
-        return self._data.images.augmented(index, self._generator), self._data.labels_at(index)
 
 
 class _AllGenerations(Plateau):
@@ -269,7 +251,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         method, task = self.method, self.task
         return PathTraining(
             self.supernet,
-            _Images(task.train, self.seed + 1),  # other numbers than those of the order
+            AugmentedImages(task.train, self.seed + 1),  # other numbers than those of the order
             Uniform(self.bounds.space, seed=self.seed),
             FromLabels(float(method.label_smoothing), task.class_weight),
             PathTrainingSettings(
