@@ -28,7 +28,8 @@ from supernetnas.families.paths.space import PathSpace
 from supernetnas.families.paths.supernet import PathSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.search.evolution import Evolution, EvolutionSearch
-from supernetnas.search.latency import Latency, LatencyModel
+from supernetnas.search.latency import LatencyModel
+from supernetnas.search.limits import Latency
 from supernetnas.search.method import SearchTask
 from supernetnas.search.scoring import Scorer
 from supernetnas.search.shifting import Shifting

@@ -52,8 +52,7 @@ from .saving.as_source import SourceMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
-from .search.latency import Latency
-from .search.limits import Limits
+from .search.limits import Latency, Limits
 from .search.method import SearchMethod
 from .selection.select import Selection, open_zoo, select_sources
 from .selection.strategies import find_strategy

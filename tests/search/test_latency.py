@@ -17,8 +17,8 @@ from supernetnas.parameters import ParameterError
 from supernetnas.search import latency as latency_module
 from supernetnas.search.bounds import Bounds
 from supernetnas.search.evolution import Evolution
-from supernetnas.search.latency import Latency, LatencyModel, measured_seconds, time_in_turn
-from supernetnas.search.limits import Limits
+from supernetnas.search.latency import LatencyModel, measured_seconds, time_in_turn
+from supernetnas.search.limits import Latency, Limits
 from supernetnas.search.method import SearchTask
 
 SHAPE = (3, 8, 8)
