@@ -58,20 +58,17 @@ def test_parts_add_up_to_networks(table):
 
 
 def test_parts_are_measured_in_turn(monkeypatch):
-    now = [0.0]
+    asked = []
 
-    def passing(module, *_):
-        if isinstance(module, nn.Conv2d):
-            now[0] += math.prod(module.kernel_size) / 1000
+    def timed(calls, repeats):
+        asked.append((len(calls), repeats, {len(call.args[0]) for call in calls}))
+        return [slowness(call.func, None) for call in calls]
 
-    monkeypatch.setattr(latency_module, "perf_counter", lambda: now[0])
-    handle = nn.modules.module.register_module_forward_hook(passing)
-    try:
-        table = LatencyTable(*SIZES, Latency(repeats=1), torch.device("cpu"))
-        (genotype,) = drawn(1)
-        assert table.cost.of(genotype)[2] / 1e9 == pytest.approx(table.seconds(genotype))
-    finally:
-        handle.remove()
+    monkeypatch.setattr(latency_module, "time_in_turn", timed)
+    table = LatencyTable(*SIZES, Latency(batch_size=2, repeats=7), torch.device("cpu"))
+    assert asked[0][0] > 10 and asked[0][1:] == (7, {2})  # all parts at once
+    (genotype,) = drawn(1)
+    assert table.cost.of(genotype)[2] / 1e9 == pytest.approx(table.seconds(genotype), rel=0.05)
 
 
 @pytest.mark.parametrize("other", [{}, {"max_parameters": 3000}])
