@@ -213,7 +213,7 @@ def test_a_search_leaves_the_supernet_as_it_is(supernet, method):
 @pytest.mark.parametrize("method", [Probe(), Front()], ids=lambda m: m.name)
 def test_state(supernet, method):
     limits = Limits(sorted(supernet.costs(m) for m in MANY)[3].macs)
-    _, architecture = searched(method, supernet, limits)
+    search, architecture = searched(method, supernet, limits)
     tensors, state = search.state()
     state = json.loads(json.dumps(state))
     again, task = started(method, supernet, limits, seed=1)
