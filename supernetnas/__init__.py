@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         DistanceHeatmapDisplay,
         FrontDisplay,
         OrderPreservingDisplay,
+        PathDisplay,
         SearchCurveDisplay,
         TrajectoryDisplay,
     )
@@ -83,6 +84,7 @@ __all__ = [
     "NoSearch",
     "OrderPreservingDisplay",
     "PathArchitecture",
+    "PathDisplay",
     "Paths",
     "RandomArchitecture",
     "RandomPaths",
@@ -130,6 +132,7 @@ _MODULE_OF = {
     "OrderPreservingDisplay": "plotting",
     "PCDARTS": "families.cells.search.methods",
     "PathArchitecture": "families.paths.space",
+    "PathDisplay": "plotting",
     "Paths": "families.paths.family",
     "RandomArchitecture": "families.cells.search.methods",
     "RandomPaths": "families.paths.methods",

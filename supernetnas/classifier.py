@@ -87,9 +87,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         source at the smallest dataset distance; "oracle", every source in turn, of which the best
         on validation data is kept (an upper bound at the cost of one search per source); "random",
         a source drawn at random; "scratch", random weights; or the name of a source.
-    family : {"auto", "cells", "elastic"} or Family, default="auto"
-        Kind of supernet: "cells", whose operations are chosen, or "elastic", EfficientNet-Lite0
-        with its ImageNet weights and smaller networks within it. "auto" is the one of the source;
+    family : {"auto", "cells", "elastic", "paths"} or Family, default="auto"
+        Kind of supernet: "cells", whose operations are chosen; "elastic", EfficientNet-Lite0
+        with its ImageNet weights and smaller networks within it; or "paths", of which every block
+        is chosen from those of ShuffleNetV2 or MobileNetV2. "auto" is the one of the source;
         a strategy that chooses within one family takes the first that has the ``search``. An
         object, such as `Cells(n_cells=8)`, has the sizes of the supernet of
         strategy "scratch" and of the final network; a source brings its own supernet.
@@ -104,8 +105,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         Height, width and, unless grey, channels of one image where X holds rows of pixels.
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
-        size of the images within 8 to 32 pixels a side for cells; for elastic networks, which see
-        squares, it is 128, less for images of less than 32 pixels.
+        size of the images within 8 to 32 pixels a side for cells and 32 to 64 for paths; for
+        elastic networks, which see squares, it is 128, less for images of less than 32 pixels.
     search : str or SearchMethod, default="auto"
         How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
         DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;

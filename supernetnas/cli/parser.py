@@ -173,7 +173,8 @@ files. An album.json beside .npz files says where their images come from:
 
 Of the family elastic there is one supernet alone: EfficientNet-Lite0 with its
 ImageNet weights, which teaches smaller networks on the images of all datasets
-together, without labels. --steps and --min-epochs are not for it.
+together, without labels. --steps and --min-epochs are not for it. Of the family
+paths a step trains one random path of the supernet.
 
 Interrupt it whenever you like: the same command goes on where it stopped, and
 every finished source is in the zoo already.
@@ -186,6 +187,7 @@ examples:
   supernetnas zoo pretrain album/ --out quick-zoo --steps 50 --no-multi
   supernetnas zoo pretrain album/ --out better-zoo --warm-start quick-zoo
   supernetnas zoo pretrain album/ --out my-zoo --family elastic --dtype float16
+  supernetnas zoo pretrain album/ --out my-zoo --family paths --no-singles
   supernetnas zoo pretrain album/ --out my-zoo --jobs 4 --threads 1
   supernetnas fit mushrooms --out model --zoo my-zoo --strategy ot
 """
@@ -388,8 +390,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         default="auto",
         help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random, random_search; "
-        "of single paths evolution, shifting, random; of elastic networks probe, front, random, "
-        "evolution (default: %(default)s, the first of these)",
+        "of elastic networks probe, front, random, evolution; of paths evolution, shifting or "
+        "random (default: %(default)s, the first of these)",
     )
     parser.add_argument(
         "--search-epochs",
@@ -553,13 +555,17 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         ("--multi-epochs", 20, "epochs on all datasets together"),
         ("--batch-size", None, "images in a step"),
     ):
-        text += " (default: 64; elastic: 96)" if default is None else " (default: %(default)s)"
+        text += (
+            " (default: 64; elastic: 96; paths: 64)"
+            if default is None
+            else " (default: %(default)s)"
+        )
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
     training.add_argument(
         "--learning-rate",
         metavar="RATE",
         type=_positive_float,
-        help="peak learning rate of the weights (default: 0.1; elastic: 0.001)",
+        help="peak learning rate of the weights (default: 0.1; elastic: 0.001; paths: 0.002)",
     )
     training.add_argument(
         "--device",
@@ -607,7 +613,9 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     )
     supernet = parser.add_argument_group("supernet")
     supernet.add_argument(
-        "--family", metavar="NAME", help="kind of supernet: cells, which is the default, or elastic"
+        "--family",
+        metavar="NAME",
+        help="kind of supernet: cells, which is the default, elastic or paths",
     )
     supernet.add_argument(
         "--set",
@@ -615,14 +623,14 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_setting,
-        help="a size of the family's supernets, such as space=s2, init_channels=8 or n_cells=3; "
-        "repeat it for several",
+        help="a size of the family's supernets, such as space=s2, init_channels=8 or n_cells=3, or "
+        "width=1 or depth=1 of paths; repeat it for several",
     )
     supernet.add_argument(
         "--image-size",
         metavar="N",
         type=_positive,
-        help="side of the images in pixels (default: 32; elastic: 64)",
+        help="side of the images in pixels (default: 32; elastic: 64; paths: 32)",
     )
     storage = parser.add_argument_group("storage")
     _add_embedder(storage)

@@ -10,6 +10,7 @@ from .coupling import ClassCouplingDisplay
 from .curves import SearchCurveDisplay
 from .distances import DistanceDisplay, DistanceHeatmapDisplay
 from .front import FrontDisplay
+from .path import PathDisplay
 from .ranking import OrderPreservingDisplay, TrajectoryDisplay
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DistanceHeatmapDisplay",
     "FrontDisplay",
     "OrderPreservingDisplay",
+    "PathDisplay",
     "SearchCurveDisplay",
     "TrajectoryDisplay",
 ]
