@@ -3,7 +3,8 @@
     python benchmarks/evolution.py --width 0.5 --side 64
 
 The supernet is that of single ShuffleNetV2 paths, trained along random paths for some epochs;
-images are noise with a colour for each class. All figures are ratios of seconds in one run:
+images are noise with a colour for each class. All figures are ratios of processor seconds in one
+run, but for latency, which needs a quiet machine:
 
 - each generation of an evolution, scored as a tree of first layers, to one architecture after
   another (whose scores must be the same), and the share of the layers that are run;
@@ -28,7 +29,8 @@ from supernetnas.families.paths.space import PathSpace
 from supernetnas.families.paths.supernet import PathSupernet
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.search.evolution import Evolution, EvolutionSearch
-from supernetnas.search.latency import Latency, LatencyModel
+from supernetnas.search.latency import LatencyModel
+from supernetnas.search.limits import Latency
 from supernetnas.search.method import SearchTask
 from supernetnas.search.scoring import Scorer
 from supernetnas.search.shifting import Shifting
@@ -50,16 +52,15 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="of the supernet's training")
     parser.add_argument("--shift-images", type=int, default=640, help="for each architecture")
     parser.add_argument("--networks", type=int, default=30, help="whose latency is measured")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add_output(parser, __file__)
     args = parser.parse_args()
     data = coloured(args.images, args.side, 1), coloured(args.held_out, args.side, 2)
-    found = {
-        "arguments": {name: value for name, value in vars(args).items() if name != "out"},
-        "rows": generations(args, data),
-        "shifting": shifting(args, data),
-        "bfloat16": bfloat16(args, data),
-        "latency": latency(args, data),
+    found: dict[str, Any] = {
+        "arguments": {name: value for name, value in vars(args).items() if name != "out"}
     }
+    for part in args.parts:
+        found["rows" if part == "generations" else part] = PARTS[part](args, data)
     report(found)
     write_results(args.out, **found)
 
@@ -97,11 +98,19 @@ def started(
     return method.start(supernet_of(args), SearchTask(*data, 64, torch.Generator().manual_seed(0)))
 
 
+def trained(args: argparse.Namespace, data: Any, method: Evolution) -> EvolutionSearch:
+    """A search after the training of its supernet."""
+    search = started(args, data, method)
+    while search.training is not None:
+        search.run_epoch()
+    return search
+
+
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Time of a call, and what it returns."""
-    start = time.perf_counter()
+    """Processor time of a call, and what it returns."""
+    start = time.process_time()
     result = call()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def generations(args: argparse.Namespace, data: Any) -> list[dict[str, Any]]:
@@ -140,9 +149,8 @@ def shifting(args: argparse.Namespace, data: Any) -> list[dict[str, Any]]:
         "immediate": Shifting(update="immediate", n_images=args.shift_images),
     }
     for name, method in methods.items():
-        search = started(args, data, method)
-        search.run()
-        scored = [row["seconds"] for row in search.history if "candidates" in row]
+        search = trained(args, data, method)
+        scored = [seconds(search.run_epoch)[0] for _ in range(args.generations)]
         rows.append({"method": name, "seconds": sum(scored) / len(scored)})
     for row in rows:
         row["ratio"] = row["seconds"] / rows[0]["seconds"]
@@ -151,9 +159,7 @@ def shifting(args: argparse.Namespace, data: Any) -> list[dict[str, Any]]:
 
 def bfloat16(args: argparse.Namespace, data: Any) -> dict[str, float]:
     """Time of scoring in bfloat16 as a ratio to float32, and how alike they rank."""
-    search = started(args, data, Evolution())
-    while search.training is not None:
-        search.run_epoch()
+    search = trained(args, data, Evolution())
     architectures, found = search.generation(), {}
     for precision in ("float32", "bfloat16"):
         scorer = Scorer(search.supernet, *data, seed=0, execution=Execution(precision))
@@ -184,19 +190,30 @@ def latency(args: argparse.Namespace, data: Any) -> dict[str, float]:
     }
 
 
+PARTS: dict[str, Callable[[argparse.Namespace, Any], Any]] = {
+    "generations": generations,
+    "shifting": shifting,
+    "bfloat16": bfloat16,
+    "latency": latency,
+}
+
+
 def report(found: dict[str, Any]) -> None:
     """Print tables."""
-    print("| generation | tree / one by one | share of layers | tree, s |\n|---|---|---|---|")
-    for row in found["rows"]:
-        print(
-            f"| {row['generation']} | {row['ratio']:.2f} | {row['share_of_layers']:.2f} "
-            f"| {row['tree_seconds']:.1f} |"
-        )
-    print("\n| method | seconds a generation | ratio |\n|---|---|---|")
-    for row in found["shifting"]:
-        print(f"| {row['method']} | {row['seconds']:.1f} | {row['ratio']:.2f} |")
+    if rows := found.get("rows"):
+        print("| generation | tree / one by one | share of layers | tree, s |\n|---|---|---|---|")
+        for row in rows:
+            print(
+                f"| {row['generation']} | {row['ratio']:.2f} | {row['share_of_layers']:.2f} "
+                f"| {row['tree_seconds']:.1f} |"
+            )
+    if rows := found.get("shifting"):
+        print("\n| method | seconds a generation | ratio |\n|---|---|---|")
+        for row in rows:
+            print(f"| {row['method']} | {row['seconds']:.1f} | {row['ratio']:.2f} |")
     for name in ("bfloat16", "latency"):
-        print(f"\n{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in found[name].items()))
+        if name in found:
+            print(f"\n{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in found[name].items()))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         TrajectoryDisplay,
     )
     from .search.evolution import Evolution
-    from .search.latency import Latency
+    from .search.limits import Latency
     from .search.shifting import Shifting
     from .storage.hub import HubError
     from .training.execution import Execution
@@ -127,7 +127,7 @@ _MODULE_OF = {
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
-    "Latency": "search.latency",
+    "Latency": "search.limits",
     "NoSearch": "families.cells.search.methods",
     "OrderPreservingDisplay": "plotting",
     "PCDARTS": "families.cells.search.methods",

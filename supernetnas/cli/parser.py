@@ -390,8 +390,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         default="auto",
         help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random, random_search; "
-        "of elastic networks probe, front, random, evolution; of paths evolution, shifting or "
-        "random (default: %(default)s, the first of these)",
+        "of single paths evolution, shifting, random; of elastic networks probe, front, random, "
+        "evolution (default: %(default)s, the first of these)",
     )
     parser.add_argument(
         "--search-epochs",
@@ -555,11 +555,8 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         ("--multi-epochs", 20, "epochs on all datasets together"),
         ("--batch-size", None, "images in a step"),
     ):
-        text += (
-            " (default: 64; elastic: 96; paths: 64)"
-            if default is None
-            else " (default: %(default)s)"
-        )
+        default_text = "64; elastic: 96; paths: 64" if default is None else "%(default)s"
+        text += f" (default: {default_text})"
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
     training.add_argument(
         "--learning-rate",

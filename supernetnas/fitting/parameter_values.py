@@ -21,7 +21,7 @@ from typing import Any
 
 from ..families.base import Family, available_families, get_family
 from ..images.augmentation import Augmentation
-from ..search.latency import Latency
+from ..search.limits import Latency
 from ..search.method import SearchMethod
 from ..storage.files import plain
 from ..training.execution import Execution

@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from .latency import Latency, LatencyModel
-from .limits import Limits
+from .latency import LatencyModel
+from .limits import Latency, Limits
 from .protocols import Architecture, Evolvable
 
 __all__ = ["Bounds", "one_of"]

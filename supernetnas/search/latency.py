@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -21,11 +20,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..parameters import ParameterError, Real, Whole, check_parameter
+from .limits import Latency
 from .protocols import Architecture, Evolvable, Step
 
 __all__ = [
-    "Latency",
     "LatencyModel",
     "check_unit",
     "measured_seconds",
@@ -38,53 +36,6 @@ A = TypeVar("A", bound=Architecture)
 _WARMUP = 3  # runs that do not count
 _WHOLE = 4  # networks that say how much longer they take than their parts
 _IMPLAUSIBLE = 100  # times what the largest network takes, a limit is one in another unit
-
-
-@dataclass(frozen=True)
-class Latency:
-    """A limit on the time of a network, and how it is measured.
-
-    Attributes
-    ----------
-    seconds : float or None
-        Most that a batch may take; None is no limit, where latency is only to be small.
-    batch_size : int
-        Images in it.
-    repeats : int
-        Runs after a warm-up, of which the median counts.
-    measure : callable or None
-        What returns the seconds of a network, given it and the shape (n, channels, height, width)
-        of a batch: for other devices than that of the fit. None measures on that device, with the
-        threads that torch has.
-
-    Examples
-    --------
-    >>> Latency(0.02, measure=lambda network, shape: 0.01).seconds
-    0.02
-    """
-
-    seconds: float | None = None
-    batch_size: int = 1
-    repeats: int = 20
-    measure: Callable[[nn.Module, tuple[int, ...]], float] | None = None
-
-    @property
-    def identity(self) -> str:
-        """What tells it from others; two callables of one name are the same."""
-        name = getattr(self.measure, "__qualname__", type(self.measure).__qualname__)
-        return f"Latency({self.seconds}, {self.batch_size}, {self.repeats}, {name})"
-
-    def check(self) -> None:
-        """Refuse values that may not be, with a `ParameterError`."""
-        if self.seconds is not None:
-            check_parameter("Latency", "seconds", self.seconds, Real())
-        check_parameter("Latency", "batch_size", self.batch_size, Whole(1))
-        check_parameter("Latency", "repeats", self.repeats, Whole(1))
-        if self.measure is not None and not callable(self.measure):
-            raise ParameterError(
-                "The 'measure' parameter of Latency must be a callable that returns the seconds of "
-                f"a network and a shape of images, or None. Got {self.measure!r} instead."
-            )
 
 
 def time_in_turn(calls: Sequence[Callable[[], Any]], repeats: int = 20) -> list[float]:

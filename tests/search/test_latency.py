@@ -1,5 +1,6 @@
 """Measured latency, its prediction, and limits on it."""
 
+import json
 import math
 import random
 
@@ -13,12 +14,15 @@ from tiny_paths import PathSpace, drawn, tiny_paths
 from tiny_search import labelled, seeded
 from torch import nn
 
+from supernetnas import SupernetTransferClassifier
+from supernetnas.fitting.checkpoints import fingerprint
+from supernetnas.fitting.parameter_values import decode_parameters, encode_parameters
 from supernetnas.parameters import ParameterError
 from supernetnas.search import latency as latency_module
 from supernetnas.search.bounds import Bounds
 from supernetnas.search.evolution import Evolution
-from supernetnas.search.latency import Latency, LatencyModel, measured_seconds, time_in_turn
-from supernetnas.search.limits import Limits
+from supernetnas.search.latency import LatencyModel, measured_seconds, time_in_turn
+from supernetnas.search.limits import Latency, Limits
 from supernetnas.search.method import SearchTask
 
 SHAPE = (3, 8, 8)
@@ -196,8 +200,35 @@ def test_values_that_may_not_be(latency, words):
     Latency(0.1, measure=max).check()
 
 
+def test_it_is_saved_unless_it_has_a_callable():
+    latency = Latency(0.02, batch_size=4, repeats=7)
+    encoded = json.loads(json.dumps(encode_parameters({"max_latency": latency})))
+    assert decode_parameters(encoded) == {"max_latency": latency}
+    with pytest.warns(UserWarning, match="max_latency"):
+        assert encode_parameters({"max_latency": Latency(0.02, measure=max)}) == {}
+
+
+def test_fits_with_other_limits_have_other_checkpoints():
+    latencies = [Latency(0.02, measure=max), Latency(0.03, measure=max), Latency(0.02, measure=min)]
+    names = {fingerprint({"max_latency": one}, [], [], "cpu") for one in latencies}
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "20ms", math.nan, Latency(-1)])
+def test_a_classifier_refuses_limits_that_are_none(value):
+    clf = SupernetTransferClassifier("scratch", max_latency=value)
+    with pytest.raises(ParameterError, match=r"'(max_latency|seconds)' parameter"):
+        clf.fit(np.zeros((4, 8, 8)), [0, 0, 1, 1])
+
+
+def test_a_search_that_keeps_no_limits_is_refused():
+    clf = SupernetTransferClassifier("scratch", search="drnas", max_latency=1.0)
+    with pytest.raises(ParameterError, match="max_latency need search"):
+        clf.fit(np.zeros((4, 8, 8)), [0, 0, 1, 1])
+
+
 def test_a_limit_in_another_unit_is_refused(slow_convolutions):
-    with pytest.raises(ValueError, match=r"in seconds, and the largest network takes 0.134"):
+    with pytest.raises(ValueError, match=r"in seconds, and a large network takes 0.134"):
         Bounds(tiny_paths(space=SPACE), Limits(max_latency=Latency(20, repeats=1)), SHAPE)
 
 

@@ -8,7 +8,8 @@ from statistics import median
 import numpy as np
 import torch
 
-from ...search.latency import Latency, measured_seconds, parts_seconds
+from ...search.latency import measured_seconds, parts_seconds
+from ...search.limits import Latency
 from ...training.devices import placed
 from ...training.seeds import seeded_modules
 from .config import NetworkConfig

@@ -9,8 +9,8 @@ from supernetnas.families.paths.config import PathConfig
 from supernetnas.families.paths.space import PathSpace
 from supernetnas.families.paths.supernet import PathSupernet
 from supernetnas.search.evolution import Evolution
-from supernetnas.search.latency import Latency, LatencyModel
-from supernetnas.search.limits import Limits
+from supernetnas.search.latency import LatencyModel
+from supernetnas.search.limits import Latency, Limits
 from supernetnas.search.method import SearchTask
 from supernetnas.search.scoring import Scorer
 from supernetnas.search.shifting import Shifting
