@@ -119,7 +119,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
-        cost, see `at`; and "random".
+        cost, see `at`; "random"; and "evolution". Paths have "evolution", which is "auto" there;
+        "shifting", which goes on training the supernet along the paths that it compares; and
+        "random", the best of some random paths.
     retraining : Retraining or None, default=None
         How the derived network is trained to the end; None is ``Retraining()``, whose parameters
         can be set as ``retraining__epochs`` and so on.

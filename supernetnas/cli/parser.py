@@ -555,11 +555,8 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         ("--multi-epochs", 20, "epochs on all datasets together"),
         ("--batch-size", None, "images in a step"),
     ):
-        text += (
-            " (default: 64; elastic: 96; paths: 64)"
-            if default is None
-            else " (default: %(default)s)"
-        )
+        default_text = "64; elastic: 96; paths: 64" if default is None else "%(default)s"
+        text += f" (default: {default_text})"
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
     training.add_argument(
         "--learning-rate",
