@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,7 @@ logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
+_TEACHER_SHARE = 0.5  # of what is left, where others are taught after the retraining
 
 
 class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin, BaseEstimator):
@@ -106,7 +108,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
         size of the images within 8 to 32 pixels a side for cells and 32 to 64 for paths; for
-        elastic networks, which see squares, it compares 64, 96 and 128 pixels, see ``scores_``.
+        elastic networks, which see squares, it is 128, less for images of less than 32 pixels.
     search : str or SearchMethod, default="auto"
         How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
         DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
@@ -185,7 +187,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     distances_ : dict of str to float, or None
         Distance to each source, nearest first, where the strategy measured it.
     scores_ : list of dict or None
-        Where there was a choice of supernets or image sizes: ``source``, ``family``,
+        Where there was a choice of supernets: ``source``, ``family``,
         ``image_size``, and the ``accuracy`` of a linear model of its features on at most 400
         images, each left out in turn; the fit started from the best.
     signature_ : DatasetSignature or None
@@ -420,11 +422,17 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 pretrained=found.start.pretrained,
             )
             train = found.task.train if method.holds_out else target.part()
-            history = self._retrain(learner, train, target, settings, family, execution, run)
+            retraining = (train, target, settings, family, execution, run)
+            history = self._retrain(learner, *retraining)
+            if family.teaches(learner):
+                learner = family.taught(learner)
+                history += self._retrain(learner, *retraining, n_before=len(history))
             network = family.trained(learner, architecture)
             front = family.front(learner, found.search)
             supernet = found.search.searched_supernet()
-            self._report_cuts(found.search, method, history, settings)
+            if found.search.out_of_time and found.search.epoch < method.n_epochs:
+                done = found.search.epoch, method.n_epochs
+                logger.warning("search ended after %d of %d epochs", *done)
             if method.holds_out:
                 validate_front(front, family, supernet, found.task.validation)
 
@@ -705,11 +713,23 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         family: Family,
         execution: Execution,
         run: Run,
+        n_before: int = 0,
     ) -> list:
-        """Finetune what a family trains on images of the target; returns its history."""
+        """Finetune what a family trains on images of the target; returns its history.
+
+        After so many epochs it is what has been taught by what was trained in them.
+        """
+        name, time_limit = "retrain", None
+        if self.time_limit is not None:
+            time_limit = self.time_limit - run.watch.seconds
+            if not n_before and family.teaches(network):
+                time_limit *= _TEACHER_SHARE
+        if n_before:
+            name = "teach"
+            settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
         with (
             explained_memory_error(settings.batch_size, execution.checkpointing),
-            run.progress.stage("retrain", settings.epochs) as advance,
+            run.progress.stage(name, settings.epochs) as advance,
         ):
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
@@ -720,23 +740,17 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 run.generator,
                 execution=execution,
                 class_weight=target.class_weight,
-                time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
+                time_limit=time_limit,
                 on_epoch=advance,
-                checkpoint=run.checkpoints.stage("retrain"),
+                checkpoint=run.checkpoints.stage(name),
             )
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
+        if len(history) < settings.epochs:
+            logger.warning("%s ended after %d of %d epochs", name, len(history), settings.epochs)
+        for row in history:
+            row["epoch"] += n_before
         return history
-
-    @staticmethod
-    def _report_cuts(
-        search, method: SearchMethod, history: list, settings: RetrainSettings
-    ) -> None:
-        """Log which stages the time limit has cut short."""
-        if search.out_of_time and search.epoch < method.n_epochs:
-            logger.warning("search ended after %d of %d epochs", search.epoch, method.n_epochs)
-        if (done := len(history)) < settings.epochs:
-            logger.warning("retrain ended after %d of %d epochs", done, settings.epochs)
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

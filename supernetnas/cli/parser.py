@@ -390,8 +390,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         default="auto",
         help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random, random_search; "
-        "of single paths evolution, shifting, random; of elastic networks probe, front, random, "
-        "evolution (default: %(default)s, the first of these)",
+        "of elastic networks probe, front, random, evolution; of paths evolution, shifting or "
+        "random (default: %(default)s, the first of these)",
     )
     parser.add_argument(
         "--search-epochs",

@@ -127,6 +127,8 @@ class Family(Parameters):
     keeps_statistics : bool
         Whether batch norms keep the statistics of the pretraining; else they are given the
         target's.
+    patience : float
+        How many times as many epochs what is taught is trained for, see `taught`.
     searches : mapping of str to callable
         What makes each search method, by name; the first is what "auto" stands for.
     learns_labels : bool
@@ -144,6 +146,7 @@ class Family(Parameters):
     head: ClassVar[str]
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
+    patience: ClassVar[float] = 1.0
     searches: ClassVar[Mapping[str, Any]]
     learns_labels: ClassVar[bool] = True
     pretraining_side: ClassVar[int] = 32
@@ -200,15 +203,6 @@ class Family(Parameters):
             Of the supernet to start from; None for one from random weights.
         """
         raise NotImplementedError
-
-    def sizes(
-        self, typical_size: tuple[int, int], image_size: Any, limits: Limits, config: Any = None
-    ) -> tuple[Any, ...]:
-        """Return the image sizes to choose from, each as `input` takes it.
-
-        Parameters are those of `input`, and the limits on the network.
-        """
-        return (image_size,)
 
     def config(self, seen: NetworkInput, n_classes: int) -> Any:
         """Return the configuration of a supernet that starts from random weights."""
@@ -428,6 +422,14 @@ class Family(Parameters):
     def trained(self, module: Any, architecture: Any) -> Any:
         """Return the network of an architecture from the learner, in evaluation mode."""
         return module
+
+    def teaches(self, module: Any) -> bool:
+        """Whether a learner, once it is trained, is to teach other networks."""
+        return False
+
+    def taught(self, module: Any) -> Any:
+        """Return the module of the networks that a trained learner teaches, to be trained next."""
+        raise NotImplementedError
 
     def front(self, module: Any, search: Any) -> list[dict[str, Any]]:
         """Describe the networks that a learner has trained, if there may be several."""

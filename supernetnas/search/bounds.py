@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -72,6 +72,17 @@ class Bounds(Generic[A]):
         if self._most_seconds is None or self.latency is None:
             return True
         return self.latency.measured([architecture])[0] <= self._most_seconds
+
+    def state(self) -> dict[str, Any]:
+        """Return what was measured, as plain values."""
+        latency = None if self.latency is None else self.latency.state()
+        return {"cheapest": list(self.space.encode(self.cheapest)), "latency": latency}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Keep the limits by what `state` returned."""
+        self.cheapest = self.space.decode(state["cheapest"])
+        if self.latency is not None:
+            self.latency.load_state(state["latency"])
 
     def _fastest(self, latency: LatencyModel[A]) -> A:
         """An architecture within the limits; the fastest if the cheapest is too slow."""

@@ -224,7 +224,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         state["seed"], state["n_generations"] = self.seed, self.n_generations
         state["parents"] = [list(encode(a)) for a in self.parents]
         state["scores"] = [[list(encode(a)), *score] for a, score in self.scores.items()]
-        state["training"] = None
+        state["bounds"], state["training"] = self.bounds.state(), None
         if self.training is not None:
             training, state["training"] = self.training.state()
             own = {k: t for k, t in training.items() if not k.startswith("weights.")}
@@ -234,6 +234,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
         super().load_state(tensors, state)
+        self.bounds.load_state(state["bounds"])
         decode = self.bounds.space.decode
         self.seed = self.scorer.seed = state["seed"]
         self.n_generations = state["n_generations"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -164,7 +164,7 @@ class LatencyModel(Generic[A]):
     def __init__(self, supernet: Evolvable[A], shape: tuple[int, ...], latency: Latency) -> None:
         self.supernet, self.shape, self.latency = supernet, tuple(shape), latency
         self.device = next(iter(supernet.weight_parameters())).device
-        self._parts: dict[Hashable, float] = {}
+        self._parts: dict[str, float] = {}  # by the text of their keys, which can be saved
         self._measured: dict[A, float] = {}
         self.factor = 1.0
         self.space = space = supernet.space_for(shape)
@@ -193,6 +193,17 @@ class LatencyModel(Generic[A]):
         self._measured.update(zip(new, times, strict=True))
         return [self._measured[architecture] for architecture in architectures]
 
+    def state(self) -> dict[str, Any]:
+        """Return what was measured, as plain values."""
+        encode = self.space.encode
+        measured = [[list(encode(a)), seconds] for a, seconds in self._measured.items()]
+        return {"parts": self._parts, "factor": self.factor, "measured": measured}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Predict by what `state` returned: another measurement would give other times."""
+        self._parts, self.factor = dict(state["parts"]), state["factor"]
+        self._measured = {self.space.decode(genes): s for genes, s in state["measured"]}
+
     def _neighbours(self, architecture: A) -> Iterator[A]:
         """Architectures that differ in one gene at most."""
         space = self.space
@@ -214,14 +225,14 @@ class LatencyModel(Generic[A]):
     def _summed(self, architecture: A) -> float:
         """Seconds of all parts of an architecture."""
         steps = self.supernet.steps(architecture)
-        if any(step.key not in self._parts for step in steps):
+        if any(repr(step.key) not in self._parts for step in steps):
             self._measure_parts([steps])
-        return sum(self._parts[step.key] for step in steps)
+        return sum(self._parts[repr(step.key)] for step in steps)
 
     @torch.no_grad()
     def _measure_parts(self, members: Sequence[Sequence[Step]]) -> None:
         """Measure those parts of members that have not been."""
-        calls: dict[Hashable, Callable[[], Tensor]] = {}
+        calls: dict[str, Callable[[], Tensor]] = {}
         modules = [module for steps in members for _, part in steps for module in part.modules()]
         training = [module for module in modules if module.training]
         for module in training:
@@ -230,8 +241,8 @@ class LatencyModel(Generic[A]):
             for steps in members:
                 x = _images(self.latency.batch_size, self.shape, self.device)
                 for key, part in steps:
-                    if key not in self._parts:
-                        calls.setdefault(key, partial(part, x))
+                    if repr(key) not in self._parts:
+                        calls.setdefault(repr(key), partial(part, x))
                     x = part(x)
             times = time_in_turn([*calls.values()], self.latency.repeats)
         finally:

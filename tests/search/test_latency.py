@@ -250,10 +250,14 @@ def test_the_fastest_need_not_be_the_smallest():
     assert 0 not in bounds.random(seeded()).choices
 
 
-def searched(limits, **settings):
+def evolving(limits, generations=2, **settings):
     settings = {"population": 6, "mutations": 2, "crossovers": 2, "parents": 3, **settings}
     task = SearchTask(labelled(30), labelled(24, seed=2), 8, seeded(), limits=limits)
-    search = Evolution(2, epochs=0, **settings).start(tiny_paths(space=SPACE), task)
+    return Evolution(generations, epochs=0, **settings).start(tiny_paths(space=SPACE), task)
+
+
+def searched(limits, **settings):
+    search = evolving(limits, **settings)
     search.run()
     return search
 
@@ -272,6 +276,29 @@ def test_a_network_that_is_too_slow_when_it_is_built_is_passed_over(slow_convolu
     search.bounds.latency._measured |= dict.fromkeys(search.scores, 0.06)
     with pytest.warns(UserWarning, match="slower than predicted"):
         assert search.derive() == search.bounds.cheapest
+
+
+def test_a_resumed_search_keeps_what_was_measured(monkeypatch):
+    """Another measurement would give other times, and so another search."""
+    moods = iter(range(1000))
+
+    def timed(calls, repeats):
+        mood = 1 + next(moods) / 10
+        return [mood * (1 + sum(p.numel() for p in c.func.parameters())) / 1e5 for c in calls]
+
+    monkeypatch.setattr(latency_module, "time_in_turn", timed)
+    settings = {"generations": 3, "limits": Limits(max_latency=Latency(0.01, repeats=1))}
+    whole, part = evolving(**settings), evolving(**settings)
+    for search in (whole, part):  # of the same mood
+        search.bounds.load_state(whole.bounds.state())
+    whole.run()
+    part.run(on_epoch=lambda search: search.epoch == 1)
+    tensors, state = part.state()
+    resumed = evolving(**settings)
+    resumed.load_state(tensors, json.loads(json.dumps(state)))
+    resumed.run()
+    assert resumed.scores == whole.scores
+    assert resumed.bounds.state() == whole.bounds.state()
 
 
 def test_latency_as_an_objective_needs_no_limit(slow_convolutions):

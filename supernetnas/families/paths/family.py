@@ -97,6 +97,7 @@ class Paths(Family):
         channels: int,
         image_size: Any,
         config: PathConfig | None = None,
+        limits: Limits | None = None,
     ) -> NetworkInput:
         """Say what the network is to see: the images' own size within 32 to 64 pixels a side."""
         if image_size == "auto":

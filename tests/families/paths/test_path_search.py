@@ -72,5 +72,5 @@ def test_the_parts_of_every_path_are_measured_once():
     assert len(model._parts) == 6 * layers + 3
     architecture = supernet.space.largest
     assert model(architecture) == pytest.approx(
-        model.factor * sum(model._parts[key] for key, _ in supernet.steps(architecture))
+        model.factor * sum(model._parts[repr(key)] for key, _ in supernet.steps(architecture))
     )
