@@ -110,13 +110,14 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         size of the images within 8 to 32 pixels a side for cells and 32 to 64 for paths; for
         elastic networks, which see squares, it is 128, less for images of less than 32 pixels.
     search : str or SearchMethod, default="auto"
-        How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
-        DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
-        "gdas", GDAS. And baselines: "none", the architecture that the source's alphas stand for,
-        without a search; "random", one drawn at random; and "random_search", the best on validation
-        data of 50 random architectures under weights that were trained on random architectures. An
-        object has the method's own parameters, such as ``SmoothDARTS(epochs=3)``; they can be set
-        as ``search__epochs``, too.
+        How the supernet is searched. Of cells "auto" is "none", the architecture that the source's
+        alphas stand for, since in the same time no search was better; only from random weights and
+        for strategy "oracle" it is "sdarts", SmoothDARTS. Others are "darts" and "darts2", DARTS of
+        first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages; "gdas", GDAS;
+        and the baselines "random", an architecture drawn at random, and "random_search", the best
+        on validation data of 50 random architectures under weights that were trained on random
+        architectures. An object has the method's own parameters, such as ``SmoothDARTS(epochs=3)``;
+        they can be set as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
         cost, see `at`; "random"; and "evolution". Paths have "evolution", which is "auto" there;
@@ -297,7 +298,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         ----------
         **params : dict
             Such as ``search="drnas"`` or ``search__epochs=3``; the latter makes the object that a
-            name stands for, and changes one that is there.
+            name stands for, of "auto" one that searches, and changes one that is there.
 
         Returns
         -------
@@ -306,7 +307,11 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         nested = {name: value for name, value in params.items() if "__" in name}
         parts = {name.partition("__")[0] for name in nested}
         before = {name: getattr(self, name) for name in self.get_params(deep=False)}
-        makers = {"search": self._method, "retraining": self._retraining, "family": self._family}
+        makers = {
+            "search": self._searching_method,
+            "retraining": self._retraining,
+            "family": self._family,
+        }
         for name in parts & before.keys() - makers.keys():
             if not hasattr(before[name], "set_params"):
                 raise ParameterError(
@@ -572,7 +577,13 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     # Stages of a fit
 
     def _method(self, family: Family | None = None) -> SearchMethod:
-        return (self._family() if family is None else family).method(self.search)
+        strategy = find_strategy(self.strategy)
+        searching = self.strategy == "scratch" or (strategy is not None and strategy.compares)
+        return (family or self._family()).method(self.search, searching=searching)
+
+    def _searching_method(self) -> SearchMethod:
+        """What a fit searches with whose search has parameters of its own."""
+        return self._family().method(self.search, searching=True)
 
     def _retraining(self) -> Retraining:
         return Retraining() if self.retraining is None else self.retraining

@@ -130,7 +130,12 @@ class Family(Parameters):
     patience : float
         How many times as many epochs what is taught is trained for, see `taught`.
     searches : mapping of str to callable
-        What makes each search method, by name; the first is what "auto" stands for.
+        What makes each search method, by name.
+    default_search : str
+        What "auto" stands for.
+    searching_search : str
+        What "auto" stands for where a fit has to search: from random weights, or to compare sources
+        by their searches.
     learns_labels : bool
         Whether a supernet is pretrained, by `pretraining_search`, to tell the classes of a dataset,
         or of several together; else there is one alone, of `pretrain_on_images`, which learns from
@@ -148,12 +153,20 @@ class Family(Parameters):
     keeps_statistics: ClassVar[bool] = False
     patience: ClassVar[float] = 1.0
     searches: ClassVar[Mapping[str, Any]]
+    default_search: ClassVar[str]
+    searching_search: ClassVar[str]
     learns_labels: ClassVar[bool] = True
     pretraining_side: ClassVar[int] = 32
     origin: ClassVar[Mapping[str, str]] = {}
 
-    def method(self, search: str | SearchMethod) -> SearchMethod:
+    def method(self, search: str | SearchMethod, *, searching: bool = False) -> SearchMethod:
         """Return the search method that a name stands for, or the given one.
+
+        Parameters
+        ----------
+        search : str or SearchMethod
+        searching : bool
+            Whether the fit has to search.
 
         Raises
         ------
@@ -169,11 +182,11 @@ class Family(Parameters):
                 )
             return search
         if search == "auto":
-            return next(iter(makers.values()))()
+            search = self.searching_search if searching else self.default_search
         if search not in makers:
             raise ParameterError(
                 f"The 'search' parameter must be one of {', '.join(map(repr, ('auto', *makers)))} "
-                f"or an object such as {next(iter(makers.values()))()!r}. Got {search!r} instead."
+                f"or an object such as {makers[self.searching_search]()!r}. Got {search!r} instead."
             )
         return makers[search]()
 

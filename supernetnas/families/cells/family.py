@@ -63,6 +63,8 @@ class Cells(Family):
     head = "classifier."
     exact = ("alphas_", "running_")
     searches = SEARCHES
+    default_search = "none"
+    searching_search = "sdarts"
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": Instance(str, "name of a search space"),
         "init_channels": Whole(2, MAX_SIZES["init_channels"], even=True),

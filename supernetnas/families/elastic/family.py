@@ -72,6 +72,8 @@ class Elastic(Family):
     keeps_statistics = True
     patience = 5 / 3
     searches = SEARCHES
+    default_search = "probe"
+    searching_search = "probe"
     learns_labels = False
     pretraining_side = 64
     origin: ClassVar[Mapping[str, str]] = {
