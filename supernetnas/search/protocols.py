@@ -73,9 +73,14 @@ class Space(Protocol[A]):
     smallest, largest : Architecture
     """
 
-    genes: tuple[int, ...]
-    smallest: A
-    largest: A
+    @property
+    def genes(self) -> tuple[int, ...]: ...
+
+    @property
+    def smallest(self) -> A: ...
+
+    @property
+    def largest(self) -> A: ...
 
     def encode(self, architecture: A) -> tuple[int, ...]:
         """Return the genes of an architecture, each a number from 0."""

@@ -290,7 +290,7 @@ def test_a_sampler_that_remembers_goes_on(tmp_path):
 
         def score(architectures):
             weights = next(supernet.parameters())
-            return [float(weights.sum()) * sum(PATHS.encode(a)) for a in architectures]
+            return [float(weights.detach().sum()) * sum(PATHS.encode(a)) for a in architectures]
 
         sampler = Greedy(PATHS, Uniform(PATHS, 4), score, n=2, rise=(0, 6))
         return of_paths(supernet, sampler)

@@ -115,7 +115,8 @@ def bounds(share):
     with torch.device("meta"):
         supernet = PathSupernet(PathConfig(PATHS, (16, 16)))
     least, most = (supernet.costs(a).macs for a in (PATHS.smallest, PATHS.largest))
-    return Bounds(supernet, Limits(max_macs=round(least + share * (most - least))))
+    limits = Limits(max_macs=round(least + share * (most - least)))
+    return Bounds(supernet, limits, (3, 16, 16))
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class Paths(Family):
     architecture_name = "architecture"
     head = "classifier."
     searches = SEARCHES
+    default_search = "evolution"
+    searching_search = "evolution"
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": OneOf(*SPACES),
         "width": Real(0.125, 8, "both"),

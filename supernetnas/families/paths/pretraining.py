@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class PathPretraining(SearchLoop):
         )
         self._hits = torch.zeros((), device=train.labels.device)
         self._seen = 0
-        self.training = PathTraining(
+        self.training: PathTraining[PathArchitecture] = PathTraining(
             supernet,
             AugmentedImages(train, seed),
             Uniform(supernet.space, seed=seed + 1),
@@ -117,7 +117,7 @@ class PathPretraining(SearchLoop):
 
     def searched_supernet(self) -> PathSupernet:
         """Return a copy with the average of the weights, and the statistics of the training."""
-        return self.training.averaged()
+        return cast(PathSupernet, self.training.averaged())
 
     def derive(self, stopwatch: Stopwatch | None = None) -> PathArchitecture:
         """Refuse: nothing is chosen in a pretraining."""
@@ -151,7 +151,7 @@ class PathPretraining(SearchLoop):
 
     def _judged(self) -> tuple[float, float]:
         """Loss and accuracy of the paths that epochs are judged by, of averaged weights."""
-        supernet = self.training.averaged().train()
+        supernet = self.searched_supernet().train()
         judges = itertools.cycle(Uniform(supernet.space, _JUDGES)(0))
         with frozen_batch_norm(supernet):
             return evaluate(
