@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .families.elastic.family import Elastic
     from .families.elastic.member_search import Front
     from .families.elastic.space import ElasticArchitecture
+    from .families.paths.family import Paths
+    from .families.paths.methods import RandomPaths
+    from .families.paths.space import PathArchitecture
     from .fitting.retraining import Retraining
     from .images.augmentation import Augmentation
     from .images.reading import ImageFiles, load_images
@@ -48,8 +51,14 @@ if TYPE_CHECKING:
         ErrorsDisplay,
         FrontDisplay,
         InputsDisplay,
+        OrderPreservingDisplay,
+        PathDisplay,
         SearchCurveDisplay,
+        TrajectoryDisplay,
     )
+    from .search.evolution import Evolution
+    from .search.limits import Latency
+    from .search.shifting import Shifting
     from .storage.hub import HubError
     from .training.execution import Execution
     from .zoo import Source, Zoo, ZooError
@@ -73,6 +82,7 @@ __all__ = [
     "Embedder",
     "ErrorsDisplay",
     "Evaluation",
+    "Evolution",
     "Execution",
     "Front",
     "FrontDisplay",
@@ -80,15 +90,23 @@ __all__ = [
     "HubError",
     "ImageFiles",
     "InputsDisplay",
+    "Latency",
     "NoSearch",
+    "OrderPreservingDisplay",
+    "PathArchitecture",
+    "PathDisplay",
+    "Paths",
     "RandomArchitecture",
+    "RandomPaths",
     "RandomSearch",
     "Retraining",
     "SearchCurveDisplay",
     "SearchSpace",
+    "Shifting",
     "SmoothDARTS",
     "Source",
     "SupernetTransferClassifier",
+    "TrajectoryDisplay",
     "Zoo",
     "ZooError",
     "__version__",
@@ -116,6 +134,7 @@ _MODULE_OF = {
     "Embedder": "embedding.embedder",
     "ErrorsDisplay": "plotting",
     "Evaluation": "evaluation.evaluation",
+    "Evolution": "search.evolution",
     "Execution": "training.execution",
     "Front": "families.elastic.member_search",
     "FrontDisplay": "plotting",
@@ -124,16 +143,24 @@ _MODULE_OF = {
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
     "InputsDisplay": "plotting",
+    "Latency": "search.limits",
     "NoSearch": "families.cells.search.methods",
+    "OrderPreservingDisplay": "plotting",
     "PCDARTS": "families.cells.search.methods",
+    "PathArchitecture": "families.paths.space",
+    "PathDisplay": "plotting",
+    "Paths": "families.paths.family",
     "RandomArchitecture": "families.cells.search.methods",
+    "RandomPaths": "families.paths.methods",
     "RandomSearch": "families.cells.search.methods",
     "Retraining": "fitting.retraining",
     "SearchCurveDisplay": "plotting",
     "SearchSpace": "families.cells.space",
+    "Shifting": "search.shifting",
     "SmoothDARTS": "families.cells.search.methods",
     "Source": "zoo",
     "SupernetTransferClassifier": "classifier",
+    "TrajectoryDisplay": "plotting",
     "Zoo": "zoo",
     "ZooError": "zoo",
     "compare": "comparison",

@@ -60,7 +60,7 @@ from .saving.export import ExportMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
-from .search.limits import Limits
+from .search.limits import Latency, Limits
 from .search.method import SearchMethod
 from .selection.select import Selection, open_zoo, select_sources
 from .selection.strategies import find_strategy
@@ -104,9 +104,10 @@ class SupernetTransferClassifier(
         source at the smallest dataset distance; "oracle", every source in turn, of which the best
         on validation data is kept (an upper bound at the cost of one search per source); "random",
         a source drawn at random; "scratch", random weights; or the name of a source.
-    family : {"auto", "cells", "elastic"} or Family, default="auto"
-        Kind of supernet: "cells", whose operations are chosen, or "elastic", EfficientNet-Lite0
-        with its ImageNet weights and smaller networks within it. "auto" is the one of the source;
+    family : {"auto", "cells", "elastic", "paths"} or Family, default="auto"
+        Kind of supernet: "cells", whose operations are chosen; "elastic", EfficientNet-Lite0
+        with its ImageNet weights and smaller networks within it; or "paths", of which every block
+        is chosen from those of ShuffleNetV2 or MobileNetV2. "auto" is the one of the source;
         a strategy that chooses within one family takes the first that has the ``search``. An
         object, such as `Cells(n_cells=8)`, has the sizes of the supernet of
         strategy "scratch" and of the final network; a source brings its own supernet.
@@ -121,8 +122,8 @@ class SupernetTransferClassifier(
         Height, width and, unless grey, channels of one image where X holds rows of pixels.
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
-        size of the images within 8 to 32 pixels a side for cells; for elastic networks, which see
-        squares, it is 128, less for images of less than 32 pixels.
+        size of the images within 8 to 32 pixels a side for cells and 32 to 64 for paths; for
+        elastic networks, which see squares, it is 128, less for images of less than 32 pixels.
     resize : {"squeeze", "crop", "pad"}, default="squeeze"
         What becomes of images of another aspect than what the network sees: "squeeze" changes it,
         "crop" leaves out what is too long, and "pad" adds black on both sides. `show_inputs` draws
@@ -138,7 +139,9 @@ class SupernetTransferClassifier(
         they can be set as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
-        cost, see `at`; and "random".
+        cost, see `at`; "random"; and "evolution". Paths have "evolution", which is "auto" there;
+        "shifting", which goes on training the supernet along the paths that it compares; and
+        "random", the best of some random paths.
     retraining : Retraining or None, default=None
         How the derived network is trained to the end; None is ``Retraining()``, whose parameters
         can be set as ``retraining__epochs`` and so on.
@@ -148,7 +151,11 @@ class SupernetTransferClassifier(
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
-        "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or elastic networks.
+        "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or another family.
+    max_latency : float > 0, Latency or None, default=None
+        Most seconds that the final network takes for one image, alone, as measured on the device of
+        the fit with the threads that torch has there. A `Latency` is for larger batches, or for
+        another device that a callable measures on. Needs what ``max_macs`` needs.
     batch_size : int >= 2 or "auto", default="auto"
         "auto" is a sixteenth of the images, within 16 and 64; for elastic networks it is 32.
     augmentation : {"auto", "none"} or Augmentation, default="auto"
@@ -263,6 +270,7 @@ class SupernetTransferClassifier(
         "preset": OneOf(*_EPOCHS),
         "max_macs": AnyOf(Whole(1), NOTHING),
         "max_parameters": AnyOf(Whole(1), NOTHING),
+        "max_latency": AnyOf(Real(), Instance(Latency, "Latency"), NOTHING),
         "batch_size": AnyOf(Whole(2), OneOf("auto")),
         "augmentation": AnyOf(OneOf("auto", "none"), Instance(Augmentation, "Augmentation")),
         "class_weight": AnyOf(Instance(dict, "dict"), OneOf("balanced"), NOTHING),
@@ -288,6 +296,7 @@ class SupernetTransferClassifier(
         preset="default",
         max_macs=None,
         max_parameters=None,
+        max_latency=None,
         batch_size="auto",
         augmentation="auto",
         class_weight=None,
@@ -311,6 +320,7 @@ class SupernetTransferClassifier(
         self.preset = preset
         self.max_macs = max_macs
         self.max_parameters = max_parameters
+        self.max_latency = max_latency
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.class_weight = class_weight
@@ -707,7 +717,13 @@ class SupernetTransferClassifier(
         return Execution(self.precision)
 
     def _limits(self) -> Limits:
-        return Limits(self.max_macs, self.max_parameters)
+        latency = self.max_latency
+        if latency is None:
+            return Limits(self.max_macs, self.max_parameters)
+        if not isinstance(latency, Latency):
+            latency = Latency(float(latency))
+        device = str(resolve_device(self.device))
+        return Limits(self.max_macs, self.max_parameters, latency, device)
 
     def _draw_seed(self) -> int:
         """Draw the one seed that everything random follows from."""

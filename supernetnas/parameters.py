@@ -78,7 +78,7 @@ class Real:
     Attributes
     ----------
     low, high : float
-    closed : {"neither", "low", "both"}
+    closed : {"neither", "low", "high", "both"}
         Which of the ends are allowed; an end at infinity never is.
     """
 
@@ -95,14 +95,14 @@ class Real:
         except OverflowError:  # of an int of hundreds of digits
             return False
         low = self.low <= number if self.closed in ("low", "both") else self.low < number
-        high = number <= self.high if self.closed == "both" else number < self.high
+        high = number <= self.high if self.closed in ("high", "both") else number < self.high
         return low and high and abs(number) < _INFINITE
 
     def __str__(self) -> str:
         low = f"{'>=' if self.closed in ('low', 'both') else '>'} {self.low:g}"
         if math.isinf(self.high):
             return f"float {low}"
-        return f"float {low} and {'<=' if self.closed == 'both' else '<'} {self.high:g}"
+        return f"float {low} and {'<=' if self.closed in ('high', 'both') else '<'} {self.high:g}"
 
 
 @dataclass(frozen=True, init=False)

@@ -84,6 +84,7 @@ NUMBERS = [
     (Real(), [1e-300, 1, 0.5, 2.0**127, np.float32(0.5), np.float64(1), np.int64(1), Fraction(1)]),
     (Real(0, 1), [math.nextafter(0, 1), 0.5, math.nextafter(1, 0), np.float16(0.5)]),
     (Real(0, 1, "low"), [0, 0.0, -0.0, np.float32(0), math.nextafter(1, 0)]),
+    (Real(0, 1, "high"), [1, 1.0, np.int64(1), math.nextafter(0, 1)]),
     (Real(0, 1, "both"), [0, 1, 1.0, np.int64(1)]),
 ]
 NO_NUMBERS = [
@@ -94,6 +95,7 @@ NO_NUMBERS = [
     (Real(), [True, np.True_, np.array([1.0, 2.0])]),
     (Real(0, 1), [0, 1, 0.0, 1.0, np.float32(1)]),
     (Real(0, 1, "low"), [-math.nextafter(0, 1), 1, 1.0, np.int64(1), False]),
+    (Real(0, 1, "high"), [0, 0.0, math.nextafter(1, 2), True]),
     (Real(0, 1, "both"), [math.nextafter(1, 2), -1, True]),
     (Real(-math.inf, closed="low"), [-math.inf, -(2.0**128)]),
 ]
@@ -149,6 +151,7 @@ def test_any_of():
         (Real(0, closed="low"), "float >= 0"),
         (Real(0, 1), "float > 0 and < 1"),
         (Real(0, 1, "low"), "float >= 0 and < 1"),
+        (Real(0, 1, "high"), "float > 0 and <= 1"),
         (Real(0, 0.5, "both"), "float >= 0 and <= 0.5"),
         (OneOf("auto"), '"auto"'),
         (OneOf("a", "b"), '{"a", "b"}'),

@@ -53,6 +53,7 @@ def fit(args: argparse.Namespace) -> None:
         time_limit=args.time_limit,
         max_macs=args.max_macs,
         max_parameters=args.max_parameters,
+        max_latency=args.max_latency,
         checkpoint_dir=args.checkpoint_dir,
         holdout_fraction=args.test_fraction,
         class_weight=None if args.class_weight == "none" else args.class_weight,

@@ -117,6 +117,21 @@ examples:
   supernetnas report flower-model new-flowers --out flowers.html
 """
 
+_BENCHMARK = """\
+Measure how fast the network of a saved model is on this machine, and how large.
+
+Latency is the median time of a batch of images that are there already, after a
+warm-up: neither reading nor resizing is in it. The number of threads is that of
+torch, which OMP_NUM_THREADS sets.
+"""
+
+_BENCHMARK_EPILOG = """\
+examples:
+  supernetnas benchmark flower-model
+  OMP_NUM_THREADS=1 supernetnas benchmark flower-model --device cpu
+  supernetnas benchmark flower-model --json | jq .latency_1
+"""
+
 _ZOO = """\
 Look at zoos, check them, make your own, and share them.
 
@@ -207,7 +222,8 @@ files. An album.json beside .npz files says where their images come from:
 
 Of the family elastic there is one supernet alone: EfficientNet-Lite0 with its
 ImageNet weights, which teaches smaller networks on the images of all datasets
-together, without labels. --steps and --min-epochs are not for it.
+together, without labels. --steps and --min-epochs are not for it. Of the family
+paths a step trains one random path of the supernet.
 
 Interrupt it whenever you like: the same command goes on where it stopped, and
 every finished source is in the zoo already.
@@ -220,6 +236,7 @@ examples:
   supernetnas zoo pretrain album/ --out quick-zoo --steps 50 --no-multi
   supernetnas zoo pretrain album/ --out better-zoo --warm-start quick-zoo
   supernetnas zoo pretrain album/ --out my-zoo --family elastic --dtype float16
+  supernetnas zoo pretrain album/ --out my-zoo --family paths --no-singles
   supernetnas zoo pretrain album/ --out my-zoo --jobs 4 --threads 1
   supernetnas fit mushrooms --out model --zoo my-zoo --strategy ot
 """
@@ -318,6 +335,16 @@ def build_parser() -> argparse.ArgumentParser:
             "evaluating:report",
             description=_REPORT,
             epilog=_REPORT_EPILOG,
+        )
+    )
+    _add_benchmark(
+        add(
+            commands,
+            "benchmark",
+            "measure how fast and how large the network of a model is",
+            "benchmarking:benchmark",
+            description=_BENCHMARK,
+            epilog=_BENCHMARK_EPILOG,
         )
     )
     zoo = add(
@@ -455,8 +482,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         default="auto",
         help="of cells none, sdarts, darts, darts2, pc_darts, drnas, gdas, random, random_search; "
-        "of elastic networks probe, front or random (default: %(default)s, the first of these; "
-        "sdarts with scratch and oracle)",
+        "of elastic networks probe, front, random or evolution; of paths evolution, shifting or "
+        "random (default: %(default)s, the first of these; sdarts with scratch and oracle of "
+        "cells)",
     )
     parser.add_argument(
         "--search-epochs",
@@ -492,6 +520,12 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-parameters", metavar="N", type=_positive, help="most parameters of the network"
+    )
+    parser.add_argument(
+        "--max-latency",
+        metavar="SECONDS",
+        type=_positive_float,
+        help="most seconds that the network takes here for one image",
     )
     parser.add_argument(
         "--checkpoint-dir",
@@ -594,6 +628,23 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument(
+        "--repeats",
+        metavar="N",
+        type=_positive,
+        default=50,
+        help="runs, of which the median counts (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, latencies in seconds")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
 def _add_zoo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "zoo",
@@ -654,13 +705,14 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         ("--multi-epochs", 20, "epochs on all datasets together"),
         ("--batch-size", None, "images in a step"),
     ):
-        text += " (default: 64; elastic: 96)" if default is None else " (default: %(default)s)"
+        default_text = "64; elastic: 96; paths: 64" if default is None else "%(default)s"
+        text += f" (default: {default_text})"
         training.add_argument(option, metavar="N", type=_positive, default=default, help=text)
     training.add_argument(
         "--learning-rate",
         metavar="RATE",
         type=_positive_float,
-        help="peak learning rate of the weights (default: 0.1; elastic: 0.001)",
+        help="peak learning rate of the weights (default: 0.1; elastic: 0.001; paths: 0.002)",
     )
     training.add_argument(
         "--device",
@@ -708,7 +760,9 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
     )
     supernet = parser.add_argument_group("supernet")
     supernet.add_argument(
-        "--family", metavar="NAME", help="kind of supernet: cells, which is the default, or elastic"
+        "--family",
+        metavar="NAME",
+        help="kind of supernet: cells, which is the default, elastic or paths",
     )
     supernet.add_argument(
         "--set",
@@ -716,14 +770,14 @@ def _add_pretrain(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_setting,
-        help="a size of the family's supernets, such as space=s2, init_channels=8 or n_cells=3; "
-        "repeat it for several",
+        help="a size of the family's supernets, such as space=s2, init_channels=8 or n_cells=3, or "
+        "width=1 or depth=1 of paths; repeat it for several",
     )
     supernet.add_argument(
         "--image-size",
         metavar="N",
         type=_positive,
-        help="side of the images in pixels (default: 32; elastic: 64)",
+        help="side of the images in pixels (default: 32; elastic: 64; paths: 32)",
     )
     storage = parser.add_argument_group("storage")
     _add_embedder(storage)

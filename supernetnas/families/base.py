@@ -505,6 +505,7 @@ class Family(Parameters):
 _MODULES = {
     "cells": ("supernetnas.families.cells.family", "Cells"),
     "elastic": ("supernetnas.families.elastic.family", "Elastic"),
+    "paths": ("supernetnas.families.paths.family", "Paths"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout"]
+__all__ = ["Dropout", "Pooled"]
 
 
 class Dropout(nn.Module):
@@ -28,3 +28,10 @@ class Dropout(nn.Module):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "generator": None}
+
+
+class Pooled(nn.Module):
+    """Mean over all positions, whatever the size of the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))

@@ -41,12 +41,7 @@ def member_within(front: Sequence[Mapping[str, Any]], limits: Limits) -> Mapping
     ValueError
         If none keeps the limits; names what there is.
     """
-    within = [
-        row
-        for row in front
-        if (limits.max_macs is None or row["n_macs"] <= limits.max_macs)
-        and (limits.max_parameters is None or row["n_parameters"] <= limits.max_parameters)
-    ]
+    within = [row for row in front if limits.keep(row["n_macs"], row["n_parameters"])]
     if not within:
         there = "; ".join(
             f"{row['n_macs']:,} multiply-accumulates and {row['n_parameters']:,} parameters"

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..families.base import Family, available_families, get_family
 from ..images.augmentation import Augmentation
+from ..search.limits import Latency
 from ..search.method import SearchMethod
 from ..storage.files import plain
 from ..training.execution import Execution
@@ -86,15 +87,20 @@ def encode_parameter(value: Any) -> Any:
     if isinstance(value, Zoo):
         names = value.subset_names
         return {"zoo": [value.where, None if names is None else list(names)]}
-    if isinstance(value, Family | SearchMethod):
-        kind = "family" if isinstance(value, Family) else "search"
-        if type(value) is not _type_of(kind, value.name):
+    if isinstance(value, Family):
+        if type(value) is not type(get_family(value.name)):
             raise TypeError(f"{type(value).__name__} is not one of the package's own.")
-        return {kind: [value.name, encode_parameters(value.get_params(deep=False))]}
+        return {"family": [value.name, encode_parameters(value.get_params(deep=False))]}
+    if isinstance(value, SearchMethod):
+        return {"search": _encode_search(value)}
     if isinstance(value, Retraining):
         return {"retraining": encode_parameters(value.get_params(deep=False))}
     if isinstance(value, Execution):
         return {"execution": asdict(value)}
+    if isinstance(value, Latency):
+        if value.measure is not None:
+            raise TypeError("A callable cannot be saved.")
+        return {"latency": [value.seconds, value.batch_size, value.repeats]}
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
     if isinstance(value, tuple):
@@ -119,24 +125,32 @@ def _decode(value: Any) -> Any:
     return _DECODERS[kind](content)
 
 
-def _type_of(kind: str, name: str) -> type:
-    """The class of a family, or of a search method of one."""
-    if kind == "family":
-        return type(get_family(name))
-    for family in map(get_family, available_families()):
-        if name in family.searches:
-            return type(family.method(name))
-    raise ValueError(f"no family has the search {name!r}")
+def _searches(name: str) -> dict[str, type]:
+    """Classes of the searches of a name by their families, which may call different ones alike."""
+    families = map(get_family, available_families())
+    return {f.name: type(f.method(name)) for f in families if name in f.searches}
+
+
+def _encode_search(value: SearchMethod) -> list:
+    """Name, parameters and, where the first family with the name has another class, the family."""
+    parameters = encode_parameters(value.get_params(deep=False))
+    for place, (family, kind) in enumerate(_searches(value.name).items()):
+        if type(value) is kind:
+            return [value.name, parameters, *([family] if place else [])]
+    raise TypeError(f"{type(value).__name__} is not one of the package's own.")
 
 
 def _decode_family(content: list) -> Family:
     name, parameters = content
-    return _type_of("family", name)(**decode_parameters(parameters))
+    return type(get_family(name))(**decode_parameters(parameters))
 
 
 def _decode_search(content: list) -> SearchMethod:
-    name, parameters = content
-    return _type_of("search", name)(**decode_parameters(parameters))
+    name, parameters, *family = content
+    kinds = _searches(name)
+    if not kinds or not {*family} <= {*kinds}:
+        raise ValueError(f"no family {' '.join(family)} has the search {name!r}")
+    return kinds[family[0] if family else next(iter(kinds))](**decode_parameters(parameters))
 
 
 _DECODERS: dict[str, Callable[[Any], Any]] = {
@@ -145,6 +159,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "execution": lambda content: Execution(**content),
     "family": _decode_family,
     "float": float,
+    "latency": lambda content: Latency(*content),
     "path": Path,
     "retraining": lambda content: Retraining(**decode_parameters(content)),
     "search": _decode_search,

@@ -35,14 +35,15 @@ class Retraining(Parameters):
     Parameters
     ----------
     epochs : int >= 1 or "auto", default="auto"
-        Passes over the images. "auto" is 15 for cells and 12 for elastic networks.
+        Passes over the images. "auto" is 15 for cells and paths, and 12 for elastic networks.
     learning_rate : float > 0 or "auto", default="auto"
-        Peak learning rate. "auto" is 0.03 for cells, which SGD trains, and 0.0005 for elastic
-        networks, which AdamW trains (0.002 from random weights).
+        Peak learning rate. "auto" is 0.03 for cells and paths, which SGD trains, and 0.0005 for
+        elastic networks, which AdamW trains (0.002 from random weights).
     label_smoothing : float >= 0 and < 1, default=0.1
         Share of the label that is spread over all classes.
     dropout : float >= 0 and < 1 or "auto", default="auto"
-        Before the classifier of the network. "auto" is 0 for cells and 0.2 for elastic networks.
+        Before the classifier of the network. "auto" is 0 for cells, 0.1 for paths and 0.2 for
+        elastic networks.
     """
 
     constraints: ClassVar[Mapping[str, Constraint]] = {

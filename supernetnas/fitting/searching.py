@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ class Candidate:
         What a fit would have without a search.
     budget : object or None
         What keeps the limits on the derived network's cost.
+    limits : Limits
     """
 
     name: str
@@ -54,6 +55,7 @@ class Candidate:
     recalibrated: bool
     before: Architecture
     budget: Any = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def candidates_of(
         supernet.place(target.device, execution)
         pretrained = source is not None
         recalibrated = pretrained and not family.keeps_statistics
-        candidates.append(Candidate(name, supernet, pretrained, recalibrated, before, budget))
+        candidates.append(
+            Candidate(name, supernet, pretrained, recalibrated, before, budget, limits)
+        )
     return candidates
 
 
@@ -155,7 +159,8 @@ def search_best(
         if candidate.recalibrated:
             run.recalibrate(candidate.supernet, train, batch_size)
         task = SearchTask(
-            train, validation, batch_size, run.generator, target.class_weight, candidate.budget
+            *(train, validation, batch_size, run.generator, target.class_weight),
+            *(candidate.budget, candidate.limits),
         )
         search = method.start(candidate.supernet, task)
         checkpoint = run.checkpoints.stage(f"search-{position}")

@@ -77,9 +77,11 @@ def check_parameters(clf: Any) -> None:
     for part in (clf._family(), method, clf._retraining()):
         part.check()
     get_family(clf._family().name)  # which a saved classifier is read by
+    if limits.max_latency is not None:
+        limits.max_latency.check()
     if limits and not method.limited:
         raise ParameterError(
-            "max_macs and max_parameters need search 'sdarts', 'darts' or 'gdas' with "
+            "max_macs, max_parameters and max_latency need search 'sdarts', 'darts' or 'gdas' with "
             f"derivation='argmax', or search 'none'; got {method!r}."
         )
     strategy = find_strategy(clf.strategy)

@@ -13,6 +13,8 @@ from .distances import DistanceDisplay, DistanceHeatmapDisplay
 from .errors import ErrorsDisplay
 from .front import FrontDisplay
 from .inputs import InputsDisplay
+from .path import PathDisplay
+from .ranking import OrderPreservingDisplay, TrajectoryDisplay
 
 __all__ = [
     "CellDisplay",
@@ -23,5 +25,8 @@ __all__ = [
     "ErrorsDisplay",
     "FrontDisplay",
     "InputsDisplay",
+    "OrderPreservingDisplay",
+    "PathDisplay",
     "SearchCurveDisplay",
+    "TrajectoryDisplay",
 ]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["count_macs", "count_parameters"]
+__all__ = ["Costs", "count_macs", "count_parameters"]
+
+
+class Costs(NamedTuple):
+    """Multiply-accumulates for one image (see `count_macs`), and trainable values."""
+
+    macs: int
+    parameters: int
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ from .protocols import Architecture, PathSupernet
 __all__ = [
     "Distillation",
     "Divergence",
+    "FromLabels",
     "FromTeacher",
     "InPlace",
     "adaptive_divergence",
@@ -61,6 +62,64 @@ class Distillation(Protocol[A_contra]):
             What the images come with: labels, or a teacher's features.
         architectures : sequence of Architecture
         """
+
+
+@dataclass(frozen=True)
+class FromLabels(Generic[A]):
+    """No distillation: every architecture learns from the labels.
+
+    Attributes
+    ----------
+    label_smoothing : float
+        Share of a label that is spread over all classes that there are for the image.
+    class_weight : torch.Tensor of shape (n_classes,) or None
+    dataset_of_class : torch.Tensor of shape (n_classes,), int64, or None
+        Number of the dataset that each class belongs to, where there are several: an image's loss
+        looks at the scores of its own dataset's classes only.
+    observe : callable or None
+        Called with those scores and the labels of every batch.
+    """
+
+    label_smoothing: float = 0.0
+    class_weight: Tensor | None = None
+    dataset_of_class: Tensor | None = None
+    observe: Callable[[Tensor, Tensor], None] | None = None
+
+    def losses(
+        self,
+        supernet: PathSupernet[A],
+        images: Tensor,
+        targets: Tensor,
+        architectures: Sequence[A],
+    ) -> Iterator[Tensor]:
+        """Yield a loss for each architecture; targets are labels of shape (n,)."""
+        for architecture in architectures:
+            scores = self.own_scores(supernet(images, architecture).float(), targets)
+            if self.observe is not None:
+                self.observe(scores.detach(), targets)
+            if self.dataset_of_class is None:
+                yield F.cross_entropy(
+                    scores,
+                    targets,
+                    weight=self.class_weight,
+                    label_smoothing=self.label_smoothing,
+                )
+            else:
+                loss = F.cross_entropy(scores, targets, weight=self.class_weight)
+                yield loss + self.label_smoothing * (self._spread(scores) - loss)
+
+    def own_scores(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Scores that count for images of these labels: others are minus infinity."""
+        if self.dataset_of_class is None:
+            return scores
+        foreign = self.dataset_of_class[None, :] != self.dataset_of_class[labels][:, None]
+        return scores.masked_fill(foreign, -torch.inf)
+
+    def _spread(self, scores: Tensor) -> Tensor:
+        """Mean loss of the classes that each image has."""
+        own = ~scores.isinf()
+        losses = -F.log_softmax(scores, 1).where(own, 0.0)
+        return (losses.sum(1) / own.sum(1)).mean()
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..parameters import Parameters
+from .limits import Limits
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,8 @@ class SearchTask:
     budget : object or None
         What the family has made of the limits for the supernet that is searched; see
         `supernetnas.families.base.Family.budget`.
+    limits : Limits
+        On the cost of the network.
     """
 
     train: LabelledImages
@@ -43,6 +46,7 @@ class SearchTask:
     generator: torch.Generator
     class_weight: Tensor | None = None
     budget: Any = None
+    limits: Limits = field(default_factory=Limits)
 
 
 class SearchMethod(Parameters):

@@ -6,7 +6,7 @@ A family keeps to these; nothing here or in its neighbours names one.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 from ..training.history import HistoryRow
 
@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 
     from ..training.clock import Stopwatch
     from ..training.execution import Execution
+    from .costs import Costs
+    from .limits import Limits
 
-__all__ = ["Architecture", "Observed", "PathSupernet", "Search", "Space", "Supernet"]
+__all__ = [
+    "Architecture",
+    "Evolvable",
+    "Observed",
+    "PathSupernet",
+    "Search",
+    "Space",
+    "Step",
+    "Supernet",
+]
 
 
 class Architecture(Hashable, Protocol):
@@ -62,9 +73,14 @@ class Space(Protocol[A]):
     smallest, largest : Architecture
     """
 
-    genes: tuple[int, ...]
-    smallest: A
-    largest: A
+    @property
+    def genes(self) -> tuple[int, ...]: ...
+
+    @property
+    def smallest(self) -> A: ...
+
+    @property
+    def largest(self) -> A: ...
 
     def encode(self, architecture: A) -> tuple[int, ...]:
         """Return the genes of an architecture, each a number from 0."""
@@ -84,6 +100,51 @@ class PathSupernet(Protocol[A_contra]):
 
     def weight_parameters(self) -> Iterable[nn.Parameter]:
         """Everything that is trained."""
+
+
+class Step(NamedTuple):
+    """A part of a member, run after the parts before it.
+
+    Attributes
+    ----------
+    key : hashable
+        Parts of equal keys do the same work, and members whose first keys are equal compute the
+        same up to there.
+    module : torch.nn.Module
+        From the images, or the output of the part before, to its own output.
+    """
+
+    key: Hashable
+    module: nn.Module
+
+
+class Evolvable(PathSupernet[A], Protocol[A]):
+    """A supernet that says what there is to choose from, and what each choice costs."""
+
+    def space_for(self, shape: tuple[int, ...]) -> Space[A]:
+        """Return what there is to choose from for images of a shape (channels, height, width)."""
+
+    def costs(self, architecture: A) -> Costs:
+        """Multiply-accumulates for one image, and parameters, of a member's network."""
+
+    def cheapest(self, limits: Limits) -> A:
+        """Return a member that keeps limits on both, one that costs little if it can.
+
+        Raises
+        ------
+        ValueError
+            If there is none; names the smallest costs.
+        """
+
+    def network(self, architecture: A) -> nn.Module:
+        """Return a member's plain network, with a copy of its weights."""
+
+    def steps(self, architecture: A) -> Sequence[Step]:
+        """Return the parts of a member; the last is the classifier of its features.
+
+        One after another they give what the supernet gives, by its own weights or by copies. Their
+        only state that changes as they run is that of `torch.nn.BatchNorm2d`.
+        """
 
 
 class Observed(Protocol):

@@ -38,7 +38,7 @@ class HistoryRow(TypedDict, total=False):
     eigenvalue : float
         The dominant one of the Hessian of the validation loss with respect to the alphas.
     candidates : int
-        Architectures that a derivation has compared.
+        Architectures that a derivation, or a generation of an evolution, has compared.
     seconds : float
     """
 

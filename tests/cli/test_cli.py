@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import supernetnas
@@ -28,7 +29,7 @@ SMALL += ["--batch-size", "8", "--steps", "2", "--min-epochs", "1", "--multi-epo
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
 COMMANDS = ["", "fit", "predict", "evaluate", "report", "zoo", "zoo list", "zoo show"]
 COMMANDS += ["zoo verify", "zoo pretrain"]
-COMMANDS += ["zoo vectors", "distance", "export"]
+COMMANDS += ["zoo vectors", "distance", "export", "benchmark"]
 
 
 def pictures(shade, n_classes=2, n=6, seed=0):
@@ -161,6 +162,7 @@ def test_every_example_of_the_help_parses(monkeypatch):
                 "export": ["x", "y"],
                 "evaluate": ["x", "y"],
                 "report": ["x"],
+                "benchmark": ["x"],
             }
             args = parser.parse_args([*command.split(), *required.get(command, [])])
         text = args.parser.format_help()
@@ -187,7 +189,7 @@ def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
     names = ("strategy", "zoo", "embedder", "image_size", "resize", "search", "preset")
-    names += ("max_macs", "max_parameters", "checkpoint_dir")
+    names += ("max_macs", "max_parameters", "max_latency", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
 
@@ -537,6 +539,29 @@ def test_predict_counts_the_images_that_cannot_be_read(run, folder, model, tmp_p
 
 
 # ------------------------------------------------------------------------------------------ zoo
+
+
+def test_benchmark_measures_a_model(run, model):
+    status, output, _ = run("benchmark", model, "--repeats", 3, "--device", "cpu")
+    assert status == 0
+    classifier = supernetnas.SupernetTransferClassifier.from_pretrained(model)
+    assert f"{classifier.n_macs_:,} per image" in output
+    assert "ms for 1 image\n" in output and "ms for 32 images\n" in output
+    assert "images per second, by 32" in output
+    assert f"on cpu, {torch.get_num_threads()} thread(s); medians of 3 runs" in output
+    found = json.loads(run("benchmark", model, "--repeats", 3, "--json")[1])
+    assert found["macs"] == classifier.n_macs_
+    assert found["parameters"] == classifier.n_parameters_
+    assert 0 < found["latency_1"] < found["latency_32"]
+    assert found["images_per_second"] == pytest.approx(32 / found["latency_32"])
+    tensors = classifier.network_.state_dict().values()
+    assert found["bytes"] == sum(t.numel() * t.element_size() for t in tensors)
+
+
+def test_benchmark_refuses_bad_input(run, model, tmp_path):
+    assert refused(run("benchmark", tmp_path), "not a saved classifier")
+    assert refused(run("benchmark", model, "--repeats", 0), "not at least 1")
+    assert refused(run("benchmark", model, "--device", "tpu"), "device must be")
 
 
 def test_zoo_list(run, zoo):

@@ -10,14 +10,19 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from supernetnas.distance.otdd import otdd
+from supernetnas.evaluation.ranking import order_preserving
 from supernetnas.families.cells.genotype import Genotype
+from supernetnas.families.paths import PathArchitecture
 from supernetnas.plotting import (
     CellDisplay,
     ClassCouplingDisplay,
     DistanceDisplay,
     DistanceHeatmapDisplay,
     FrontDisplay,
+    OrderPreservingDisplay,
+    PathDisplay,
     SearchCurveDisplay,
+    TrajectoryDisplay,
 )
 from supernetnas.plotting._colours import contrast
 
@@ -335,3 +340,70 @@ def test_a_network_without_cells_has_none_to_draw():
     clf.family_, clf.architecture_ = "elastic", "64 px: k3e1"
     with pytest.raises(ValueError, match=r"no cells to draw.*64 px: k3e1"):
         CellDisplay.from_estimator(clf)
+
+
+class TestOrderDisplays:
+    def test_good_architectures_stand_out(self):
+        errors = [[0.5, 0.6, 0.7], [0.3, 0.6, 0.8]]
+        display = TrajectoryDisplay([0, 1], errors, [True, False, False]).plot()
+        np.testing.assert_allclose(
+            [line.get_ydata() for line in display.lines_], np.transpose(errors)
+        )
+        good, *others = (line.get_color() for line in display.lines_)
+        assert len(set(others)) == 1 and good not in others
+        words = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+        assert words == ["good", "others"]
+
+    def test_errors_must_fit(self):
+        with pytest.raises(ValueError, match=r"\(2, 1\)"):
+            TrajectoryDisplay([0, 1], [[0.5, 0.6]], [True])
+
+    def test_both_measures_are_drawn(self):
+        measures = [
+            order_preserving([3, 2, 1, 0], [3, 2, 1, 0], n_good=2),
+            order_preserving([2, 3, 1, 0], [3, 2, 1, 0], n_good=2),
+        ]
+        display = OrderPreservingDisplay([0, 5], measures).plot()
+        hits, tau = (list(line.get_ydata()) for line in display.lines_)
+        assert hits == [1, 1]
+        assert tau == [1, -1]
+        assert display.ax_.get_ylim()[0] <= -1
+        with pytest.raises(ValueError, match="one measure for each"):
+            OrderPreservingDisplay([0], measures)
+
+
+class TestPathDisplay:
+    STAGES = (("k3", "k7"), ("xception", "k5", "k5"))
+
+    def test_draws_every_block(self):
+        display = PathDisplay(self.STAGES, title="of $3 M$").plot()
+        names = [name for stage in self.STAGES for name in stage]
+        assert [text.get_text() for text in display.text_] == names
+        boxes = display.ax_.patches
+        assert len(boxes) == 5
+        places = [(round(b.get_x() + b.get_width() / 2), round(b.get_center()[1])) for b in boxes]
+        assert places == [(0, 0), (1, 0), (0, 1), (1, 1), (2, 1)]
+        colours = [box.get_facecolor() for box in boxes]
+        assert colours[3] == colours[4] and len(set(colours)) == 4
+        assert [tick.get_text() for tick in display.ax_.get_yticklabels()] == ["stage 1", "stage 2"]
+        display.figure_.draw_without_rendering()
+
+    def test_draws_on_given_axes_in_a_given_style(self):
+        _, axes = plt.subplots(1, 2)
+        style = {"box_kw": {"color": "red"}, "text_kw": {"fontsize": 5}}
+        display = PathDisplay(self.STAGES).plot(ax=axes[1], **style)
+        assert display.ax_ is axes[1] and display.figure_ is axes[1].figure
+        assert {box.get_facecolor() for box in display.ax_.patches} == {(1.0, 0.0, 0.0, 1.0)}
+        assert {text.get_fontsize() for text in display.text_} == {5}
+
+    def test_of_a_fit(self, fitted):
+        fitted.architecture_ = PathArchitecture(self.STAGES)
+        fitted.n_macs_ = 12_340_000
+        display = PathDisplay.from_estimator(fitted)
+        assert display.stages == [list(stage) for stage in self.STAGES]
+        assert display.ax_.get_title() == "12.3 M multiply-accumulates"
+
+    def test_cells_are_no_path(self, fitted):
+        fitted.family_, fitted.architecture_ = "cells", fitted.genotype_
+        with pytest.raises(ValueError, match="family 'cells' does not consist of blocks"):
+            PathDisplay.from_estimator(fitted)

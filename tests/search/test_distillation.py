@@ -7,6 +7,7 @@ from tiny_elastic import MEMBERS, SPACE, tiny_images, tiny_supernet
 from torch.testing import assert_close
 
 from supernetnas.search.distillation import (
+    FromLabels,
     FromTeacher,
     InPlace,
     adaptive_divergence,
@@ -101,3 +102,25 @@ def test_from_a_teacher(kind):
         assert_close(loss, expected)
         same = distillation.losses(supernet, images, features.detach(), [architecture])
         assert float(next(same).detach()) == pytest.approx(0, abs=1e-12)
+
+
+def test_labels_of_several_datasets():
+    """Scores of other datasets' classes do not count, and a label is smoothed over its own's."""
+    scores = torch.tensor([[1.0, 2.0, 9.0, 0.0, 3.0], [5.0, 5.0, 0.5, 1.5, 2.5]])
+    labels, owners = torch.tensor([1, 4]), torch.tensor([0, 0, 1, 1, 1])
+    seen = []
+    teaching = FromLabels(
+        0.1, dataset_of_class=owners, observe=lambda scores, labels: seen.append((scores, labels))
+    )
+    scores.requires_grad_()
+    (loss,) = teaching.losses(lambda images, architecture: scores, None, labels, ["a"])
+    parts = [
+        F.cross_entropy(own[None], torch.tensor([label]), label_smoothing=0.1)
+        for own, label in ((scores[0, :2], 1), (scores[1, 2:], 2))
+    ]
+    assert_close(loss, sum(parts) / 2)
+    loss.backward()
+    assert torch.equal(scores.grad == 0, owners[None] != owners[labels][:, None])
+    ((observed, given),) = seen
+    assert given is labels and observed.argmax(1).tolist() == [1, 4]
+    assert torch.equal(observed.isinf(), scores.grad == 0)

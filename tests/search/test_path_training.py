@@ -4,14 +4,18 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_elastic import MEMBERS, tiny_images, tiny_supernet
 from torch.testing import assert_close
 
-from supernetnas.search.distillation import InPlace
+from supernetnas.families.paths import PathConfig, PathSpace, PathSupernet
+from supernetnas.search.distillation import FromLabels, InPlace
 from supernetnas.search.path_training import PathTraining, PathTrainingSettings
-from supernetnas.search.samplers import InTurn
+from supernetnas.search.samplers import InTurn, StrictlyFair, Uniform
+from supernetnas.search.scored_samplers import Greedy
 from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
 from supernetnas.training.distributed import Processes
+from supernetnas.training.seeds import seeded_modules
 
 SETTINGS = PathTrainingSettings(epochs=3, batch_size=8, learning_rate=0.01, warmup=2)
 
@@ -153,3 +157,160 @@ def test_gradients_are_averaged_over_processes():
     assert_close(together.average, alone.average, rtol=1e-9, atol=1e-12)
     half = training(processes=Processes(0, 1))
     assert len(half._order(0)) == 3
+
+
+PATHS = PathSpace(width=0.125, depths=(1, 1, 1, 1))
+
+
+def paths_supernet(seed=0):
+    with seeded_modules(seed):
+        return PathSupernet(PathConfig(PATHS, (16, 16), 3, 2)).double()
+
+
+def of_paths(supernet, sampler, distillation=None, **changes):
+    values = {"epochs": 4, "batch_size": 8, "warmup": 0, "learning_rate": 0.05, **changes}
+    settings = PathTrainingSettings(**values)
+    return PathTraining(supernet, Labelled(), sampler, distillation or FromLabels(), settings)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_what_no_member_of_a_step_has_does_not_move(optimizer):
+    """Though it has moved before, and so has momentum, and though weights decay."""
+    supernet = paths_supernet()
+    sampler, moved = Uniform(PATHS, seed=1), set()
+    run = of_paths(supernet, sampler, optimizer=optimizer, weight_decay=0.1)
+    before = {name: p.detach().clone() for name, p in supernet.named_parameters()}
+    rested = 0
+
+    def compare(run):
+        nonlocal rested
+        (architecture,) = sampler(run.step - 1)
+        names = [name for stage in architecture.stages for name in stage]
+        for name, parameter in supernet.named_parameters():
+            part, place, choice, *_ = [*name.split("."), ""]
+            on_path = part != "layers" or choice == names[int(place)]
+            assert torch.equal(parameter, before[name]) is not on_path, name
+            rested += name in moved and not on_path
+            moved.update({name} if on_path else ())
+            before[name] = parameter.detach().clone()
+
+    run.run(on_step=compare)
+    assert rested > 50
+
+
+def test_strictly_fair_steps_reach_every_block():
+    supernet = paths_supernet()
+    before = copy.deepcopy(supernet.state_dict())
+    run = of_paths(supernet, StrictlyFair(PATHS), epochs=1, batch_size=24)
+    run.run()
+    assert run.step == 1
+    for name, parameter in supernet.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+def test_sgd_is_torchs():
+    """One step along one path: the mean gradient, times the rate, and the decay of kernels."""
+    supernet = paths_supernet()
+    run = of_paths(
+        *(supernet, Uniform(PATHS)),
+        epochs=1,
+        batch_size=24,
+        optimizer="sgd",
+        weight_decay=0.1,
+        clip=1e9,
+    )
+    data, (index,) = Labelled(), run._order(0)
+    twin = copy.deepcopy(supernet).train()
+    images, labels = data.batch(index, 0)
+    F.cross_entropy(twin(images, Uniform(PATHS)(0)[0]), labels).backward()
+    run.run()
+    rate = run.settings.rate(0, 1)
+    for (name, after), p in zip(supernet.named_parameters(), twin.parameters(), strict=True):
+        expected = p if p.grad is None else p - rate * (p.grad + 0.1 * p)
+        assert_close(after, expected, msg=name)
+
+
+@pytest.mark.parametrize("conflicts", ["sum", "project"])
+def test_conflicting_gradients(conflicts):
+    """Of each tensor, what of the first member's gradient goes against the others' is taken off."""
+    supernet = paths_supernet()
+    members = (PATHS.largest, PATHS.smallest, PATHS.decode((3, 0, 1, 3)))
+
+    class Fixed:
+        def __call__(self, step):
+            return members
+
+    run = of_paths(
+        *(supernet, Fixed()),
+        epochs=1,
+        batch_size=24,
+        optimizer="sgd",
+        weight_decay=0.0,
+        clip=1e9,
+        conflicts=conflicts,
+    )
+    (index,) = run._order(0)
+    images, labels = Labelled().batch(index, 0)
+    twin = copy.deepcopy(supernet).train()
+    gradients = []
+    for member in members:
+        loss = F.cross_entropy(twin(images, member), labels) / 3
+        found = torch.autograd.grad(loss, list(twin.parameters()), allow_unused=True)
+        gradients.append(
+            [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(twin.parameters(), found, strict=True)
+            ]
+        )
+    run.run()
+    n_conflicts = 0
+    for before, after, first, *rest in zip(
+        twin.parameters(), supernet.parameters(), *gradients, strict=True
+    ):
+        others = sum(rest)
+        product = float((first * others).sum())
+        if product < 0 and conflicts == "project":
+            n_conflicts += 1
+            first = first - max(product / float(others.square().sum()), -2) * others
+            assert float((first * others).sum()) <= 1e-12 or product < -2
+        assert_close(after, before - run.settings.rate(0, 1) * (first + others))
+    assert (n_conflicts > 0) == (conflicts == "project")
+
+
+def test_settings_that_there_are_not():
+    with pytest.raises(ValueError, match="optimizer must be one of 'adamw', 'sgd'; got 'adam'"):
+        PathTrainingSettings(optimizer="adam")
+    with pytest.raises(ValueError, match="conflicts must be one of 'sum', 'project'"):
+        PathTrainingSettings(conflicts="ignore")
+
+
+def test_a_sampler_that_remembers_goes_on(tmp_path):
+    def build(seed=0):
+        supernet = paths_supernet(seed)
+
+        def score(architectures):
+            weights = next(supernet.parameters())
+            return [float(weights.detach().sum()) * sum(PATHS.encode(a)) for a in architectures]
+
+        sampler = Greedy(PATHS, Uniform(PATHS, 4), score, n=2, rise=(0, 6))
+        return of_paths(supernet, sampler)
+
+    whole = build()
+    whole.run(
+        on_step=lambda run: save_checkpoint(tmp_path / "c", *run.state()) if run.step == 5 else None
+    )
+    resumed = build(seed=5)
+    resumed.load_state(*load_checkpoint(tmp_path / "c"))
+    resumed.run()
+    assert resumed.sampler.pool == whole.sampler.pool
+    assert_close(resumed.supernet.state_dict(), whole.supernet.state_dict(), rtol=0, atol=0)
+
+
+def test_label_smoothing_knows_the_number_of_classes():
+    """Of uniform scores the loss is the logarithm of the number of classes, smoothed or not."""
+    supernet = paths_supernet()
+    torch.nn.init.zeros_(supernet.classifier.weight)
+    data = Labelled()
+    for smoothing in (0.0, 0.1):
+        (loss,) = FromLabels(smoothing).losses(supernet, data.images, data.labels, [None])
+        assert float(loss) == pytest.approx(0.6931472, rel=1e-6)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...parameters import NOTHING, AnyOf, Constraint, Instance, ParameterError, Whole
+from ...search.latency import check_unit
 from ...search.limits import Limits
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
@@ -21,6 +22,7 @@ from .config import MAX_SIZES, NetworkConfig, SupernetConfig
 from .costs import network_cost
 from .folding import folded
 from .genotype import Genotype
+from .latency import latency_table
 from .network import Network, inherit_weights
 from .search.bilevel import BilevelSearch
 from .search.budget import Budget
@@ -187,9 +189,19 @@ class Cells(Family):
         """Return the budget of the network; ValueError if none keeps the limits."""
         if not limits:
             return None
-        channels, cells = self._sizes(config)
-        cost = network_cost(config.space, channels, cells, seen.shape, n_classes)
-        return Budget(cost, limits.max_macs, limits.max_parameters)
+        sizes = (config.space, *self._sizes(config), seen.shape, n_classes)
+        latency = limits.max_latency
+        if latency is None or latency.seconds is None:
+            return Budget(network_cost(*sizes), limits.max_macs, limits.max_parameters)
+        table = latency_table(*sizes, latency, torch.device(limits.device), torch.get_num_threads())
+        check_unit(latency, table.typical)
+        return Budget(
+            table.cost,
+            limits.max_macs,
+            limits.max_parameters,
+            max_latency=latency.seconds,
+            measured=table.seconds,
+        )
 
     def probed(self, supernet: CellSupernet, budget: Budget | None, seen: NetworkInput) -> Network:
         """Return the network that the alphas stand for, which costs a fraction of the supernet."""

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from ...search.costs import Costs
 from .space import Backbone, ElasticArchitecture
 
 __all__ = ["Costs", "member_costs"]
-
-
-class Costs(NamedTuple):
-    """Multiply-accumulates for one image (see `supernetnas.search.costs.count_macs`), and
-    parameters."""
-
-    macs: int
-    parameters: int
 
 
 def member_costs(

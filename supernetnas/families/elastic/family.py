@@ -38,7 +38,7 @@ from .lite0 import (
     lite0_supernet,
     published_largest,
 )
-from .member_search import SEARCHES, Members, MemberSearch, choices
+from .member_search import SEARCHES, Members, as_members, choices
 from .network import Network, NetworkConfig
 from .pretraining import ElasticPretraining, SharedTraining, pretrain_shared
 from .space import ElasticArchitecture
@@ -305,7 +305,7 @@ class Elastic(Family):
 
     def learner(
         self,
-        search: MemberSearch,
+        search: Any,
         architecture: ElasticArchitecture,
         *,
         dropout: float,
@@ -313,12 +313,13 @@ class Elastic(Family):
         pretrained: bool,
     ) -> tuple[FineTuning, float]:
         """Return the members to train, and the share of the architecture's weights they bring."""
+        chosen = as_members(search, architecture)
         supernet = search.searched_supernet()
         frozen = self.frozen_stages
         if frozen == "auto":
             frozen = _FROZEN if pretrained else 0
         module = FineTuning(
-            *(supernet, search.members, search.heads, search.deviation),
+            *(supernet, chosen.members, chosen.heads, chosen.deviation),
             n_frozen=int(frozen),
             dropout=dropout,
             fixed_statistics=pretrained,
@@ -359,17 +360,18 @@ class Elastic(Family):
         network = module.supernet.network(architecture, dropout=module.dropout.share)
         return placed(network, module.supernet.classifier.weight.device).eval()
 
-    def front(self, module: FineTuning | Taught, search: MemberSearch) -> list[dict[str, Any]]:
+    def front(self, module: FineTuning | Taught, search: Any) -> list[dict[str, Any]]:
         """Return what there is to say of every member of the trained supernet."""
         rows = []
         for member in module.members:
             macs, parameters = module.supernet.costs(member)
+            score = search.scores.get(member)
             rows.append(
                 {
                     "architecture": member,
                     "n_macs": macs,
                     "n_parameters": parameters,
-                    "probe_accuracy": search.scores.get(member),
+                    "probe_accuracy": getattr(score, "accuracy", score),
                 }
             )
         return rows

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...embedding.efficientnet_lite import InvertedResidual
 from .space import MIN_SIDE
 
-__all__ = ["KernelTransform", "Statistics", "at_size", "prefix", "sort_channels"]
+__all__ = ["KernelTransform", "Resized", "Statistics", "at_size", "prefix", "sort_channels"]
 
 _QUANTILES = 256  # of a normal distribution: the deviation of a clipped one to three digits
 
@@ -32,6 +32,18 @@ def at_size(images: Tensor, size: int) -> Tensor:
     if height == width == size:
         return images
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+class Resized(nn.Module):
+    """Images resized to squares of a side."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `at_size`."""
+        return at_size(images, self.size)
 
 
 def prefix(tensor: Tensor, shape: torch.Size) -> Tensor:

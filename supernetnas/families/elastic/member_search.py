@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor
 
 from ...parameters import Constraint, Real, Whole
+from ...search.evolution import Evolution
+from ...search.latency import measured_seconds
 from ...search.limits import Limits
 from ...search.loop import SearchLoop
 from ...search.method import SearchMethod, SearchTask
@@ -31,7 +34,16 @@ from .costs import Costs
 from .space import ElasticArchitecture
 from .supernet import ElasticConfig, ElasticSupernet
 
-__all__ = ["SEARCHES", "Front", "MemberSearch", "Members", "Probe", "RandomMember", "choices"]
+__all__ = [
+    "SEARCHES",
+    "Front",
+    "MemberSearch",
+    "Members",
+    "Probe",
+    "RandomMember",
+    "as_members",
+    "choices",
+]
 
 _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
@@ -69,14 +81,7 @@ class Members:
 
     def within(self, limits: Limits) -> list[ElasticArchitecture]:
         """Members that keep limits, the most expensive first."""
-
-        def keeps(cost: Costs) -> bool:
-            macs, parameters = limits.max_macs, limits.max_parameters
-            return (macs is None or cost.macs <= macs) and (
-                parameters is None or cost.parameters <= parameters
-            )
-
-        found = [member for member, cost in self.costs.items() if keeps(cost)]
+        found = [member for member, cost in self.costs.items() if limits.keep(*cost)]
         return sorted(found, key=lambda member: self.costs[member], reverse=True)
 
     def _excess(self, cost: Costs) -> tuple[float, Costs]:
@@ -235,6 +240,22 @@ class _MemberMethod(SearchMethod):
         return search.derive(stopwatch)
 
 
+def as_members(search: Any, architecture: ElasticArchitecture) -> MemberSearch:
+    """Return a search of members as it is, and of another the choice of what it has found.
+
+    The supernet then keeps the statistics of the architecture on the images of the search.
+    """
+    if isinstance(search, MemberSearch):
+        return search
+    supernet, task = search.searched_supernet(), search.task
+    whole = supernet.config.space.is_whole(architecture)
+    if not whole and architecture not in supernet.config.members:
+        supernet.add_member(architecture, task.train.images, search.generator)
+    chosen = MemberSearch(supernet, task, [[architecture]], taught=not whole)
+    chosen.run_epoch()
+    return chosen
+
+
 def choices(config: ElasticConfig, size: int) -> list[ElasticArchitecture]:
     """List what can be chosen for images of a side.
 
@@ -260,6 +281,26 @@ def _members(supernet: ElasticSupernet, task: SearchTask) -> Members:
     return Members(supernet.config.space.largest.at(size), costs)
 
 
+def _within(
+    members: Members, supernet: ElasticSupernet, task: SearchTask
+) -> list[ElasticArchitecture]:
+    """Members that keep the limits, that on latency when they are built; dearest first."""
+    within, latency = members.within(members.limits), task.limits.max_latency
+    if latency is None or latency.seconds is None:
+        return within
+    networks = [supernet.network(member) for member in within]
+    shape, device = task.train.images.shape, supernet.classifier.weight.device
+    times = measured_seconds(networks, shape, latency, device)
+    fast = [m for m, seconds in zip(within, times, strict=True) if seconds <= latency.seconds]
+    if not fast:
+        raise ValueError(
+            f"max_latency={latency.seconds:g} cannot be met: of the members that keep the other "
+            f"limits, the fastest takes {min(times):.3g} seconds for a batch of "
+            f"{latency.batch_size}. Raise the limit."
+        )
+    return fast
+
+
 class _OneMember(_MemberMethod):
     """The largest member or, under limits, another one, which the largest teaches.
 
@@ -275,7 +316,7 @@ class _OneMember(_MemberMethod):
     def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
         """Begin the choice."""
         members = _members(supernet, task)
-        within = members.within(members.limits)
+        within = _within(members, supernet, task)
         if members.largest in within:
             return MemberSearch(supernet, task, [[members.largest]], taught=False)
         least = self.least_share * members.costs[within[0]].macs
@@ -333,7 +374,7 @@ class Front(_MemberMethod):
     def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
         """Begin the choice."""
         members = _members(supernet, task)
-        within = members.within(members.limits)
+        within = _within(members, supernet, task)
         groups = [[members.largest]] if members.largest in within else [within]
         most, space = members.costs[members.largest].macs, supernet.config.space
         for share in (_FRONT / 2**place for place in range(int(self.n_members))):
@@ -359,5 +400,10 @@ class RandomMember(_OneMember):
         return [members[int(torch.randint(len(members), (), generator=task.generator))]]
 
 
-SEARCHES = {"probe": Probe, "front": Front, "random": RandomMember}
+SEARCHES = {
+    "probe": Probe,
+    "front": Front,
+    "random": RandomMember,
+    "evolution": partial(Evolution, score="probe", epochs=0),
+}
 """Searches of elastic supernets by name."""

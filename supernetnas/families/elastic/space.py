@@ -9,7 +9,7 @@ between blocks stay as they are, which keeps the features of all architectures c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -273,6 +273,11 @@ class ElasticSpace:
     def is_whole(self, architecture: ElasticArchitecture) -> bool:
         """Whether an architecture is the whole backbone, at any size."""
         return architecture.stages == self.largest.stages
+
+    def up_to(self, size: int) -> ElasticSpace:
+        """Return the space of the sizes up to one, or of the smallest alone."""
+        fitting = tuple(own for own in self.sizes if own <= size)
+        return replace(self, sizes=fitting or self.sizes[:1])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""

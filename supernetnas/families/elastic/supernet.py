@@ -22,13 +22,16 @@ from torch.func import functional_call
 
 from ...images.augmentation import StandardisedImages
 from ...parameters import ParameterError
+from ...search.limits import Limits
+from ...search.protocols import Step
 from ...training.batch_norm import recalibrate_batch_norm
 from ...training.devices import placed
 from ...training.execution import FLOAT32, Execution
 from ...training.seeds import seeded_modules
+from ..layers import Pooled
 from ..module_types import ModuleListOf
 from .costs import Costs, member_costs
-from .layers import KernelTransform, Statistics, at_size, prefix
+from .layers import KernelTransform, Resized, Statistics, at_size, prefix
 from .network import Network, NetworkConfig, Trunk
 from .space import MIN_SIDE, Backbone, ElasticArchitecture, ElasticSpace
 
@@ -206,6 +209,44 @@ class ElasticSupernet(nn.Module):
             weights[name] = prefix(weight, wanted.shape)
         return weights
 
+    def space_for(self, shape: tuple[int, ...]) -> ElasticSpace:
+        """Return the members that see no more pixels than images of a shape have, unless all do."""
+        return self.config.space.up_to(min(shape[-2:]))
+
+    def cheapest(self, limits: Limits) -> ElasticArchitecture:
+        """Return the smallest member; ValueError if it does not keep the limits."""
+        smallest = self.config.space.smallest
+        if not limits.keep(*(costs := self.costs(smallest))):
+            raise ValueError(
+                f"No member of the supernet keeps the limits: the smallest has {costs.macs:,} "
+                f"multiply-accumulates and {costs.parameters:,} parameters; the limits are "
+                f"max_macs={limits.max_macs} and max_parameters={limits.max_parameters}."
+            )
+        return smallest
+
+    @torch.no_grad()
+    def steps(self, architecture: ElasticArchitecture) -> list[Step]:
+        """Return the parts of a member, which have its weights, and statistics of nothing yet."""
+        space, channels = self.config.space, self.config.input_channels
+        space.check(architecture)
+        trunk = _empty_trunk(space.backbone, architecture.at(MIN_SIDE), channels)
+        whole = space.is_whole(architecture)
+        weights = dict(self.largest.named_parameters()) if whole else self.slices(architecture)
+        fresh = Statistics(trunk).to(self.classifier.weight).buffers_by_name()
+        trunk.load_state_dict({**weights, **fresh}, assign=True)
+        size = architecture.size
+        return [
+            Step((size, whole), Resized(size)),
+            Step((size, "stem"), nn.Sequential(trunk.stem, trunk.stem_norm, nn.ReLU6())),
+            *(
+                Step((size, stage, place, architecture.stages[stage][place]), block)
+                for stage, layers in enumerate(trunk.stages)
+                for place, block in enumerate(layers)
+            ),
+            Step((size, "head"), nn.Sequential(trunk.head, trunk.head_norm, nn.ReLU6(), Pooled())),
+            Step("classifier", self.classifier),
+        ]
+
     def take_heads(
         self,
         front: Sequence[ElasticArchitecture],
@@ -359,6 +400,18 @@ class ElasticSupernet(nn.Module):
                 generator=generator,
             )
             self.statistics[self.config.members.index(member)].take(network.trunk)
+
+    def add_member(
+        self,
+        architecture: ElasticArchitecture,
+        images: StandardisedImages,
+        generator: torch.Generator,
+    ) -> None:
+        """Keep the statistics that a further member has on images."""
+        self.config = replace(self.config, members=(*self.config.members, architecture))
+        statistics = Statistics(self._plain_trunk(architecture)).to(self.classifier.weight)
+        self.statistics.append(statistics)
+        self.recalibrate(images, [architecture], generator=generator)
 
     def _plain_trunk(self, architecture: ElasticArchitecture) -> Trunk:
         return _trunks.get(

@@ -1,6 +1,8 @@
 """Members are chosen by linear probes, within limits, and nothing of the supernet is changed."""
 
+import copy
 import json
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from supernetnas.families.elastic.family import Elastic
 from supernetnas.families.elastic.member_search import Front, MemberSearch, Probe, RandomMember
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.parameters import ParameterError
-from supernetnas.search.limits import Limits
+from supernetnas.search.limits import Latency, Limits
 from supernetnas.search.method import SearchTask
+from supernetnas.training.batch_norm import recalibrate_batch_norm
 from supernetnas.training.batches import LabelledImages
 from supernetnas.training.execution import FLOAT32
 from supernetnas.training.probes import linear_head, linear_probe
@@ -71,7 +74,9 @@ def started(method, supernet, limits=None, seed=0):
     if limits:
         seen = Elastic().input((SIDE, SIDE), 3, SIDE)
         budget = Elastic().budget(supernet.config, seen, 4, limits)
-    task = SearchTask(DATA, DATA, 16, torch.Generator().manual_seed(seed), None, budget)
+    task = SearchTask(
+        DATA, DATA, 16, torch.Generator().manual_seed(seed), None, budget, limits or Limits()
+    )
     search = method.start(supernet, task)
     assert search.validation_accuracy == float("-inf")
     return search, task
@@ -238,3 +243,78 @@ def test_classes_of_a_single_image(supernet):
     search.run()
     assert search.members == [LARGEST, MANY[0]]  # the first of equals
     assert set(search.scores.values()) == {0.0}
+
+
+class TestEvolution:
+    SMALL: ClassVar = {"generations": 2, "population": 4, "mutations": 2, "crossovers": 1}
+
+    def evolved(self, supernet, limits=None, size=SIDE):
+        method = Elastic().method("evolution").set_params(**self.SMALL)
+        task = SearchTask(
+            DATA, DATA, 16, torch.Generator().manual_seed(0), limits=limits or Limits()
+        )
+        search = method.start(copy.deepcopy(supernet), task)
+        search.run()
+        return search, method.derive(search, task)
+
+    def test_it_compares_by_probes_and_trains_nothing(self, supernet):
+        search, architecture = self.evolved(supernet)
+        assert len(search.scores) == 8
+        assert {a.size for a in search.scores} == {SIDE}  # no more pixels than the images have
+        before, after = supernet.state_dict(), search.supernet.state_dict()
+        assert_close(after, before, **EQUAL)
+        assert search.scores[architecture].accuracy == search.validation_accuracy
+        network = search.supernet.network(architecture)
+        generator = torch.Generator().manual_seed(search.seed)
+        recalibrate_batch_norm(network, DATA.images, generator=generator)
+        with torch.no_grad():
+            seen = network.eval().features(DATA.images.clean(torch.arange(len(DATA))))
+        probed = linear_probe(seen.numpy(), DATA.labels.numpy())
+        assert search.scores[architecture].accuracy == pytest.approx(probed, abs=0.03)
+
+    def test_limits_are_kept(self, supernet):
+        most = supernet.costs(SPACE.smallest.at(SIDE)).macs * 2
+        search, _ = self.evolved(supernet, Limits(max_macs=most))
+        assert max(supernet.costs(a).macs for a in search.scores) <= most
+
+    def test_what_it_finds_is_trained_with_the_largest_as_its_teacher(self, supernet):
+        search, architecture = self.evolved(supernet)
+        module, inherited = Elastic(frozen_stages=0).learner(
+            search, architecture, dropout=0.0, seed=0, pretrained=True
+        )
+        assert module.members == (LARGEST, architecture)
+        assert 0 < inherited < 1
+        assert architecture in search.supernet.config.members
+        network = search.supernet.network(architecture)
+        running = network.trunk.stem_norm.running_mean
+        assert running.abs().sum() > 0  # the statistics of the images
+        assert Elastic().teaches(module)
+        assert torch.isfinite(module(DATA.images.clean(torch.arange(8)))).all()
+        rows = Elastic().front(module, search)
+        assert [row["architecture"] for row in rows] == [LARGEST, architecture]
+        assert rows[1]["probe_accuracy"] == search.scores[architecture].accuracy
+
+    def test_the_whole_network_needs_no_further_statistics(self, supernet):
+        search, _ = self.evolved(supernet)
+        n_members = len(search.supernet.config.members)
+        module, _ = Elastic(frozen_stages=0).learner(
+            search, LARGEST, dropout=0.0, seed=0, pretrained=True
+        )
+        assert module.members == (LARGEST,)
+        assert len(search.supernet.config.members) == n_members
+
+
+@pytest.mark.parametrize("method", [Probe(), Front(n_members=1)])
+def test_members_that_are_too_slow_when_built_are_not_chosen(supernet, method):
+    def measure(network, shape):
+        assert shape == (1, 3, SIDE, SIDE)
+        return sum(p.numel() for p in network.parameters()) / 1e6
+
+    seconds = {m: supernet.costs(m).parameters / 1e6 for m in MANY}
+    most = sorted(seconds.values())[3]
+    limits = Limits(max_latency=Latency(most, measure=measure))
+    _, architecture = searched(method, supernet, limits)
+    assert seconds[architecture] <= most
+    fastest = min(seconds.values())
+    with pytest.raises(ValueError, match=r"max_latency=.* cannot be met.*fastest takes"):
+        searched(method, supernet, Limits(max_latency=Latency(fastest / 2, measure=measure)))

@@ -16,8 +16,10 @@ kept depends on the weights, too, but not in a differentiable way.
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -30,20 +32,28 @@ from ..space import N_NODES, CellKind, edges_into, get_space
 
 __all__ = ["Budget"]
 
-_UNITS = ("multiply-accumulates", "parameters")
-_PARAMETERS = ("max_macs", "max_parameters")
+_UNITS = ("multiply-accumulates", "parameters", "seconds")
+_PARAMETERS = ("max_macs", "max_parameters", "max_latency")
+_LATENCY = 2
+_SECOND = 10**9  # nanoseconds, which latency is counted in
+_CORRECTIONS = 5
 
 
 class Budget:
-    """A limit on the multiply-accumulates, the parameters, or both of a network.
+    """Limits on the multiply-accumulates, the parameters or the latency of a network.
 
     Parameters
     ----------
     cost : NetworkCost
+        With nanoseconds, if latency is limited.
     max_macs, max_parameters : int or None
         Limits; None for none.
     strength : float, default=1.0
         Weight of the term in the loss.
+    max_latency : float or None
+        Limit in seconds; of all three, two at most.
+    measured : callable, optional
+        From a genotype to the seconds of its network when it is built.
 
     Raises
     ------
@@ -57,10 +67,19 @@ class Budget:
         max_macs: int | None = None,
         max_parameters: int | None = None,
         strength: float = 1.0,
+        max_latency: float | None = None,
+        measured: Callable[[Genotype], float] | None = None,
     ) -> None:
         self.cost, self.strength = cost, strength
-        limits = (max_macs, max_parameters)
+        self.max_latency, self.measured = max_latency, measured
+        nanoseconds = None if max_latency is None else int(max_latency * _SECOND)
+        limits = (max_macs, max_parameters, nanoseconds)
         self._units = [unit for unit, limit in enumerate(limits) if limit is not None]
+        if len(self._units) > 2:
+            raise ValueError(
+                "Cells keep two limits at most; got max_macs, max_parameters and max_latency. "
+                "Leave one of them out."
+            )
         self._limits = np.array([limits[unit] for unit in self._units], np.int64)
         self._tensors: tuple[Tensor, Tensor] | None = None
         self._check()
@@ -74,17 +93,23 @@ class Budget:
         for unit, limit, smallest in zip(self._units, self._limits, least, strict=True):
             if smallest > limit:
                 raise ValueError(
-                    f"{_PARAMETERS[unit]}={limit} cannot be met: the smallest network of space "
-                    f"{self.cost.space!r} at this size has {smallest} {_UNITS[unit]}. Raise the "
+                    f"{_PARAMETERS[unit]}={_amount(unit, limit)} cannot be met: the smallest "
+                    f"network of space {self.cost.space!r} at this size has "
+                    f"{_amount(unit, smallest)} {_UNITS[unit]}. Raise the "
                     "limit, or take fewer channels or cells (family=Cells(network_channels=..., "
                     "network_cells=...)) or a smaller image_size."
                 )
         if len(self._units) == 2 and self._solve(None) is None:
-            fewest = Budget(self.cost, max_macs=int(self._limits[0]))._fewest_parameters()
+            first, second = self._units
+            fewest = self._least(first, second)
+            kept, broken = (
+                f"{_PARAMETERS[unit]}={_amount(unit, limit)}"
+                for unit, limit in zip(self._units, self._limits, strict=True)
+            )
             raise ValueError(
-                f"max_macs={self._limits[0]} and max_parameters={self._limits[1]} cannot be met "
-                f"together: the smallest network within max_macs has {fewest} parameters. Raise "
-                "one of them."
+                f"{kept} and {broken} cannot be met "
+                f"together: the smallest network within {_PARAMETERS[first]} has "
+                f"{_amount(second, fewest)} {_UNITS[second]}. Raise one of them."
             )
 
     def penalty(self, weights: tuple[Tensor, Tensor]) -> Tensor:
@@ -108,11 +133,12 @@ class Budget:
         return self.strength * torch.stack(excesses).sum()
 
     def expected_cost(self, weights: tuple[Tensor, Tensor]) -> Tensor:
-        """Expected multiply-accumulates and parameters, of shape (2,); differentiable."""
+        """Expected cost in each unit, of shape (units,); differentiable."""
         masks, costs = self._on(weights[0])
         kept = torch.stack(weights) * masks
         kept = kept / kept.sum(2, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
-        return (kept[..., None] * costs[:-1].view(*kept.shape, 2)).sum((0, 1, 2)) + costs[-1]
+        edges = costs[:-1].view(*kept.shape, costs.shape[1])
+        return (kept[..., None] * edges).sum((0, 1, 2)) + costs[-1]
 
     def _on(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return masks of operations other than none, and costs, of which the last row is fixed."""
@@ -126,7 +152,7 @@ class Budget:
             for node in range(N_NODES):
                 edges = edges_into(node)
                 share[:, edges] = 2 / len(edges)
-            rows = (np.stack(self.cost.edges) * share).reshape(-1, 2)
+            rows = (np.stack(self.cost.edges) * share).reshape(-1, len(self.cost.fixed))
             costs = np.concatenate([rows, self.cost.fixed[None]])
             self._tensors = (
                 torch.from_numpy(masks).to(like, non_blocking=True),
@@ -137,15 +163,51 @@ class Budget:
     def derive(self, weights: tuple[Tensor, Tensor]) -> Genotype:
         """Return the genotype of the highest sum of operation weights within the limits.
 
+        Latency is that of its parts. If its network is slower when it is built, the limit for the
+        parts is lowered in proportion, and another genotype is taken.
+
         Parameters
         ----------
         weights : tuple of two torch.Tensor of shape (14, k)
-        """
-        return self._best([w.detach().double().cpu().numpy() for w in weights])
 
-    def _fewest_parameters(self) -> int:
-        costs = [-edges[..., 1].astype(float) for edges in self.cost.edges]
-        return self.cost.of(self._best(costs))[1]
+        Warns
+        -----
+        UserWarning
+            If no network was found that keeps the limit on latency when it is built.
+        """
+        scores = [w.detach().double().cpu().numpy() for w in weights]
+        genotype = self._best(scores)
+        if self.measured is None or self.max_latency is None:
+            return genotype
+        limits, place = self._limits.copy(), self._units.index(_LATENCY)
+        for _ in range(_CORRECTIONS):
+            seconds = self.measured(genotype)
+            if seconds <= self.max_latency:
+                return genotype
+            limits[place] = min(limits[place], self.cost.of(genotype)[_LATENCY])
+            limits[place] *= self.max_latency / seconds
+            faster = self._solve(scores, limits)
+            if faster is None:
+                break
+            genotype = faster
+        else:
+            seconds = self.measured(genotype)
+        if seconds > self.max_latency:
+            warnings.warn(
+                f"The network takes {seconds:.3g} seconds when it is built, more than max_latency="
+                f"{self.max_latency:g}: its parts, measured alone, are faster.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return genotype
+
+    def _least(self, limited: int, unit: int) -> int:
+        """Smallest cost in a unit within the limit of another alone."""
+        scores = [-edges[..., unit].astype(float) for edges in self.cost.edges]
+        other = copy.copy(self)
+        place = self._units.index(limited)
+        other._units, other._limits = [limited], self._limits[place : place + 1]
+        return self.cost.of(other._best(scores))[unit]
 
     def _best(self, scores: Sequence[np.ndarray]) -> Genotype:
         found = self._solve(scores)
@@ -184,9 +246,16 @@ class Budget:
                 )
         return groups
 
-    def _solve(self, scores: Sequence[np.ndarray] | None) -> Genotype | None:
-        room = self._limits - self.cost.fixed[self._units]
+    def _solve(
+        self, scores: Sequence[np.ndarray] | None, limits: np.ndarray | None = None
+    ) -> Genotype | None:
+        room = (self._limits if limits is None else limits) - self.cost.fixed[self._units]
         nodes = best_choices(self._options(scores), room)
         if nodes is None:
             return None
         return Genotype(self.cost.space, tuple(nodes[:N_NODES]), tuple(nodes[N_NODES:]))
+
+
+def _amount(unit: int, value: int) -> str:
+    """A cost for people."""
+    return f"{value / _SECOND:.3g}" if unit == _LATENCY else str(value)
