@@ -82,6 +82,7 @@ SMALLEST = {
     "digits.py": "--seeds 1 --strategies scratch",
     "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
+    "elastic_ways.py": "TARGET DATASET --probe target --work WAYS --minutes 0.01 --side 32",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
@@ -113,6 +114,7 @@ def inputs(tmp_path_factory):
         "TARGET": str(folder / "target.npz"),
         "DATASET": str(folder / "more.npz"),
         "WORK": str(folder / "work"),
+        "WAYS": str(folder / "ways"),
         "FEATURES": str(folder / "features.npz"),
     }
 
