@@ -46,7 +46,6 @@ from torch.func import functional_call
 from supernetnas.families.elastic import ElasticArchitecture, ElasticSupernet
 from supernetnas.families.elastic.layers import Statistics, at_size
 from supernetnas.families.elastic.lite0 import (
-    LITE0,
     LITE0_MEMBERS,
     LITE0_SHAPES,
     LITE0_SPACE,
@@ -54,7 +53,7 @@ from supernetnas.families.elastic.lite0 import (
 )
 from supernetnas.families.elastic.network import Trunk
 from supernetnas.families.elastic.pretraining import ElasticPretraining, SharedTraining
-from supernetnas.families.elastic.space import MIN_SIDE
+from supernetnas.families.elastic.space import MIN_SIDE, Backbone
 from supernetnas.images.augmentation import StandardisedImages
 from supernetnas.images.datasets import SourceDataset, load_datasets
 from supernetnas.pretraining.multi_dataset import MixedImages
@@ -195,38 +194,51 @@ class Blockwise:
         seen: dict[int, list[Tensor]] = {}
         for architecture in architectures:
             if architecture.size not in seen:
-                seen[architecture.size] = self._activations(at_size(images, architecture.size))
-            yield _stage_losses(supernet, architecture, seen[architecture.size])
+                seen[architecture.size] = self.activations(at_size(images, architecture.size))
+            yield torch.stack(
+                self.stage_losses(supernet, architecture, seen[architecture.size])
+            ).sum()
 
     @torch.no_grad()
-    def _activations(self, images: Tensor) -> list[Tensor]:
-        """What goes into the second stage, and what comes out of each from there on."""
+    def activations(self, images: Tensor) -> list[Tensor]:
+        """What the teacher's stages give, from the first on."""
         with fast_inference(images.device).autocast(images.device):
             found = [self.teacher.up_to(1, images)]
             for stage in self.teacher.stages[1:]:
                 found.append(stage(found[-1]))
         return [x.float() for x in found]
 
+    @staticmethod
+    def stage_losses(
+        supernet: ElasticSupernet, architecture: ElasticArchitecture, taught: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Losses of all stages but the first.
 
-def _stage_losses(
-    supernet: ElasticSupernet, architecture: ElasticArchitecture, taught: Sequence[Tensor]
-) -> Tensor:
-    weights, stages = supernet.slices(architecture), _plain_stages(architecture.at(MIN_SIDE))
-    loss = torch.zeros(())
-    for place, stage in enumerate(stages[1:], start=1):
-        prefix = f"stages.{place}."
-        own = {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
-        x, y = taught[place - 1 : place + 1]
-        made = functional_call(stage, {**own, **Statistics(stage).buffers_by_name()}, (x,))
-        loss = loss + F.mse_loss(made, y) / y.var().clamp(min=1e-6)
-    return loss
+        Parameters
+        ----------
+        supernet : ElasticSupernet
+        architecture : ElasticArchitecture
+        taught : sequence of torch.Tensor
+            What the teacher's stages give, from the first on.
+        """
+        weights = supernet.slices(architecture)
+        stages = _plain_stages(supernet.config.space.backbone, architecture.at(MIN_SIDE))
+        losses = []
+        for place, (stage, x, y) in enumerate(
+            zip(stages[1:], taught[:-1], taught[1:], strict=True), start=1
+        ):
+            prefix = f"stages.{place}."
+            own = {k.removeprefix(prefix): w for k, w in weights.items() if k.startswith(prefix)}
+            made = functional_call(stage, {**own, **Statistics(stage).buffers_by_name()}, (x,))
+            losses.append(F.mse_loss(made, y) / y.var().clamp(min=1e-6))
+        return losses
 
 
 @lru_cache(maxsize=32)
-def _plain_stages(architecture: ElasticArchitecture) -> torch.nn.Sequential:
+def _plain_stages(backbone: Backbone, architecture: ElasticArchitecture) -> torch.nn.Sequential:
     """Stages of an architecture without weights, in training mode."""
     with torch.device("meta"):
-        return Trunk(LITE0, architecture, 3).stages.train()
+        return Trunk(backbone, architecture, 3).stages.train()
 
 
 def _lessons(way: str, training: SharedTraining) -> list[Lesson]:

@@ -29,7 +29,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,32 @@ _LITE0_MACS = {64: 31.3e6, 96: 70.5e6, 128: 125.3e6}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("zoo", help="folder of a zoo that holds none of the targets")
-    parser.add_argument("targets", nargs="+", type=Path, help=".npz files with X and y")
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--most", type=int, default=800, help="images of a target")
+    add_arguments(parser, list(PEERS))
     add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
+    rows: list[Row] = []
+    for rows in measured(arguments, PEERS):
+        write_results(arguments.out, rows=rows)
+    print(table(rows))
 
+
+def add_arguments(parser: argparse.ArgumentParser, peers: list[str]) -> None:
+    """Add what says which fits there are to be."""
+    parser.add_argument("zoo", help="folder of a zoo that holds none of the targets")
+    parser.add_argument("targets", nargs="+", type=Path, help=".npz files with X and y")
+    parser.add_argument("--peers", nargs="+", default=peers, choices=peers)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--most", type=int, default=800, help="images of a target")
+
+
+def measured(
+    arguments: argparse.Namespace, peers: dict[str, Callable[[Split, int, str], list[Row]]]
+) -> Iterator[list[Row]]:
+    """Yield what is known: at first what was measured before, then more after every fit."""
     rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
     done = {(row["target"], row["seed"], row["fit"]) for row in rows}
+    if rows:
+        yield rows
     for seed in arguments.seeds:
         for path in arguments.targets:
             split = load(path, arguments.most, seed)
@@ -76,14 +92,13 @@ def main() -> None:
                 if (path.stem, seed, peer) in done:
                     continue
                 started = time.process_time()
-                found = PEERS[peer](split, seed, arguments.zoo)
+                found = peers[peer](split, seed, arguments.zoo)
                 seconds = time.process_time() - started
                 for row in found:
                     fixed = {"target": path.stem, "seed": seed, "fit": peer, "peer": peer}
                     rows.append({**fixed, "seconds": round(seconds, 1), **row})
                     print(*(f"{k}={_short(v)}" for k, v in rows[-1].items()), flush=True)
-                write_results(arguments.out, rows=rows)
-    print(table(rows))
+                yield rows
 
 
 def load(path: Path, most: int, seed: int) -> Split:
