@@ -7,16 +7,17 @@ chooses, on the same images, those that it does not hold out, in as many epochs 
 optimiser; the largest and its smaller input sizes keep the same first stages. The largest teaches.
 
 - "front": all in one fit; the smaller members share their weights.
-- "one by one fair": the largest alone; then each member alone, from the shared weights and the
-  statistics that the front begins with, too.
-- "slices": the same, but each member begins as a slice of the largest after its fine-tuning, with
-  statistics of the images that it is trained on.
+- "one after another": the largest alone, then each member alone. As "one by one fair" members begin
+  with the shared weights and the statistics that the front begins with, too; as "slices" with a
+  slice of the fine-tuned largest, and statistics of the images that they are trained on. Seconds
+  are those of either with the largest.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -58,44 +59,10 @@ def main() -> None:
     print(table(rows))
 
 
-def one_by_one(split: Split, seed: int, zoo: str) -> list[Row]:
-    """Every member alone, from where the front begins."""
-
-    def starts(search: MemberSearch, largest: Network) -> list[Network]:
-        found = []
-        for member, head in zip(search.members[1:], search.heads[1:], strict=True):
-            found.append(_with_head(search.supernet, member, head))
-        return found
-
-    return _one_after_another("one by one fair", starts, split, seed, zoo)
-
-
-def slices(split: Split, seed: int, zoo: str) -> list[Row]:
-    """Every member alone, from a slice of the fine-tuned largest."""
-
-    def starts(search: MemberSearch, largest: Network) -> list[Network]:
-        members = search.members[1:]
-        generator = torch.Generator().manual_seed(seed)
-        supernet = sliced(search.supernet, largest, members, search.train.images, generator)
-        labels = search.train.labels.numpy()
-        found = []
-        for member in members:
-            features = _features(supernet, member, search.train.images)
-            head = linear_head(features, labels, supernet.config.n_classes)
-            found.append(_with_head(supernet, member, head))
-        return found
-
-    return _one_after_another("slices", starts, split, seed, zoo)
-
-
-def _one_after_another(
-    name: str,
-    starts: Callable[[MemberSearch, Network], list[Network]],
-    split: Split,
-    seed: int,
-    zoo: str,
-) -> list[Row]:
+def one_after_another(split: Split, seed: int, zoo: str) -> list[Row]:
+    """The largest alone, then every other member alone, from each start."""
     X, X_test, y, y_test = split
+    began = time.process_time()
     method = BegunFront()
     clf = SupernetTransferClassifier(
         "multi",
@@ -108,19 +75,43 @@ def _one_after_another(
     ).fit(X, y)  # for its members and images, and to predict with
     search = method.begun
     settings = Retraining().settings(get_family("elastic").retraining(True), 32)
-    generator = torch.Generator().manual_seed(seed)
 
     def trained(network: Network, teacher: Network | None) -> Row:
         alone = Alone(network, search.deviation, teacher)
+        generator = torch.Generator().manual_seed(seed)
         retrain(alone, search.train, settings, generator)
         clf.network_ = network.eval()
         macs = search.supernet.costs(network.config.architecture).macs
         return {"accuracy": clf.score(X_test, y_test), "macs": macs}
 
-    largest = _with_head(search.supernet, search.members[0], search.heads[0])
-    rows = [trained(largest, None)]
-    rows += [trained(network, largest) for network in starts(search, largest)]
-    return [{"peer": f"{name} {place}", **row} for place, row in enumerate(rows)]
+    largest = with_head(search.supernet, search.members[0], search.heads[0])
+    first = trained(largest, None)
+    shared, rows = time.process_time() - began, []
+    for name, starts in (("one by one fair", as_in_front), ("slices", from_largest)):
+        began = time.process_time()
+        found = [first, *(trained(network, largest) for network in starts(search, largest))]
+        seconds = round(shared + time.process_time() - began, 1)
+        for place, row in enumerate(found):
+            rows.append({"peer": f"{name} {place}", **row, "seconds": seconds})
+    return rows
+
+
+def as_in_front(search: MemberSearch, largest: Network) -> list[Network]:
+    """Members but the largest, from where the front begins."""
+    begun = zip(search.members[1:], search.heads[1:], strict=True)
+    return [with_head(search.supernet, member, head) for member, head in begun]
+
+
+def from_largest(search: MemberSearch, largest: Network) -> list[Network]:
+    """Members but the largest, as slices of the fine-tuned largest."""
+    members, train = search.members[1:], search.train
+    supernet = sliced(search.supernet, largest, members, train.images)
+    found = []
+    for member in members:
+        features = _features(supernet, member, train.images)
+        head = linear_head(features, train.labels.numpy(), supernet.config.n_classes)
+        found.append(with_head(supernet, member, head))
+    return found
 
 
 class BegunFront(Front):
@@ -192,7 +183,6 @@ def sliced(
     largest: Network,
     members: Sequence[ElasticArchitecture],
     images: StandardisedImages,
-    generator: torch.Generator,
 ) -> ElasticSupernet:
     """Return a supernet whose members are slices of a trained largest one.
 
@@ -204,11 +194,11 @@ def sliced(
     for trunk in (found.largest, found.shared):
         trunk.load_state_dict(largest.trunk.state_dict())
     sort_channels(found.shared)
-    found.recalibrate(images, generator=generator)
+    found.recalibrate(images, generator=torch.Generator().manual_seed(0))
     return found.eval()
 
 
-def _with_head(
+def with_head(
     supernet: ElasticSupernet, member: ElasticArchitecture, head: tuple[Tensor, Tensor]
 ) -> Network:
     """Return the network of a member, with a classifier and dropout."""
@@ -227,8 +217,7 @@ def _features(
 
 PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "front": front,
-    "one by one fair": one_by_one,
-    "slices": slices,
+    "one after another": one_after_another,
 }
 
 
