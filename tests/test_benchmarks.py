@@ -87,6 +87,8 @@ SMALLEST = {
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
+    "peers.py": "ELASTIC COLOURED --seeds 0 --most 40 --peers probe plain",
+    "peers_members.py": "ELASTIC COLOURED --seeds 0 --most 40",
     "search_speed.py": "--networks small-8 --perturbations random --repeats 1 --batch-size 4",
     "selection.py": "ZOO TARGET --search-epochs 1 --retrain-epochs 1 --train-images 60",
     "transfer.py": "ZOO TARGET --seeds 1 --search-epochs 1 --retrain-epochs 1",
@@ -103,6 +105,8 @@ def inputs(tmp_path_factory):
     X = X.reshape(-1, 8, 8).astype(np.uint8)
     np.savez(folder / "target.npz", X=X[:120], y=y[:120])
     np.savez(folder / "more.npz", X=X[120:160], y=y[120:160])
+    np.savez(folder / "coloured.npz", X=np.stack([15 * X[:120]] * 3, axis=-1), y=y[:120])
+    elastic = supernetnas.Zoo.open("builtin").save(folder / "elastic", ("multi-elastic",))
     random = np.random.default_rng(0)
     features = {}
     for number in range(6):
@@ -112,7 +116,9 @@ def inputs(tmp_path_factory):
     return {
         "ZOO": str(zoo.folder),
         "TARGET": str(folder / "target.npz"),
+        "ELASTIC": str(elastic.folder),
         "DATASET": str(folder / "more.npz"),
+        "COLOURED": str(folder / "coloured.npz"),
         "WORK": str(folder / "work"),
         "WAYS": str(folder / "ways"),
         "FEATURES": str(folder / "features.npz"),
