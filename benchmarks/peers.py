@@ -3,7 +3,8 @@
     python benchmarks/peers.py ZOO flowers5.npz sports.npz --seeds 3 --peers default probe lite0
 
 For every target (``.npz`` with arrays X, y), seed and peer a fit on a stratified 75 % of at most
-``--most`` images, and the accuracy on the other 25 %. ZOO must hold nothing of the targets; its
+``--most`` images, and the accuracy on the other 25 % and at most ``--more`` of the images beyond
+``--most``. ZOO must hold nothing of the targets; its
 sources of kind "multi" are what the fits start from. Seconds are of the processor, those of all
 threads together, and include reading, choosing and, for peers, choosing the image size.
 
@@ -15,9 +16,12 @@ The peers:
 - "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 96 pixels.
 - "front": one fit of several elastic networks at 96 pixels; every network is a row.
 - "one by one": the same networks, each trained alone after the largest, which teaches it.
-- "cells": the multi-dataset supernet of cells without a search and 35 epochs of retraining;
-  "cells short": 15 epochs; "cells search": SmoothDARTS and 15 epochs; "cells random": a random
-  architecture and 35 epochs; "cells scratch": from random weights.
+- "cells": the multi-dataset supernet of cells without a search and 30 epochs of retraining; all
+  others with cells take as long: "cells random": a random architecture and 30 epochs; "cells
+  search": SmoothDARTS and 15 epochs; "cells soft": the same, the source's alphas softened and their
+  rate ten times higher; "cells race": the source's architecture and three random ones, each trained
+  for 4 epochs on three quarters of the images and compared on the others, and 15 epochs for the
+  best; "cells scratch": as "cells search", from random weights; "cells short": no search, 15 epochs.
 - "probe": logistic regression on EfficientNet-Lite0's features, at the best of 64, 96 and 128
   pixels by cross-validation.
 - "lite0": EfficientNet-Lite0 fine-tuned as a whole at 128 pixels, batch norms frozen.
@@ -43,8 +47,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from supernetnas import Elastic, Retraining, SupernetTransferClassifier, get_embedder
+from supernetnas import (
+    Elastic,
+    Retraining,
+    SmoothDARTS,
+    SupernetTransferClassifier,
+    get_embedder,
+)
 from supernetnas.families.base import get_family
+from supernetnas.families.cells.genotype import Genotype, random_genotype
+from supernetnas.families.cells.search.methods import NoSearch
+from supernetnas.families.cells.space import get_space
 from supernetnas.families.elastic.lite0 import LITE0_SPACE, lite0_supernet
 from supernetnas.families.elastic.network import Network
 from supernetnas.images.augmentation import Augmentation, ImageTensors
@@ -62,8 +75,8 @@ def main() -> None:
     add_arguments(parser, list(PEERS))
     add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
-    rows: list[Row] = []
-    for rows in measured(arguments, PEERS):
+    rows = known(arguments.out)
+    for _ in measure(arguments, PEERS, rows):
         write_results(arguments.out, rows=rows)
     print(table(rows))
 
@@ -75,19 +88,24 @@ def add_arguments(parser: argparse.ArgumentParser, peers: list[str]) -> None:
     parser.add_argument("--peers", nargs="+", default=peers, choices=peers)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--most", type=int, default=800, help="images of a target")
+    parser.add_argument("--more", type=int, default=300, help="further images to test on")
 
 
-def measured(
-    arguments: argparse.Namespace, peers: dict[str, Callable[[Split, int, str], list[Row]]]
-) -> Iterator[list[Row]]:
-    """Yield what is known: at first what was measured before, then more after every fit."""
-    rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
+def known(path: Path) -> list[Row]:
+    """Rows that were measured before."""
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def measure(
+    arguments: argparse.Namespace,
+    peers: dict[str, Callable[[Split, int, str], list[Row]]],
+    rows: list[Row],
+) -> Iterator[None]:
+    """Add to the rows those of every fit that is not among them, and stop after each fit."""
     done = {(row["target"], row["seed"], row["fit"]) for row in rows}
-    if rows:
-        yield rows
     for seed in arguments.seeds:
         for path in arguments.targets:
-            split = load(path, arguments.most, seed)
+            split = load(path, arguments.most, seed, arguments.more)
             for peer in arguments.peers:
                 if (path.stem, seed, peer) in done:
                     continue
@@ -98,15 +116,17 @@ def measured(
                     fixed = {"target": path.stem, "seed": seed, "fit": peer, "peer": peer}
                     rows.append({**fixed, "seconds": round(seconds, 1), **row})
                     print(*(f"{k}={_short(v)}" for k, v in rows[-1].items()), flush=True)
-                yield rows
+                yield
 
 
-def load(path: Path, most: int, seed: int) -> Split:
+def load(path: Path, most: int, seed: int, more: int = 0) -> Split:
     with np.load(path, allow_pickle=False) as data:
         X, y = data["X"], data["y"]
+    X_rest, y_rest = X[:0], y[:0]
     if len(y) > most:
-        X, _, y, _ = train_test_split(X, y, train_size=most, stratify=y, random_state=0)
+        X, X_rest, y, y_rest = train_test_split(X, y, train_size=most, stratify=y, random_state=0)
     X, X_test, y, y_test = train_test_split(X, y, test_size=0.25, stratify=y, random_state=seed)
+    X_test, y_test = np.concatenate([X_test, X_rest[:more]]), np.append(y_test, y_rest[:more])
     return X, X_test, y, y_test
 
 
@@ -170,6 +190,50 @@ def one_by_one(split: Split, seed: int, zoo: str) -> list[Row]:
         teacher = teacher or network
         rows.append({"peer": f"one by one {place}", "accuracy": accuracy, "macs": row["n_macs"]})
     return rows
+
+
+class Given(NoSearch):
+    """No search: this architecture of cells."""
+
+    def __init__(self, genotype: Genotype | None = None) -> None:
+        self.genotype = genotype
+
+    def derive(self, search: Any, task: Any, stopwatch: Any = None) -> Genotype:
+        return super().derive(search, task, stopwatch) if self.genotype is None else self.genotype
+
+
+def race(split: Split, seed: int, zoo: str) -> list[Row]:
+    """A few architectures of cells, the best of which on held-out images is trained to the end."""
+    X, X_test, y, y_test = split
+    generator = torch.Generator().manual_seed(seed)
+    space = get_space("s1")
+    genotypes = [None, *(random_genotype(space, generator) for _ in range(3))]
+    X_part, X_held, y_part, y_held = train_test_split(
+        X, y, test_size=0.25, stratify=y, random_state=seed
+    )
+
+    def fit(
+        genotype: Genotype | None, epochs: int, X: np.ndarray, y: np.ndarray
+    ) -> SupernetTransferClassifier:
+        return SupernetTransferClassifier(
+            *("multi",),
+            zoo=zoo,
+            family="cells",
+            search=Given(genotype),
+            retraining=Retraining(epochs),
+            random_state=seed,
+        ).fit(X, y)
+
+    scores = [fit(genotype, 4, X_part, y_part).score(X_held, y_held) for genotype in genotypes]
+    clf = fit(genotypes[int(np.argmax(scores))], 15, X, y)
+    return [
+        {
+            "accuracy": clf.score(X_test, y_test),
+            "macs": clf.n_macs_,
+            "winner": int(np.argmax(scores)),
+            "validation": scores,
+        }
+    ]
 
 
 def probe(split: Split, seed: int, zoo: str) -> list[Row]:
@@ -289,6 +353,12 @@ def _share(share: float) -> Callable[[Split, int, str], list[Row]]:
     return ours("auto", max_macs=int(share * _LITE0_MACS[96]))
 
 
+def _cells(
+    search: Any, epochs: int, strategy: str = "multi"
+) -> Callable[[Split, int, str], list[Row]]:
+    return ours(strategy, family="cells", search=search, retraining=Retraining(epochs))
+
+
 PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "default": ours("auto"),
     "elastic 64": _elastic(64),
@@ -301,11 +371,13 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "eighth": _share(1 / 8),
     "front": front,
     "one by one": one_by_one,
-    "cells": ours("multi", family="cells", search="none", retraining=Retraining(35)),
-    "cells short": ours("multi", family="cells", search="none", retraining=Retraining(15)),
-    "cells search": ours("multi", family="cells", search="sdarts", retraining=Retraining(15)),
-    "cells random": ours("multi", family="cells", search="random", retraining=Retraining(35)),
-    "cells scratch": ours("scratch", family="cells", search="sdarts", retraining=Retraining(15)),
+    "cells": _cells("none", 30),
+    "cells short": _cells("none", 15),
+    "cells random": _cells("random", 30),
+    "cells search": _cells("sdarts", 15),
+    "cells soft": _cells(SmoothDARTS(alpha_scale=0.1, alpha_learning_rate=0.03), 15),
+    "cells race": race,
+    "cells scratch": _cells("sdarts", 15, "scratch"),
     "probe": probe,
     "lite0": lite0,
     "plain": plain,

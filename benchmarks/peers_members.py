@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from common import add_output, write_results
-from peers import Row, Split, add_arguments, front, measured, table
+from peers import Row, Split, add_arguments, front, known, measure, table
 from torch import Tensor, nn
 
 from supernetnas import Retraining, SupernetTransferClassifier
@@ -53,8 +53,8 @@ def main() -> None:
     add_arguments(parser, list(PEERS))
     add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
-    rows: list[Row] = []
-    for rows in measured(arguments, PEERS):
+    rows = known(arguments.out)
+    for _ in measure(arguments, PEERS, rows):
         write_results(arguments.out, rows=rows)
     print(table(rows))
 

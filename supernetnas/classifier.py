@@ -105,7 +105,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
         size of the images within 8 to 32 pixels a side for cells; for elastic networks, which see
-        squares, it compares 64, 96 and 128 pixels, see ``scores_``.
+        squares, it is 128, less for images of less than 32 pixels.
     search : str or SearchMethod, default="auto"
         How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
         DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
@@ -178,7 +178,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     distances_ : dict of str to float, or None
         Distance to each source, nearest first, where the strategy measured it.
     scores_ : list of dict or None
-        Where there was a choice of supernets or image sizes: ``source``, ``family``,
+        Where there was a choice of supernets: ``source``, ``family``,
         ``image_size``, and the ``accuracy`` of a linear model of its features on at most 400
         images, each left out in turn; the fit started from the best.
     signature_ : DatasetSignature or None

@@ -184,7 +184,12 @@ class Family(Parameters):
         """Refuse, with a ParameterError, what supernets of the family cannot be run like."""
 
     def input(
-        self, typical_size: tuple[int, int], channels: int, image_size: Any, config: Any = None
+        self,
+        typical_size: tuple[int, int],
+        channels: int,
+        image_size: Any,
+        config: Any = None,
+        limits: Limits | None = None,
     ) -> NetworkInput:
         """Say what the network is to see.
 
@@ -198,17 +203,10 @@ class Family(Parameters):
             What the user wants.
         config : Config, optional
             Of the supernet to start from; None for one from random weights.
+        limits : Limits, optional
+            On the network.
         """
         raise NotImplementedError
-
-    def sizes(
-        self, typical_size: tuple[int, int], image_size: Any, limits: Limits, config: Any = None
-    ) -> tuple[Any, ...]:
-        """Return the image sizes to choose from, each as `input` takes it.
-
-        Parameters are those of `input`, and the limits on the network.
-        """
-        return (image_size,)
 
     def config(self, seen: NetworkInput, n_classes: int) -> Any:
         """Return the configuration of a supernet that starts from random weights."""

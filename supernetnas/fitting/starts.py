@@ -1,4 +1,4 @@
-"""Which supernet a fit starts from, and at which image size, where there is a choice.
+"""Which supernet a fit starts from, where there is a choice.
 
 Every start is judged by what its features are worth before anything is trained: the accuracy of a
 linear classifier of them on some of the images, each left out in turn.
@@ -63,7 +63,7 @@ def possible_starts(
     limits: Limits,
     execution: Execution = FLOAT32,
 ) -> list[Start]:
-    """List the starts from sources, at every size that a family wants to choose from.
+    """List the starts from sources, each at the size that its family wants.
 
     Parameters
     ----------
@@ -91,20 +91,19 @@ def possible_starts(
     for source in sources:
         family = family_of(source)
         config = None if source is None else source.config
-        for size in family.sizes(images.typical_size, image_size, limits, config):
-            try:
-                family.check_execution(execution)
-                seen = family.input(images.typical_size, images.channels, size, config)
-                own = (
-                    family.config(seen, n_classes)
-                    if config is None
-                    else family.adapted(config, seen, n_classes)
-                )
-                family.budget(own, seen, n_classes, limits)
-            except ValueError as error:
-                errors.append(error)
-                continue
-            starts.append(Start(source, family, seen))
+        try:
+            family.check_execution(execution)
+            seen = family.input(images.typical_size, images.channels, image_size, config, limits)
+            own = (
+                family.config(seen, n_classes)
+                if config is None
+                else family.adapted(config, seen, n_classes)
+            )
+            family.budget(own, seen, n_classes, limits)
+        except ValueError as error:
+            errors.append(error)
+            continue
+        starts.append(Start(source, family, seen))
     if not starts:
         raise type(errors[0])(" ".join(dict.fromkeys(map(str, errors))))
     return starts

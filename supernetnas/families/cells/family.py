@@ -99,6 +99,7 @@ class Cells(Family):
         channels: int,
         image_size: Any,
         config: SupernetConfig | None = None,
+        limits: Limits | None = None,
     ) -> NetworkInput:
         """Say what the network is to see: the images' own size within 8 to 32 pixels a side."""
         if image_size == "auto":

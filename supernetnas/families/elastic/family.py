@@ -45,8 +45,10 @@ from .supernet import ElasticConfig, ElasticSupernet
 
 __all__ = ["Elastic"]
 
-_SIDES = (64, 96, 128)  # of images, that are compared under "auto"
+_LARGEST = 128  # side of images under "auto", that of the pretraining's teacher
 _ENLARGED = 4  # times, at most
+_STEP = 32  # that sides are multiples of under "auto"
+_SCRATCH = 64  # side from random weights
 _TAUGHT = 96  # side of the images that the largest member teaches others at
 _FROZEN = 3  # stages of the largest, under "auto"
 _VIEWS = 6  # of each image, in which frozen stages are looked at
@@ -90,10 +92,20 @@ class Elastic(Family):
         channels: int,
         image_size: Any,
         config: ElasticConfig | None = None,
+        limits: Limits | None = None,
     ) -> NetworkInput:
-        """Say what the network is to see: squares, standardised as for EfficientNet-Lite0."""
-        if image_size == "auto":
-            image_size = _SIDES[0]
+        """Say what the network is to see: squares, standardised as for EfficientNet-Lite0.
+
+        Images that are enlarged are told apart better. Under limits the side is the one at which
+        the largest member teaches; members choose their own.
+        """
+        if image_size == "auto" and config is None:
+            image_size = _SCRATCH
+        elif image_size == "auto" and limits:
+            image_size = _TAUGHT
+        elif image_size == "auto":
+            most = max(typical_size) * _ENLARGED // _STEP * _STEP
+            image_size = min(max(most, _SCRATCH), _LARGEST)
         height, width = np.broadcast_to(image_size, 2).tolist()
         if height != width:
             raise ParameterError(
@@ -105,24 +117,6 @@ class Elastic(Family):
     def check_execution(self, execution: Execution) -> None:
         """Refuse to compile the networks or to compute parts of them again."""
         ElasticSupernet.check_execution(execution)
-
-    def sizes(
-        self,
-        typical_size: tuple[int, int],
-        image_size: Any,
-        limits: Limits,
-        config: ElasticConfig | None = None,
-    ) -> tuple[Any, ...]:
-        """Return the sides to choose from: images that are enlarged are often told apart better.
-
-        Under limits it is the one at which the largest member teaches; members choose their own.
-        """
-        if image_size != "auto" or config is None:
-            return (image_size,)
-        if limits:
-            return (_TAUGHT,)
-        most = max(*typical_size, _SIDES[0] // _ENLARGED) * _ENLARGED
-        return tuple(side for side in _SIDES if side <= most)
 
     def config(self, seen: NetworkInput, n_classes: int) -> ElasticConfig:
         """Return the configuration of a supernet that starts from random weights."""

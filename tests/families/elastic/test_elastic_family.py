@@ -231,8 +231,12 @@ def test_input():
     assert FAMILY.input((8, 8), 3, 40) == NetworkInput((40, 40), 3, (0.5,) * 3, (0.5,) * 3)
     assert FAMILY.input((8, 8), 2, (40,)).shape == (2, 40, 40)
     assert FAMILY.input((8, 8), 1, [40, 40]).shape == (1, 40, 40)
-    auto = FAMILY.input((50, 30), 3, "auto")
-    assert auto.size == (64, 64)
+    assert FAMILY.input((50, 30), 3, "auto").size == (64, 64)  # from random weights
+    source = lite0_config()
+    for native, side in ((8, 64), (28, 96), (31, 96), (32, 128), (64, 128), (500, 128)):
+        assert FAMILY.input((native, native // 2), 3, "auto", source).size == (side, side)
+    assert FAMILY.input((64, 64), 3, "auto", source, Limits(max_macs=1)).size == (96, 96)
+    assert FAMILY.input((64, 64), 3, 40, source, Limits(max_macs=1)).size == (40, 40)
     for size in ((32, 48), [48, 32]):
         with pytest.raises(ParameterError, match=r"squares; got image_size=.*32"):
             FAMILY.input((8, 8), 3, size)

@@ -102,11 +102,13 @@ class AlphaSearch(_EpochSearch):
     budgets: ClassVar[bool] = False
     learning_rate: float
     alpha_learning_rate: float
+    alpha_scale: float
     derivation: str
     derivation_epochs: int
     constraints: ClassVar[Mapping[str, Constraint]] = {
         **_EPOCHS,
         "alpha_learning_rate": Real(),
+        "alpha_scale": Real(0, 1, "both"),
         "stopping": OneOf("plateau", "settled", "eigenvalue"),
         "derivation": OneOf("argmax", "perturbation"),
         "derivation_epochs": Whole(0),
@@ -118,6 +120,7 @@ class AlphaSearch(_EpochSearch):
         *,
         learning_rate=0.05,
         alpha_learning_rate=0.003,
+        alpha_scale=1.0,
         validation_fraction=0.4,
         stopping="plateau",
         patience=3,
@@ -127,6 +130,7 @@ class AlphaSearch(_EpochSearch):
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.alpha_learning_rate = alpha_learning_rate
+        self.alpha_scale = alpha_scale
         self.validation_fraction = validation_fraction
         self.stopping = stopping
         self.patience = patience
@@ -149,6 +153,10 @@ class AlphaSearch(_EpochSearch):
 
     def start(self, supernet: CellSupernet, task: SearchTask) -> BilevelSearch:
         """Begin a search of a supernet, which will be changed in place."""
+        if self.n_epochs:
+            with torch.no_grad():
+                for alphas in supernet.alpha_parameters():
+                    alphas.mul_(self.alpha_scale)
         return make_search(
             self.name,
             *(supernet, task.train, task.validation),
@@ -190,6 +198,10 @@ class SmoothDARTS(AlphaSearch):
         Peak learning rate of the weights.
     alpha_learning_rate : float > 0, default=0.003
         Of the alphas.
+    alpha_scale : float >= 0 and <= 1, default=1.0
+        What a source's alphas are multiplied by before the first epoch. Pretraining leaves them
+        decided; less than 1 makes them softer, so that a short search can still change them, and 0
+        forgets them.
     validation_fraction : float > 0 and < 1, default=0.4
         Share of each class that trains the alphas. Retraining uses all images.
     perturbation : {"random", "adversarial", "none"}, default="random"
@@ -230,6 +242,7 @@ class SmoothDARTS(AlphaSearch):
         *,
         learning_rate=0.05,
         alpha_learning_rate=0.003,
+        alpha_scale=1.0,
         validation_fraction=0.4,
         perturbation="random",
         perturbation_radius=(0.03, 0.3),
@@ -242,6 +255,7 @@ class SmoothDARTS(AlphaSearch):
             epochs,
             learning_rate=learning_rate,
             alpha_learning_rate=alpha_learning_rate,
+            alpha_scale=alpha_scale,
             validation_fraction=validation_fraction,
             stopping=stopping,
             patience=patience,
@@ -268,7 +282,9 @@ class DARTS(AlphaSearch):
     ----------
     order : {1, 2}, default=1
         Whether the alphas' gradient looks one weight step ahead (second order).
-    epochs, learning_rate, alpha_learning_rate, validation_fraction, stopping, patience
+    epochs, learning_rate, alpha_learning_rate, alpha_scale, validation_fraction
+        Of `SmoothDARTS`.
+    stopping, patience
         Of `SmoothDARTS`.
     derivation, derivation_epochs
         Of `SmoothDARTS`.
@@ -291,6 +307,7 @@ class DARTS(AlphaSearch):
         order=1,
         learning_rate=0.05,
         alpha_learning_rate=0.003,
+        alpha_scale=1.0,
         validation_fraction=0.4,
         stopping="plateau",
         patience=3,
@@ -301,6 +318,7 @@ class DARTS(AlphaSearch):
             epochs,
             learning_rate=learning_rate,
             alpha_learning_rate=alpha_learning_rate,
+            alpha_scale=alpha_scale,
             validation_fraction=validation_fraction,
             stopping=stopping,
             patience=patience,
@@ -325,7 +343,9 @@ class PCDARTS(AlphaSearch):
 
     Parameters
     ----------
-    epochs, learning_rate, alpha_learning_rate, validation_fraction, stopping, patience
+    epochs, learning_rate, alpha_learning_rate, alpha_scale, validation_fraction
+        Of `SmoothDARTS`.
+    stopping, patience
         Of `SmoothDARTS`.
     derivation, derivation_epochs
         Of `SmoothDARTS`.
@@ -344,7 +364,9 @@ class DrNAS(AlphaSearch):
 
     Parameters
     ----------
-    epochs, learning_rate, alpha_learning_rate, validation_fraction, stopping, patience
+    epochs, learning_rate, alpha_learning_rate, alpha_scale, validation_fraction
+        Of `SmoothDARTS`.
+    stopping, patience
         Of `SmoothDARTS`.
     derivation, derivation_epochs
         Of `SmoothDARTS`.
@@ -363,7 +385,9 @@ class GDAS(AlphaSearch):
 
     Parameters
     ----------
-    epochs, learning_rate, alpha_learning_rate, validation_fraction, stopping, patience
+    epochs, learning_rate, alpha_learning_rate, alpha_scale, validation_fraction
+        Of `SmoothDARTS`.
+    stopping, patience
         Of `SmoothDARTS`.
     derivation, derivation_epochs
         Of `SmoothDARTS`.

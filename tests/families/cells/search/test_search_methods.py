@@ -14,6 +14,7 @@ from supernetnas.families.cells.search.diagnostics import SearchCollapseWarning
 from supernetnas.families.cells.search.methods import SEARCHES, make_search
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.search.method import SearchTask
 
 IMAGES, LABELS = patterns(n_per_class=6)
 PLACES = {"zoo": None, "checkpoint_dir": None}  # do not travel
@@ -160,3 +161,15 @@ def test_resumed(method):
     second.load_state(*first.state())
     second.run()
     assert_same_state(whole, second)
+
+
+@pytest.mark.parametrize("method", ["sdarts", "darts", "pc_darts", "drnas", "gdas"])
+def test_alphas_are_softened_before_the_first_epoch(method):
+    """A search that has epochs begins with the source's alphas times the scale."""
+    for epochs, scale, factor in ((2, 0.25, 0.25), (2, 1.0, 1.0), (0, 0.25, 1.0)):
+        supernet = build()
+        before = [alphas.detach().clone() for alphas in supernet.alpha_parameters()]
+        task = SearchTask(labelled(), labelled(), 4, seeded(0), None, None)
+        SEARCHES[method]().set_params(epochs=epochs, alpha_scale=scale).start(supernet, task)
+        for old, new in zip(before, supernet.alpha_parameters(), strict=True):
+            torch.testing.assert_close(new.detach(), factor * old)
