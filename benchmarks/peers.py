@@ -21,7 +21,8 @@ The peers:
   search": SmoothDARTS and 15 epochs; "cells soft": the same, the source's alphas softened and their
   rate ten times higher; "cells race": the source's architecture and three random ones, each trained
   for 4 epochs on three quarters of the images and compared on the others, and 15 epochs for the
-  best; "cells scratch": as "cells search", from random weights; "cells short": no search, 15 epochs.
+  best; "cells scratch": as "cells search", from random weights. "cells short": no search, and 15
+  epochs.
 - "probe": logistic regression on EfficientNet-Lite0's features, at the best of 64, 96 and 128
   pixels by cross-validation.
 - "lite0": EfficientNet-Lite0 fine-tuned as a whole at 128 pixels, batch norms frozen.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,7 @@ logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
+_TEACHER_SHARE = 0.5  # of what is left, where others are taught after the retraining
 
 
 class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin, BaseEstimator):
@@ -107,13 +109,14 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         size of the images within 8 to 32 pixels a side for cells; for elastic networks, which see
         squares, it is 128, less for images of less than 32 pixels.
     search : str or SearchMethod, default="auto"
-        How the supernet is searched: "sdarts", SmoothDARTS, which is "auto"; "darts" and "darts2",
-        DARTS of first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages;
-        "gdas", GDAS. And baselines: "none", the architecture that the source's alphas stand for,
-        without a search; "random", one drawn at random; and "random_search", the best on validation
-        data of 50 random architectures under weights that were trained on random architectures. An
-        object has the method's own parameters, such as ``SmoothDARTS(epochs=3)``; they can be set
-        as ``search__epochs``, too.
+        How the supernet is searched. Of cells "auto" is "none", the architecture that the source's
+        alphas stand for, since in the same time no search was better; only from random weights and
+        for strategy "oracle" it is "sdarts", SmoothDARTS. Others are "darts" and "darts2", DARTS of
+        first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages; "gdas", GDAS;
+        and the baselines "random", an architecture drawn at random, and "random_search", the best
+        on validation data of 50 random architectures under weights that were trained on random
+        architectures. An object has the method's own parameters, such as ``SmoothDARTS(epochs=3)``;
+        they can be set as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
         cost, see `at`; and "random".
@@ -285,7 +288,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         ----------
         **params : dict
             Such as ``search="drnas"`` or ``search__epochs=3``; the latter makes the object that a
-            name stands for, and changes one that is there.
+            name stands for, of "auto" one that searches, and changes one that is there.
 
         Returns
         -------
@@ -294,7 +297,11 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         nested = {name: value for name, value in params.items() if "__" in name}
         parts = {name.partition("__")[0] for name in nested}
         before = {name: getattr(self, name) for name in self.get_params(deep=False)}
-        makers = {"search": self._method, "retraining": self._retraining, "family": self._family}
+        makers = {
+            "search": self._searching_method,
+            "retraining": self._retraining,
+            "family": self._family,
+        }
         for name in parts & before.keys() - makers.keys():
             if not hasattr(before[name], "set_params"):
                 raise ParameterError(
@@ -410,11 +417,17 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 pretrained=found.start.pretrained,
             )
             train = found.task.train if method.holds_out else target.part()
-            history = self._retrain(learner, train, target, settings, family, execution, run)
+            retraining = (train, target, settings, family, execution, run)
+            history = self._retrain(learner, *retraining)
+            if family.teaches(learner):
+                learner = family.taught(learner)
+                history += self._retrain(learner, *retraining, n_before=len(history))
             network = family.trained(learner, architecture)
             front = family.front(learner, found.search)
             supernet = found.search.searched_supernet()
-            self._report_cuts(found.search, method, history, settings)
+            if found.search.out_of_time and found.search.epoch < method.n_epochs:
+                done = found.search.epoch, method.n_epochs
+                logger.warning("search ended after %d of %d epochs", *done)
             if method.holds_out:
                 validate_front(front, family, supernet, found.task.validation)
 
@@ -554,7 +567,13 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     # Stages of a fit
 
     def _method(self, family: Family | None = None) -> SearchMethod:
-        return (self._family() if family is None else family).method(self.search)
+        strategy = find_strategy(self.strategy)
+        searching = self.strategy == "scratch" or (strategy is not None and strategy.compares)
+        return (family or self._family()).method(self.search, searching=searching)
+
+    def _searching_method(self) -> SearchMethod:
+        """What a fit searches with whose search has parameters of its own."""
+        return self._family().method(self.search, searching=True)
 
     def _retraining(self) -> Retraining:
         return Retraining() if self.retraining is None else self.retraining
@@ -689,11 +708,23 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         family: Family,
         execution: Execution,
         run: Run,
+        n_before: int = 0,
     ) -> list:
-        """Finetune what a family trains on images of the target; returns its history."""
+        """Finetune what a family trains on images of the target; returns its history.
+
+        After so many epochs it is what has been taught by what was trained in them.
+        """
+        name, time_limit = "retrain", None
+        if self.time_limit is not None:
+            time_limit = self.time_limit - run.watch.seconds
+            if not n_before and family.teaches(network):
+                time_limit *= _TEACHER_SHARE
+        if n_before:
+            name = "teach"
+            settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
         with (
             explained_memory_error(settings.batch_size, execution.checkpointing),
-            run.progress.stage("retrain", settings.epochs) as advance,
+            run.progress.stage(name, settings.epochs) as advance,
         ):
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
@@ -704,23 +735,17 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 run.generator,
                 execution=execution,
                 class_weight=target.class_weight,
-                time_limit=None if self.time_limit is None else self.time_limit - run.watch.seconds,
+                time_limit=time_limit,
                 on_epoch=advance,
-                checkpoint=run.checkpoints.stage("retrain"),
+                checkpoint=run.checkpoints.stage(name),
             )
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
+        if len(history) < settings.epochs:
+            logger.warning("%s ended after %d of %d epochs", name, len(history), settings.epochs)
+        for row in history:
+            row["epoch"] += n_before
         return history
-
-    @staticmethod
-    def _report_cuts(
-        search, method: SearchMethod, history: list, settings: RetrainSettings
-    ) -> None:
-        """Log which stages the time limit has cut short."""
-        if search.out_of_time and search.epoch < method.n_epochs:
-            logger.warning("search ended after %d of %d epochs", search.epoch, method.n_epochs)
-        if (done := len(history)) < settings.epochs:
-            logger.warning("retrain ended after %d of %d epochs", done, settings.epochs)
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

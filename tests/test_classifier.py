@@ -955,3 +955,31 @@ def test_the_retraining_is_compiled_after_its_first_step():
     tiny_classifier(search="random", retraining__epochs=2, precision=execution).fit(IMAGES, LABELS)
     assert counters["frames"]["ok"] >= 1
     assert counters["stats"]["calls_captured"] > 10
+
+
+class TestDefaultSearch:
+    """A search has to earn its time; there is one only where a fit cannot do without."""
+
+    @pytest.mark.parametrize(
+        ("strategy", "name"),
+        [
+            *((strategy, "none") for strategy in ("auto", "multi", "ot", "random", "a source")),
+            *((strategy, "sdarts") for strategy in ("scratch", "oracle")),
+        ],
+    )
+    def test_auto(self, strategy, name):
+        assert SupernetTransferClassifier(strategy, family="cells")._method().name == name
+        for search in ("gdas", "none"):
+            clf = SupernetTransferClassifier(strategy, family="cells", search=search)
+            assert clf._method().name == search
+
+    def test_its_parameters_are_of_a_search(self):
+        clf = SupernetTransferClassifier().set_params(search__epochs=3)
+        assert repr(clf.search) == "SmoothDARTS(epochs=3)"
+        with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
+            SupernetTransferClassifier(search="none").set_params(search__epochs=3)
+
+    def test_fits_are_not_searched(self, tiny_zoo):
+        X, y = patterns()
+        clf = tiny_classifier(tiny_zoo, "both", search="auto").fit(X, y)
+        assert [row["stage"] for row in clf.history_] == ["retrain"] * 8

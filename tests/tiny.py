@@ -83,6 +83,8 @@ def tiny_classifier(zoo=None, strategy="scratch", settings=None, **parameters):
     if strategy == "ot":
         defaults["embedder"] = EMBEDDER
     clf = SupernetTransferClassifier(strategy)
+    if parameters.get("family", "cells") == "cells":
+        parameters.setdefault("search", "sdarts")
     for name in ("search", "retraining", "family"):
         if name in parameters:
             clf.set_params(**{name: parameters.pop(name)})

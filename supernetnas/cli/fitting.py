@@ -85,7 +85,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     named = {"search__epochs": "--search-epochs", "retraining__epochs": "--retrain-epochs"}
     found = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
     classifier = SupernetTransferClassifier(search=args.search)
-    parts = {"search": classifier._method(), "retraining": classifier._retraining()}
+    parts = {"search": classifier._searching_method(), "retraining": classifier._retraining()}
     for name, value in found.items():
         part, _, parameter = name.partition("__")
         if parameter not in parts[part].get_params():

@@ -362,15 +362,16 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search",
         metavar="METHOD",
         default="auto",
-        help="of cells sdarts, darts, darts2, pc_darts, drnas, gdas, none, random, random_search; "
-        "of elastic networks probe, front or random (default: %(default)s, the first of these)",
+        help="of cells none, sdarts, darts, darts2, pc_darts, drnas, gdas, random, random_search; "
+        "of elastic networks probe, front or random (default: %(default)s, the first of these; "
+        "sdarts with scratch and oracle)",
     )
     parser.add_argument(
         "--search-epochs",
         metavar="N",
         dest="search__epochs",
         type=int,
-        help="most epochs of the search; 0 takes the supernet as it is (default: 6)",
+        help="most epochs of a search of cells, by default of sdarts (default: 6)",
     )
     parser.add_argument(
         "--retrain-epochs",

@@ -127,8 +127,15 @@ class Family(Parameters):
     keeps_statistics : bool
         Whether batch norms keep the statistics of the pretraining; else they are given the
         target's.
+    patience : float
+        How many times as many epochs what is taught is trained for, see `taught`.
     searches : mapping of str to callable
-        What makes each search method, by name; the first is what "auto" stands for.
+        What makes each search method, by name.
+    default_search : str
+        What "auto" stands for.
+    searching_search : str
+        What "auto" stands for where a fit has to search: from random weights, or to compare sources
+        by their searches.
     learns_labels : bool
         Whether a supernet is pretrained, by `pretraining_search`, to tell the classes of a dataset,
         or of several together; else there is one alone, of `pretrain_on_images`, which learns from
@@ -144,13 +151,22 @@ class Family(Parameters):
     head: ClassVar[str]
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
+    patience: ClassVar[float] = 1.0
     searches: ClassVar[Mapping[str, Any]]
+    default_search: ClassVar[str]
+    searching_search: ClassVar[str]
     learns_labels: ClassVar[bool] = True
     pretraining_side: ClassVar[int] = 32
     origin: ClassVar[Mapping[str, str]] = {}
 
-    def method(self, search: str | SearchMethod) -> SearchMethod:
+    def method(self, search: str | SearchMethod, *, searching: bool = False) -> SearchMethod:
         """Return the search method that a name stands for, or the given one.
+
+        Parameters
+        ----------
+        search : str or SearchMethod
+        searching : bool
+            Whether the fit has to search.
 
         Raises
         ------
@@ -166,11 +182,11 @@ class Family(Parameters):
                 )
             return search
         if search == "auto":
-            return next(iter(makers.values()))()
+            search = self.searching_search if searching else self.default_search
         if search not in makers:
             raise ParameterError(
                 f"The 'search' parameter must be one of {', '.join(map(repr, ('auto', *makers)))} "
-                f"or an object such as {next(iter(makers.values()))()!r}. Got {search!r} instead."
+                f"or an object such as {makers[self.searching_search]()!r}. Got {search!r} instead."
             )
         return makers[search]()
 
@@ -184,12 +200,7 @@ class Family(Parameters):
         """Refuse, with a ParameterError, what supernets of the family cannot be run like."""
 
     def input(
-        self,
-        typical_size: tuple[int, int],
-        channels: int,
-        image_size: Any,
-        config: Any = None,
-        limits: Limits | None = None,
+        self, typical_size: tuple[int, int], channels: int, image_size: Any, config: Any = None
     ) -> NetworkInput:
         """Say what the network is to see.
 
@@ -203,8 +214,6 @@ class Family(Parameters):
             What the user wants.
         config : Config, optional
             Of the supernet to start from; None for one from random weights.
-        limits : Limits, optional
-            On the network.
         """
         raise NotImplementedError
 
@@ -426,6 +435,14 @@ class Family(Parameters):
     def trained(self, module: Any, architecture: Any) -> Any:
         """Return the network of an architecture from the learner, in evaluation mode."""
         return module
+
+    def teaches(self, module: Any) -> bool:
+        """Whether a learner, once it is trained, is to teach other networks."""
+        return False
+
+    def taught(self, module: Any) -> Any:
+        """Return the module of the networks that a trained learner teaches, to be trained next."""
+        raise NotImplementedError
 
     def front(self, module: Any, search: Any) -> list[dict[str, Any]]:
         """Describe the networks that a learner has trained, if there may be several."""

@@ -93,7 +93,7 @@ def possible_starts(
         config = None if source is None else source.config
         try:
             family.check_execution(execution)
-            seen = family.input(images.typical_size, images.channels, image_size, config, limits)
+            seen = family.input(images.typical_size, images.channels, image_size, config)
             own = (
                 family.config(seen, n_classes)
                 if config is None

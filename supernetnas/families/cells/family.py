@@ -61,6 +61,8 @@ class Cells(Family):
     head = "classifier."
     exact = ("alphas_", "running_")
     searches = SEARCHES
+    default_search = "none"
+    searching_search = "sdarts"
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": Instance(str, "name of a search space"),
         "init_channels": Whole(2, MAX_SIZES["init_channels"], even=True),
@@ -99,7 +101,6 @@ class Cells(Family):
         channels: int,
         image_size: Any,
         config: SupernetConfig | None = None,
-        limits: Limits | None = None,
     ) -> NetworkInput:
         """Say what the network is to see: the images' own size within 8 to 32 pixels a side."""
         if image_size == "auto":

@@ -24,7 +24,7 @@ from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution
 from ..base import Family, NetworkInput
 from .costs import member_costs
-from .finetuning import FineTuning, StageActivations
+from .finetuning import FineTuning, StageActivations, Taught
 from .folding import folded
 from .lite0 import (
     LITE0,
@@ -49,7 +49,6 @@ _LARGEST = 128  # side of images under "auto", that of the pretraining's teacher
 _ENLARGED = 4  # times, at most
 _STEP = 32  # that sides are multiples of under "auto"
 _SCRATCH = 64  # side from random weights
-_TAUGHT = 96  # side of the images that the largest member teaches others at
 _FROZEN = 3  # stages of the largest, under "auto"
 _VIEWS = 6  # of each image, in which frozen stages are looked at
 _MOST_BYTES = 2**30  # of what frozen stages give
@@ -71,7 +70,10 @@ class Elastic(Family):
     head = "classifier."
     exact = ("running_", "mean", "variance")
     keeps_statistics = True
+    patience = 5 / 3
     searches = SEARCHES
+    default_search = "probe"
+    searching_search = "probe"
     learns_labels = False
     pretraining_side = 64
     origin: ClassVar[Mapping[str, str]] = {
@@ -92,17 +94,14 @@ class Elastic(Family):
         channels: int,
         image_size: Any,
         config: ElasticConfig | None = None,
-        limits: Limits | None = None,
     ) -> NetworkInput:
         """Say what the network is to see: squares, standardised as for EfficientNet-Lite0.
 
-        Images that are enlarged are told apart better. Under limits the side is the one at which
-        the largest member teaches; members choose their own.
+        Images that are enlarged are told apart better. Under limits the size is that of the
+        teacher; smaller members resize what they are given.
         """
         if image_size == "auto" and config is None:
             image_size = _SCRATCH
-        elif image_size == "auto" and limits:
-            image_size = _TAUGHT
         elif image_size == "auto":
             most = max(typical_size) * _ENLARGED // _STEP * _STEP
             image_size = min(max(most, _SCRATCH), _LARGEST)
@@ -305,10 +304,10 @@ class Elastic(Family):
         return module, 1 - n_head / costs.parameters
 
     def training_data(
-        self, module: FineTuning, train: LabelledImages, generator: torch.Generator
+        self, module: FineTuning | Taught, train: LabelledImages, generator: torch.Generator
     ) -> LabelledImages:
-        """Return what the frozen stages of the largest member see in the images, if it is alone."""
-        if not module.n_frozen or len(module.members) > 1:
+        """Return what the frozen stages of the largest member see in the images."""
+        if isinstance(module, Taught) or not module.n_frozen:
             return train
         largest = module.eval().supernet.largest  # its statistics stay, whatever comes before
         with torch.no_grad():
@@ -323,13 +322,21 @@ class Elastic(Family):
         module.cached = True
         return LabelledImages(activations, train.labels)
 
-    def trained(self, module: FineTuning, architecture: ElasticArchitecture) -> Network:
+    def teaches(self, module: FineTuning) -> bool:
+        """Whether there are members for the first to teach."""
+        return len(module.members) > 1
+
+    def taught(self, module: FineTuning) -> Taught:
+        """Return the members that the first teaches."""
+        return Taught(module)
+
+    def trained(self, module: FineTuning | Taught, architecture: ElasticArchitecture) -> Network:
         """Return the network of an architecture after its training."""
         network = module.supernet.network(architecture, dropout=module.dropout.share)
         return placed(network, module.supernet.classifier.weight.device).eval()
 
-    def front(self, module: FineTuning, search: MemberSearch) -> list[dict[str, Any]]:
-        """Return what there is to say of every member that was trained."""
+    def front(self, module: FineTuning | Taught, search: MemberSearch) -> list[dict[str, Any]]:
+        """Return what there is to say of every member of the trained supernet."""
         rows = []
         for member in module.members:
             macs, parameters = module.supernet.costs(member)

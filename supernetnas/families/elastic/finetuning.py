@@ -1,16 +1,18 @@
-"""Training of members on a target's images: the largest alone, or several together, in place.
+"""Training of members on a target's images: one, which then teaches the others.
 
 Batch norms keep the statistics of the pretraining: those of a few hundred images are worse. Each
-member has its own, and its own classifier. Where several are trained, the largest teaches the
-others in every step (Yu et al., "BigNAS", ECCV 2020, section 3.1); it has its own weights, all
-others share theirs.
+member has its own, and its own classifier.
 
-Of the largest alone, the first stages can stay as they are. Their activations are then computed
-once, for a few views of each image.
+Of the largest, the first stages can stay as they are. Their activations are then computed once, for
+a few views of each image. It teaches after its own training, and patiently: teacher and taught see
+the same views, in more epochs, and the labels count little (Beyer et al., "Knowledge distillation:
+A good teacher is patient and consistent", CVPR 2022). Those that are taught are trained together,
+in place, since they share their weights.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -25,9 +27,10 @@ from .network import Trunk
 from .space import ElasticArchitecture
 from .supernet import ElasticSupernet
 
-__all__ = ["FineTuning", "StageActivations"]
+__all__ = ["FineTuning", "StageActivations", "Taught"]
 
 _BATCH = 64
+_OF_LABELS = 0.2  # of the loss of what is taught
 
 
 class StageActivations:
@@ -96,14 +99,14 @@ class StageActivations:
 
 
 class FineTuning(nn.Module):
-    """Members of a supernet as they are trained together.
+    """The first of some members of a supernet, as it is trained.
 
     Parameters
     ----------
     supernet : ElasticSupernet
         Trained in place; gets the members' classifiers, and them as its front.
     members : sequence of ElasticArchitecture
-        The first learns from the labels alone and teaches the others.
+        The first is trained, and can teach the others.
     heads : sequence of tuple of torch.Tensor
         Weight and bias that each member's classifier begins with.
     deviation : torch.Tensor of shape (features,)
@@ -136,16 +139,15 @@ class FineTuning(nn.Module):
         self.register_buffer("deviation", deviation, persistent=False)
         supernet.take_heads(self.members, heads)
         supernet.requires_grad_(False)
-        supernet.heads.requires_grad_(True)
-        largest = supernet.largest
-        if any(supernet.config.space.is_whole(member) for member in self.members):
-            largest.requires_grad_(True)
-            if n_frozen:
-                for module in (largest.stem, largest.stem_norm, largest.stages[:n_frozen]):
-                    module.requires_grad_(False)
-        if not all(supernet.config.space.is_whole(member) for member in self.members):
-            for parameter in supernet.shared_parameters():
-                parameter.requires_grad_(True)
+        supernet.heads[0].requires_grad_(True)
+        first, largest = self.members[0], supernet.largest
+        _train_weights(supernet, [first])
+        if supernet.config.space.is_whole(first) and n_frozen:
+            for module in (largest.stem, largest.stem_norm, largest.stages[:n_frozen]):
+                module.requires_grad_(False)
+        self.untrained: Trunk | None = None  # what a member that has all of its weights begins with
+        if any(supernet.config.space.is_whole(member) for member in self.members[1:]):
+            self.__dict__["untrained"] = copy.deepcopy(largest)  # no part of its state
 
     def train(self, mode: bool = True) -> FineTuning:
         """Set the mode; of batch norms only where their statistics follow the images."""
@@ -156,33 +158,97 @@ class FineTuning(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores of the first member."""
-        return self._scores(0, self._features(images, self.members[0]))
+        if self.cached:
+            features = self.supernet.largest.after(self.n_frozen, images)
+        else:
+            features = self.supernet.features(images, self.members[0])
+        return self.supernet.heads[0](self.dropout(features)).float()
+
+
+class Taught(nn.Module):
+    """All members but the first, as they are trained by it.
+
+    The first is the largest and stays as it is. Where a member has all of its weights, and only
+    smaller images, it begins with those from before the training, and the first is no longer one of
+    the members, since they are the same in the supernet.
+
+    Parameters
+    ----------
+    first : FineTuning
+        After its training.
+    """
+
+    def __init__(self, first: FineTuning) -> None:
+        super().__init__()
+        self.supernet, self.dropout = first.supernet, first.dropout
+        self.fixed_statistics = first.fixed_statistics
+        self.deviation: Tensor
+        self.register_buffer("deviation", first.deviation, persistent=False)
+        supernet, space = self.supernet, self.supernet.config.space
+        self.teacher = copy.deepcopy(supernet.largest)
+        self.teacher_head = copy.deepcopy(supernet.heads[0])
+        self.students = first.members[1:]
+        self.members = first.members
+        heads = [(head.weight.detach(), head.bias.detach()) for head in supernet.heads]
+        if any(space.is_whole(member) for member in self.students):
+            assert first.untrained is not None
+            supernet.largest.load_state_dict(first.untrained.state_dict())
+            self.members, heads = self.students, heads[1:]
+        supernet.take_heads(self.members, heads)
+        self.requires_grad_(False)
+        _train_weights(supernet, self.students)
+        for member in self.students:
+            self._head(member).requires_grad_(True)
+
+    def train(self, mode: bool = True) -> Taught:
+        """Set the mode; of batch norms only where their statistics follow the images."""
+        super().train(mode)
+        self.teacher.eval()
+        if self.fixed_statistics:
+            self.supernet.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores of the first of those that are taught."""
+        member = self.students[0]
+        return self._scores(member, self.supernet.features(images, member))
 
     def training_loss(
         self, images: Tensor, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Loss of a batch, and the class scores of the first member.
+        """Loss of a batch, and the class scores of the first of those that are taught.
 
-        The first member's loss is that of the labels. Each other one's is half of that and half
-        of the divergence from the first one's probabilities, and the distance to its features.
+        The loss of each is a mean of that of the labels, which count little, and of the divergence
+        from the teacher's probabilities; and the distance to the teacher's features besides.
         """
-        features = self._features(images, self.members[0])
-        scores = self._scores(0, features)
-        loss = criterion(scores, labels)
-        with torch.no_grad():  # the teacher drops nothing
-            taught = self.supernet.heads[0](features).float()
+        with torch.no_grad():
+            with fast_inference(images.device).autocast(images.device):
+                features = self.teacher(images).float()
+            taught = self.teacher_head(features).float()
             seen = features / self.deviation
-        for index, member in enumerate(self.members[1:], start=1):
-            features = self._features(images, member)
-            own = self._scores(index, features)
-            loss = loss + (criterion(own, labels) + divergence(own, taught, "kl", 1.0)) / 2
-            loss = loss + F.smooth_l1_loss(features / self.deviation, seen)
-        return loss, scores
+        total, first = images.new_zeros(()), None
+        for member in self.students:
+            features = self.supernet.features(images, member)
+            scores = self._scores(member, features)
+            first = scores if first is None else first
+            told = divergence(scores, taught, "kl", 1.0)
+            total = total + _OF_LABELS * criterion(scores, labels) + (1 - _OF_LABELS) * told
+            total = total + F.smooth_l1_loss(features / self.deviation, seen)
+        assert first is not None
+        return total, first
 
-    def _features(self, images: Tensor, member: ElasticArchitecture) -> Tensor:
-        if self.cached:
-            return self.supernet.largest.after(self.n_frozen, images)
-        return self.supernet.features(images, member)
+    def _head(self, member: ElasticArchitecture) -> nn.Linear:
+        return self.supernet.heads[self.members.index(member)]
 
-    def _scores(self, index: int, features: Tensor) -> Tensor:
-        return self.supernet.heads[index](self.dropout(features)).float()
+    def _scores(self, member: ElasticArchitecture, features: Tensor) -> Tensor:
+        return self._head(member)(self.dropout(features)).float()
+
+
+def _train_weights(supernet: ElasticSupernet, members: Sequence[ElasticArchitecture]) -> None:
+    """Let the weights of members be trained: those of the largest, or those that others share."""
+    whole = {supernet.config.space.is_whole(member) for member in members}
+    if True in whole:
+        supernet.largest.requires_grad_(True)
+    if False in whole:
+        for parameter in supernet.shared_parameters():
+            parameter.requires_grad_(True)

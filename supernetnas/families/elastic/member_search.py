@@ -36,6 +36,7 @@ __all__ = ["SEARCHES", "Front", "MemberSearch", "Members", "Probe", "RandomMembe
 _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
 _MOST_IN_HEADS = 4000  # images that a first classifier is fitted to
+_STEP = 16  # pixels between the sizes of the largest member
 _FRONT = 0.55  # most of the largest member's cost that the first member of a front may have
 
 
@@ -96,7 +97,7 @@ class MemberSearch(SearchLoop):
     groups : sequence of sequence of ElasticArchitecture
         From each, the best is chosen; of the first, it is the architecture of the fit.
     taught : bool
-        Whether the largest member is trained along with what is chosen, to teach it.
+        Whether the largest member is trained first, to teach what is chosen.
 
     Attributes
     ----------
@@ -237,12 +238,13 @@ class _MemberMethod(SearchMethod):
 def choices(config: ElasticConfig, size: int) -> list[ElasticArchitecture]:
     """List what can be chosen for images of a side.
 
-    The largest member, at that and at smaller sizes, and those members that have statistics. None
-    is of more pixels than the images have, unless all are.
+    The largest member, at that size and in steps at smaller ones, and those members that have
+    statistics. None is of more pixels than the images have, unless all are.
     """
     sizes = sorted({member.size for member in config.members})
     most = max([size, *sizes[:1]])
-    whole = [config.space.largest.at(side) for side in {*sizes, size} if side <= size]
+    between = range(min([size, *sizes]), size, _STEP)
+    whole = [config.space.largest.at(side) for side in {*between, size}]
     return [
         *sorted(whole, key=lambda member: -member.size),
         *(member for member in config.members if member.size <= most),
@@ -291,7 +293,7 @@ class Probe(_OneMember):
     """The largest member or, under limits, the one whose features a linear classifier does best on.
 
     Of the members within the limits, those that cost less than half of the most expensive are left
-    out. The largest is trained along to teach the chosen one.
+    out. The largest is trained first and teaches the chosen one.
     """
 
     name = "probe"
@@ -299,7 +301,7 @@ class Probe(_OneMember):
 
 
 class Front(_MemberMethod):
-    """A few members along the front of accuracy against cost, trained together with the largest.
+    """A few members along the front of accuracy against cost, which the largest teaches.
 
     Parameters
     ----------
@@ -333,9 +335,13 @@ class Front(_MemberMethod):
         members = _members(supernet, task)
         within = members.within(members.limits)
         groups = [[members.largest]] if members.largest in within else [within]
-        most = members.costs[members.largest].macs
+        most, space = members.costs[members.largest].macs, supernet.config.space
         for share in (_FRONT / 2**place for place in range(int(self.n_members))):
-            group = [m for m in within if share / 2 < members.costs[m].macs / most <= share]
+            group = [
+                m
+                for m in within
+                if share / 2 < members.costs[m].macs / most <= share and not space.is_whole(m)
+            ]
             groups.append(group)
         return MemberSearch(supernet, task, groups, taught=True)
 

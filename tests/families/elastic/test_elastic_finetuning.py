@@ -1,4 +1,4 @@
-"""Members are trained on a target together, or the largest alone, and only what is to be moves."""
+"""Members are trained on a target, the largest first, and only what is to be moves."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from tiny_elastic import MEMBERS, SPACE, tiny_supernet
 from torch.testing import assert_close
 
 from supernetnas.families.elastic.family import Elastic
-from supernetnas.families.elastic.finetuning import FineTuning, StageActivations
+from supernetnas.families.elastic.finetuning import FineTuning, StageActivations, Taught
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages
@@ -133,10 +133,13 @@ def test_training_data_of_the_largest_alone():
     assert_close(again(expected), scores, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["nothing frozen", "several members", "too large"])
+@pytest.mark.parametrize("case", ["nothing frozen", "taught", "too large"])
 def test_images_are_trained_on_where_activations_are_not_kept(monkeypatch, case):
-    members = [LARGEST, MEMBERS[0]] if case == "several members" else [LARGEST]
-    module = fine_tuning(members, n_frozen=0 if case == "nothing frozen" else 2)
+    module = fine_tuning([LARGEST, MEMBERS[0]], n_frozen=0 if case == "nothing frozen" else 2)
+    if case == "taught":
+        taught, data = Taught(module), labelled()
+        assert Elastic().training_data(taught, data, seeded()) is data
+        return
     if case == "too large":
         monkeypatch.setattr(
             "supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 4 - 1
@@ -176,18 +179,30 @@ def test_the_largest_alone(n_frozen, cached):
     assert not module.training
 
 
-def test_several_members():
+def test_the_largest_before_it_teaches():
     module = fine_tuning([LARGEST, *MEMBERS[:2]], n_frozen=1, dropout=0.2)
     before = state(module)
     trained(module, labelled(), epochs=4)
-    changed = moved(before, module)
-    heads = {f"supernet.heads.{n}.{kind}" for n in range(3) for kind in ("weight", "bias")}
-    assert heads <= changed
     supernet = module.supernet
     largest = {f"supernet.largest.{n}" for n, _ in supernet.largest.named_parameters()}
     still = {n for n in largest if n.split(".")[2] in ("stem", "stem_norm")}
     still |= {n for n in largest if n.startswith("supernet.largest.stages.0.")}
-    assert largest & changed == largest - still
+    heads = {"supernet.heads.0.weight", "supernet.heads.0.bias"}
+    assert moved(before, module) == heads | (largest - still)
+
+
+def test_what_is_taught():
+    first = fine_tuning([LARGEST, *MEMBERS[:2]], n_frozen=1, dropout=0.2)
+    module = Taught(trained(first, labelled()))
+    assert module.members == (LARGEST, *MEMBERS[:2])
+    before = state(module)
+    trained(module, labelled(), epochs=4)
+    changed = moved(before, module)
+    assert {n for n in changed if "heads." in n} == {
+        f"supernet.heads.{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")
+    }
+    assert not any(name.startswith(("supernet.largest.", "teacher")) for name in changed)
+    supernet = module.supernet
     # Of the shared weights, those that some member has.
     reached = set()
     for member in MEMBERS[:2]:
@@ -198,6 +213,30 @@ def test_several_members():
         f"supernet.transforms.{name}.weight" for name in ("2_0_3", "2_1_3", "3_0_3")
     }
     assert not {n for n in changed if "running" in n or "statistics" in n or "classif" in n}
+    assert not module.training
+
+
+def test_the_largest_teaches_itself_at_fewer_pixels():
+    """It begins anew, and its teacher is no member any more."""
+    small, supernet = SPACE.largest.at(8), tiny_supernet().float()
+    untrained = {name: p.clone() for name, p in supernet.largest.named_parameters()}
+    first = fine_tuning([LARGEST, small], supernet, n_frozen=1)
+    trained(first, labelled())
+    teacher = {name: p.clone() for name, p in supernet.largest.named_parameters()}
+    head = supernet.heads[1].weight.clone()
+    module = Taught(first)
+    assert module.members == supernet.config.front == (small,)
+    assert torch.equal(supernet.heads[0].weight, head)
+    for name, parameter in supernet.largest.named_parameters():
+        assert torch.equal(parameter, untrained[name])
+    trained(module, labelled())
+    for name, parameter in module.teacher.named_parameters():
+        assert torch.equal(parameter, teacher[name])
+    for name, parameter in supernet.largest.named_parameters():
+        assert not torch.equal(parameter, untrained[name])
+    network = Elastic().trained(module, small)
+    images = labelled().images.clean(torch.arange(5))
+    assert_close(network(images), module(images))
 
 
 def test_one_member_without_the_largest_leaves_that_as_it_is():
@@ -210,67 +249,67 @@ def test_one_member_without_the_largest_leaves_that_as_it_is():
 
 
 def test_statistics_follow_the_images_where_there_is_nothing_to_keep():
-    module = fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False)
-    before, data = state(module), labelled()
+    data = labelled()
+    first = fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False)
+    before = state(first)
+    trained(first, data)
+    running = {n for n in before if n.startswith("supernet.largest.") and "running" in n}
+    assert running <= moved(before, first)
+    module = Taught(first)
+    before = state(module)
     trained(module, data)
     changed = moved(before, module)
     assert {n for n in changed if n.startswith("supernet.statistics.")} == {
         f"supernet.statistics.1.{name}" for name in ("mean", "variance", "batches")
     }
-    running = {n for n in before if n.startswith("supernet.largest.") and "running" in n}
-    assert running <= changed
     assert not {n for n in changed if n.startswith("supernet.shared.") and "running" in n}
+    assert not {n for n in changed if n.startswith("teacher.")}
     # As of plain networks whose weights stay, whatever trains them.
-    module = fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False).train()
-    networks = [module.supernet.network(member).train() for member in module.members]
+    module = Taught(fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False)).train()
+    network = module.supernet.network(MEMBERS[1]).train()
     images = data.images.clean(torch.arange(24))
     module.training_loss(images, data.labels, F.cross_entropy)
-    for member, network in zip(module.members, networks, strict=True):
-        network(images)
-        found = module.supernet.network(member).trunk
-        assert_close(dict(found.named_buffers()), dict(network.trunk.named_buffers()))
+    network(images)
+    found = module.supernet.network(MEMBERS[1]).trunk
+    assert_close(dict(found.named_buffers()), dict(network.trunk.named_buffers()))
 
 
 # The loss
 
 
 @pytest.mark.parametrize("fixed", [True, False])
-def test_loss_of_several_members(fixed):
-    """Each learns from labels; others also from probabilities and features of the first."""
+def test_loss_of_what_is_taught(fixed, monkeypatch):
+    """A fifth from the labels, the rest from the teacher's probabilities; and its features."""
+    monkeypatch.setattr(
+        "supernetnas.families.elastic.finetuning.fast_inference", lambda device: Execution()
+    )
     supernet = tiny_supernet().float()
     members = [LARGEST, MEMBERS[2], MEMBERS[0]]
-    module = fine_tuning(members, supernet, fixed_statistics=fixed).train()
+    module = Taught(fine_tuning(members, supernet, fixed_statistics=fixed)).train()
     assert supernet.config.front == tuple(members)
     data = labelled()
     images, labels = data.images.clean(torch.arange(24)), data.labels
     networks = [supernet.network(member).train(not fixed) for member in members]
+    networks[0].eval()
     features = [network.features(images) for network in networks]
     scores = [
         f @ n.classifier.weight.T + n.classifier.bias
         for n, f in zip(networks, features, strict=True)
     ]
-    losses = [-scores_of.log_softmax(1)[torch.arange(24), labels].mean() for scores_of in scores]
-    expected, taught = losses[0], scores[0].detach().softmax(1)
+    expected, taught = torch.zeros(()), scores[0].detach().softmax(1)
     for index in (1, 2):
+        own = -scores[index].log_softmax(1)[torch.arange(24), labels].mean()
         told = (taught * (taught.log() - scores[index].log_softmax(1))).sum(1).mean()
         gap = (features[index] - features[0].detach()).abs() / module.deviation
         near = torch.where(gap < 1, gap.square() / 2, gap - 0.5).mean()
-        expected = expected + losses[index] / 2 + told / 2 + near
+        expected = expected + 0.2 * own + 0.8 * told + near
     loss, first = module.training_loss(images, labels, F.cross_entropy)
     assert_close(loss, expected)
-    assert_close(first, scores[0])
+    assert_close(first, scores[1])
 
     loss.backward()
     expected.backward()
-    # The first member is taught by no other: its gradients are those of its own loss.
-    for name, parameter in networks[0].trunk.named_parameters():
-        assert_close(
-            dict(supernet.largest.named_parameters())[name].grad,
-            parameter.grad,
-            rtol=1e-3,
-            atol=1e-4,
-        )
-    for index, network in enumerate(networks):
+    for index, network in enumerate(networks[1:], start=1):
         assert_close(
             supernet.heads[index].weight.grad, network.classifier.weight.grad, rtol=1e-3, atol=1e-4
         )
@@ -278,6 +317,9 @@ def test_loss_of_several_members(fixed):
     grads = dict(supernet.shared.named_parameters())
     total = networks[1].trunk.stem.weight.grad + networks[2].trunk.stem.weight.grad
     assert_close(grads["stem.weight"].grad, total, rtol=1e-3, atol=1e-4)
+    assert all(
+        p.grad is None for p in (*supernet.largest.parameters(), *module.teacher.parameters())
+    )
 
 
 def test_forward_is_the_first_member():
@@ -286,9 +328,10 @@ def test_forward_is_the_first_member():
     network = Elastic().trained(module, LARGEST)
     assert network.config.dropout == 0.5 and not network.training
     assert_close(module(images), network(images), **EQUAL)
-    other = Elastic().trained(module, MEMBERS[0])
-    weight = module.supernet.heads[1].weight
-    assert torch.equal(other.classifier.weight, weight)
+    taught = Taught(module).eval()
+    other = Elastic().trained(taught, MEMBERS[0])
+    assert torch.equal(other.classifier.weight, module.supernet.heads[1].weight)
+    assert_close(taught(images), other(images), **EQUAL)
 
 
 def test_the_teacher_drops_nothing(monkeypatch):
@@ -299,11 +342,16 @@ def test_the_teacher_drops_nothing(monkeypatch):
         return (scores * 0).sum()
 
     monkeypatch.setattr("supernetnas.families.elastic.finetuning.divergence", watched)
-    module = fine_tuning([LARGEST, MEMBERS[0]], tiny_supernet().float(), dropout=0.9).train()
+    monkeypatch.setattr(
+        "supernetnas.families.elastic.finetuning.fast_inference", lambda device: Execution()
+    )
+    first = fine_tuning([LARGEST, MEMBERS[0]], tiny_supernet().float(), dropout=0.9)
+    module = Taught(first).train()
     module.dropout.generator = torch.Generator().manual_seed(0)
     data = labelled()
     images = data.images.clean(torch.arange(24))
     _, dropped = module.training_loss(images, data.labels, F.cross_entropy)
     expected = module.supernet.heads[0](module.supernet.features(images, LARGEST))
     assert_close(seen[0], expected)
-    assert not torch.allclose(dropped, expected, atol=1e-3)
+    own = module.supernet.heads[1](module.supernet.features(images, MEMBERS[0]))
+    assert not torch.allclose(dropped, own, atol=1e-3)
