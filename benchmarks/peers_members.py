@@ -3,11 +3,11 @@
     python benchmarks/peers_members.py ZOO flowers5.npz sports.npz --seeds 0 1 --most 400
 
 Arguments are those of ``peers.py``. All peers train the same members, which the search of a front
-chooses, on the same images, those that it does not hold out, in as many epochs and by the same
-optimiser; the largest and its smaller input sizes keep the same first stages. The largest teaches.
+chooses, on the same images, those that it does not hold out, in as many epochs, by the same losses
+and the same optimiser; the largest keeps the same first stages, and teaches after its training.
 
-- "front": all in one fit; the smaller members share their weights.
-- "one after another": the largest alone, then each member alone. As "one by one fair" members begin
+- "front": one fit; the smaller members are trained together and share their weights.
+- "one after another": the largest, then each member alone. As "one by one fair" members begin
   with the shared weights and the statistics that the front begins with, too; as "slices" with a
   slice of the fine-tuned largest, and statistics of the images that they are trained on. Seconds
   are those of either with the largest.
@@ -17,35 +17,30 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from common import add_output, write_results
 from peers import Row, Split, add_arguments, front, known, measure, table
-from torch import Tensor, nn
+from torch import Tensor
 
 from supernetnas import Retraining, SupernetTransferClassifier
 from supernetnas.families.base import get_family
 from supernetnas.families.elastic import ElasticArchitecture, ElasticSupernet
+from supernetnas.families.elastic.finetuning import FineTuning, Taught
 from supernetnas.families.elastic.layers import sort_channels
-from supernetnas.families.elastic.lite0 import LITE0_SPACE
 from supernetnas.families.elastic.member_search import Front, MemberSearch
-from supernetnas.families.elastic.network import Network
 from supernetnas.fitting.retraining import retrain
 from supernetnas.images.augmentation import StandardisedImages
-from supernetnas.search.distillation import divergence
 from supernetnas.search.method import SearchTask
 from supernetnas.training.clock import Stopwatch
 from supernetnas.training.probes import linear_head
 from supernetnas.training.seeds import seeded_modules
 
 _SIZE = 96  # as in the peer "front"
-_N_FROZEN = 3  # stages: what "auto" is
-_DROPOUT = 0.2
 
 
 def main() -> None:
@@ -73,44 +68,65 @@ def one_after_another(split: Split, seed: int, zoo: str) -> list[Row]:
         random_state=seed,
         retraining=Retraining(1, learning_rate=1e-9),
     ).fit(X, y)  # for its members and images, and to predict with
-    search = method.begun
-    settings = Retraining().settings(get_family("elastic").retraining(True), 32)
+    search, family = method.begun, get_family("elastic")
+    settings = Retraining().settings(family.retraining(True), 32)
+    patient = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
+    largest = search.members[0]
+    first, _ = family.learner(search, largest, dropout=settings.dropout, seed=seed, pretrained=True)
+    generator = torch.Generator().manual_seed(seed)
+    retrain(first, family.training_data(first, search.train, generator), settings, generator)
 
-    def trained(network: Network, teacher: Network | None) -> Row:
-        alone = Alone(network, search.deviation, teacher)
-        generator = torch.Generator().manual_seed(seed)
-        retrain(alone, search.train, settings, generator)
-        clf.network_ = network.eval()
-        macs = search.supernet.costs(network.config.architecture).macs
+    def measured(module: FineTuning | Taught, member: ElasticArchitecture) -> Row:
+        clf.network_ = family.trained(module, member)
+        macs = search.supernet.costs(member).macs
         return {"accuracy": clf.score(X_test, y_test), "macs": macs}
 
-    largest = with_head(search.supernet, search.members[0], search.heads[0])
-    first = trained(largest, None)
-    shared, rows = time.process_time() - began, []
-    for name, starts in (("one by one fair", as_in_front), ("slices", from_largest)):
+    rows = []
+    row_of_largest = measured(first, largest)
+    shared = time.process_time() - began
+    for name, start in (("one by one fair", as_in_front), ("slices", from_largest)):
         began = time.process_time()
-        found = [first, *(trained(network, largest) for network in starts(search, largest))]
+        found = [row_of_largest]
+        for member in search.members[1:]:
+            module = family.taught(start(search, first, member))
+            retrain(module, search.train, patient, torch.Generator().manual_seed(seed))
+            found.append(measured(module, member))
         seconds = round(shared + time.process_time() - began, 1)
         for place, row in enumerate(found):
             rows.append({"peer": f"{name} {place}", **row, "seconds": seconds})
     return rows
 
 
-def as_in_front(search: MemberSearch, largest: Network) -> list[Network]:
-    """Members but the largest, from where the front begins."""
-    begun = zip(search.members[1:], search.heads[1:], strict=True)
-    return [with_head(search.supernet, member, head) for member, head in begun]
+def as_in_front(search: MemberSearch, first: FineTuning, member: ElasticArchitecture) -> FineTuning:
+    """The trained largest, and a member as the front begins with it."""
+    head = search.heads[search.members.index(member)]
+    return _alone(first, copy.deepcopy(first.supernet), member, head)
 
 
-def from_largest(search: MemberSearch, largest: Network) -> list[Network]:
-    """Members but the largest, as slices of the fine-tuned largest."""
-    members, train = search.members[1:], search.train
-    supernet = sliced(search.supernet, largest, members, train.images)
-    found = []
-    for member in members:
-        features = _features(supernet, member, train.images)
-        head = linear_head(features, train.labels.numpy(), supernet.config.n_classes)
-        found.append(with_head(supernet, member, head))
+def from_largest(
+    search: MemberSearch, first: FineTuning, member: ElasticArchitecture
+) -> FineTuning:
+    """The trained largest, and a member as a slice of it."""
+    train = search.train
+    supernet = sliced(first.supernet, member, train.images)
+    with torch.no_grad():
+        batches = torch.arange(len(train)).split(64)
+        features = [supernet.features(train.images.clean(index), member) for index in batches]
+    head = linear_head(torch.cat(features).numpy(), train.labels.numpy(), supernet.config.n_classes)
+    return _alone(first, supernet, member, head)
+
+
+def _alone(
+    first: FineTuning,
+    supernet: ElasticSupernet,
+    member: ElasticArchitecture,
+    head: tuple[Tensor, Tensor],
+) -> FineTuning:
+    """Return a trained largest that is to teach one member of a supernet, which has it, too."""
+    own = first.supernet.heads[0]
+    found = copy.deepcopy(first)
+    found.supernet, found.members = supernet, (first.members[0], member)
+    supernet.take_heads(found.members, [(own.weight.detach(), own.bias.detach()), head])
     return found
 
 
@@ -128,91 +144,20 @@ class BegunFront(Front):
         return super().derive(search, task, stopwatch)
 
 
-class Alone(nn.Module):
-    """A member that is trained alone, by the loss that `FineTuning` gives it beside others.
-
-    Parameters
-    ----------
-    network : Network
-        In which the largest member's first stages, if it is that one, stay as they are.
-    deviation : torch.Tensor of shape (features,)
-        Of the largest member's features before its training.
-    teacher : Network, optional
-        The largest, which is not trained any more. Without it labels alone teach.
-    """
-
-    def __init__(self, network: Network, deviation: Tensor, teacher: Network | None) -> None:
-        super().__init__()
-        self.network, self.deviation = network.requires_grad_(True), deviation
-        self.teacher = None if teacher is None else teacher.requires_grad_(False)
-        if LITE0_SPACE.is_whole(network.config.architecture):
-            trunk = network.trunk
-            for module in (trunk.stem, trunk.stem_norm, trunk.stages[:_N_FROZEN]):
-                module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Alone:
-        """Set the mode, but of batch norms, which keep their statistics."""
-        super().train(mode)
-        self.network.trunk.eval()
-        if self.teacher is not None:
-            self.teacher.eval()
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class scores."""
-        return self.network(images)
-
-    def training_loss(
-        self, images: Tensor, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Loss of a batch, and the class scores."""
-        features = self.network.features(images)
-        scores = self.network.classifier(self.network.dropout(features))
-        loss = criterion(scores, labels)
-        if self.teacher is not None:
-            with torch.no_grad():
-                seen = self.teacher.features(images)
-                taught = self.teacher.classifier(seen)
-            loss = (loss + divergence(scores, taught, "kl", 1.0)) / 2
-            loss = loss + F.smooth_l1_loss(features / self.deviation, seen / self.deviation)
-        return loss, scores
-
-
 def sliced(
-    supernet: ElasticSupernet,
-    largest: Network,
-    members: Sequence[ElasticArchitecture],
-    images: StandardisedImages,
+    supernet: ElasticSupernet, member: ElasticArchitecture, images: StandardisedImages
 ) -> ElasticSupernet:
-    """Return a supernet whose members are slices of a trained largest one.
+    """Return a supernet with the same largest member, of which another member is a slice.
 
-    Their channels are sorted by importance anew; their statistics are those of the images.
+    Channels are sorted by importance anew; the member's statistics are those of the images.
     """
-    smaller = tuple(member for member in members if not LITE0_SPACE.is_whole(member))
     with seeded_modules(0):
-        found = ElasticSupernet(replace(supernet.config, members=smaller, front=()))
+        found = ElasticSupernet(replace(supernet.config, members=(member,), front=()))
     for trunk in (found.largest, found.shared):
-        trunk.load_state_dict(largest.trunk.state_dict())
+        trunk.load_state_dict(supernet.largest.state_dict())
     sort_channels(found.shared)
     found.recalibrate(images, generator=torch.Generator().manual_seed(0))
     return found.eval()
-
-
-def with_head(
-    supernet: ElasticSupernet, member: ElasticArchitecture, head: tuple[Tensor, Tensor]
-) -> Network:
-    """Return the network of a member, with a classifier and dropout."""
-    network = supernet.network(member, dropout=_DROPOUT)
-    network.classifier.load_state_dict(dict(zip(("weight", "bias"), head, strict=True)))
-    return network
-
-
-@torch.no_grad()
-def _features(
-    supernet: ElasticSupernet, member: ElasticArchitecture, images: StandardisedImages
-) -> np.ndarray:
-    batches = torch.arange(len(images)).split(64)
-    return torch.cat([supernet.features(images.clean(i), member) for i in batches]).numpy()
 
 
 PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {

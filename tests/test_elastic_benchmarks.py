@@ -1,16 +1,17 @@
 """What the comparisons of elastic networks compare."""
 
+import copy
 import importlib
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from elastic_zoo import MEMBERS
 from tiny_elastic import MEMBERS as TINY_MEMBERS
 from tiny_elastic import tiny_supernet
 
+from supernetnas.families.base import get_family
 from supernetnas.families.elastic import lite0_supernet
 from supernetnas.families.elastic.finetuning import FineTuning
 from supernetnas.families.elastic.lite0 import LITE0_SPACE
@@ -104,47 +105,17 @@ def supernet():
     return supernet.eval()
 
 
-def test_a_member_alone_learns_what_it_learns_beside_others(members, supernet):
-    generator = torch.Generator().manual_seed(0)
-    heads = [
-        (0.01 * torch.randn(1000, 1280, generator=generator), torch.zeros(1000)) for _ in range(2)
-    ]
-    deviation = 0.1 + torch.rand(1280, generator=generator)
-    largest, member = (
-        members.with_head(supernet, architecture, head)
-        for architecture, head in zip((WHOLE, MEMBERS[0]), heads, strict=True)
-    )
-    for network in (largest, member):
-        network.dropout.share = 0.0
-    together = FineTuning(supernet, (WHOLE, MEMBERS[0]), heads, deviation, n_frozen=3).train()
-    images, labels = some_images().clean(torch.arange(4)), torch.tensor([0, 1, 2, 4])
-    both = together.training_loss(images, labels, F.cross_entropy)[0]
-    first = members.Alone(largest, deviation, None).train()
-    second = members.Alone(member, deviation, largest).train()
-    alone = [m.training_loss(images, labels, F.cross_entropy)[0] for m in (first, second)]
-    torch.testing.assert_close(both, sum(alone))
-    frozen = {
-        name.removeprefix("supernet.largest.")
-        for name, p in together.named_parameters()
-        if name.startswith("supernet.largest.") and not p.requires_grad
-    }
-    fresh = members.Alone(supernet.network(WHOLE), deviation, None).network.trunk
-    assert frozen == {name for name, p in fresh.named_parameters() if not p.requires_grad}
-    assert not any(p.requires_grad for p in second.teacher.parameters())
-    assert all(p.requires_grad for p in second.network.parameters())
-
-
 def test_slices_are_of_the_trained_largest(members, supernet):
-    largest = supernet.network(WHOLE)
+    trained = copy.deepcopy(supernet)
     with torch.no_grad():
-        for parameter in largest.trunk.parameters():
+        for parameter in trained.largest.parameters():
             parameter.mul_(1.01)
     images = some_images(8)
-    found = members.sliced(supernet, largest, [WHOLE, MEMBERS[0]], images)
+    found = members.sliced(trained, MEMBERS[0], images)
     assert found.config.members == MEMBERS[:1]
     batch = images.clean(torch.arange(8))
     with torch.no_grad():
-        wanted = largest.eval().features(batch)
+        wanted = trained.largest(batch)
         torch.testing.assert_close(found.features(batch, WHOLE), wanted)
         # Its channels in another order: the same function.
         torch.testing.assert_close(found.shared.eval()(batch), wanted, rtol=1e-3, atol=1e-4)
@@ -152,5 +123,23 @@ def test_slices_are_of_the_trained_largest(members, supernet):
         assert not torch.allclose(ours, theirs, rtol=1e-2)
         stem = found.network(MEMBERS[0]).trunk
         torch.testing.assert_close(
-            stem.stem_norm.running_mean, largest.trunk.stem(batch).mean((0, 2, 3))
+            stem.stem_norm.running_mean, trained.largest.stem(batch).mean((0, 2, 3))
         )
+
+
+def test_one_member_is_taught_alone(members, supernet):
+    heads = [(torch.full((1000, 1280), float(place)), torch.zeros(1000)) for place in range(3)]
+    begun = copy.deepcopy(supernet)
+    first = FineTuning(begun, (WHOLE, *MEMBERS[:2]), heads, torch.ones(1280), n_frozen=3)
+    search = namedtuple("Search", "members heads")(list(first.members), heads)
+    with torch.no_grad():
+        first.supernet.largest.stem.weight.mul_(2)  # its training
+    module = get_family("elastic").taught(members.as_in_front(search, first, MEMBERS[1]))
+    assert module.students == (MEMBERS[1],)
+    assert torch.equal(module.teacher.stem.weight, first.supernet.largest.stem.weight)
+    assert torch.equal(module.teacher_head.weight, heads[0][0])
+    assert [float(head.weight[0, 0].detach()) for head in module.supernet.heads] == [0, 2]
+    trained, kept = dict(module.supernet.named_parameters()), dict(begun.named_parameters())
+    assert trained["shared.head.weight"].requires_grad
+    assert not trained["largest.head.weight"].requires_grad
+    assert trained["shared.head.weight"] is not kept["shared.head.weight"]
