@@ -65,7 +65,7 @@ Row = dict[str, Any]
 Lesson = tuple[Sampler[ElasticArchitecture], Distillation[ElasticArchitecture]]
 
 WAYS = ("members", "space", "blockwise", "blockwise, then members")
-_PROBED = {name: ElasticArchitecture(64, blocks) for name, blocks in LITE0_SHAPES.items()}
+_PROBED = {name: ElasticArchitecture(64, LITE0_SHAPES[name]) for name in LITE0_SHAPES}
 _SIZES = (48, 64, 80, 96)
 _WARMUP = 50  # steps, of a few hundred
 
