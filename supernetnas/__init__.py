@@ -15,9 +15,11 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .classifier import SupernetTransferClassifier
+    from .comparison import Comparison, compare
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
+    from .evaluation.evaluation import Evaluation
     from .families.cells.family import Cells
     from .families.cells.genotype import Genotype
     from .families.cells.search.methods import (
@@ -40,9 +42,12 @@ if TYPE_CHECKING:
     from .plotting import (
         CellDisplay,
         ClassCouplingDisplay,
+        ConfusionDisplay,
         DistanceDisplay,
         DistanceHeatmapDisplay,
+        ErrorsDisplay,
         FrontDisplay,
+        InputsDisplay,
         SearchCurveDisplay,
     )
     from .storage.hub import HubError
@@ -57,6 +62,8 @@ __all__ = [
     "CellDisplay",
     "Cells",
     "ClassCouplingDisplay",
+    "Comparison",
+    "ConfusionDisplay",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
@@ -64,12 +71,15 @@ __all__ = [
     "Elastic",
     "ElasticArchitecture",
     "Embedder",
+    "ErrorsDisplay",
+    "Evaluation",
     "Execution",
     "Front",
     "FrontDisplay",
     "Genotype",
     "HubError",
     "ImageFiles",
+    "InputsDisplay",
     "NoSearch",
     "RandomArchitecture",
     "RandomSearch",
@@ -82,6 +92,7 @@ __all__ = [
     "Zoo",
     "ZooError",
     "__version__",
+    "compare",
     "get_embedder",
     "get_space",
     "load_images",
@@ -93,6 +104,8 @@ _MODULE_OF = {
     "CellDisplay": "plotting",
     "Cells": "families.cells.family",
     "ClassCouplingDisplay": "plotting",
+    "Comparison": "comparison",
+    "ConfusionDisplay": "plotting",
     "DARTS": "families.cells.search.methods",
     "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
@@ -101,6 +114,8 @@ _MODULE_OF = {
     "Elastic": "families.elastic.family",
     "ElasticArchitecture": "families.elastic.space",
     "Embedder": "embedding.embedder",
+    "ErrorsDisplay": "plotting",
+    "Evaluation": "evaluation.evaluation",
     "Execution": "training.execution",
     "Front": "families.elastic.member_search",
     "FrontDisplay": "plotting",
@@ -108,6 +123,7 @@ _MODULE_OF = {
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
+    "InputsDisplay": "plotting",
     "NoSearch": "families.cells.search.methods",
     "PCDARTS": "families.cells.search.methods",
     "RandomArchitecture": "families.cells.search.methods",
@@ -120,6 +136,7 @@ _MODULE_OF = {
     "SupernetTransferClassifier": "classifier",
     "Zoo": "zoo",
     "ZooError": "zoo",
+    "compare": "comparison",
     "get_embedder": "embedding.embedder",
     "get_space": "families.cells.space",
     "load_images": "images.reading",
@@ -130,13 +147,16 @@ _ROOMS = frozenset(
     {
         "classifier",
         "cli",
+        "comparison",
         "distance",
         "embedding",
+        "evaluation",
         "families",
         "fitting",
         "images",
         "plotting",
         "pretraining",
+        "reporting",
         "saving",
         "search",
         "selection",

@@ -1,0 +1,1 @@
+"""What predictions and rankings are worth."""
