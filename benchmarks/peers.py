@@ -34,7 +34,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,36 @@ _LITE0_MACS = {64: 31.3e6, 96: 70.5e6, 128: 125.3e6}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser, list(PEERS))
+    add_output(parser, __file__, "continued if it exists")
+    arguments = parser.parse_args()
+    rows = known(arguments.out)
+    for _ in measure(arguments, PEERS, rows):
+        write_results(arguments.out, rows=rows)
+    print(table(rows))
+
+
+def add_arguments(parser: argparse.ArgumentParser, peers: list[str]) -> None:
+    """Add what says which fits there are to be."""
     parser.add_argument("zoo", help="folder of a zoo that holds none of the targets")
     parser.add_argument("targets", nargs="+", type=Path, help=".npz files with X and y")
-    parser.add_argument("--peers", nargs="+", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--peers", nargs="+", default=peers, choices=peers)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--most", type=int, default=800, help="images of a target")
     parser.add_argument("--more", type=int, default=300, help="further images to test on")
-    add_output(parser, __file__, "continued if it exists")
-    arguments = parser.parse_args()
 
-    rows = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
+
+def known(path: Path) -> list[Row]:
+    """Rows that were measured before."""
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def measure(
+    arguments: argparse.Namespace,
+    peers: dict[str, Callable[[Split, int, str], list[Row]]],
+    rows: list[Row],
+) -> Iterator[None]:
+    """Add to the rows those of every fit that is not among them, and stop after each fit."""
     done = {(row["target"], row["seed"], row["fit"]) for row in rows}
     for seed in arguments.seeds:
         for path in arguments.targets:
@@ -91,14 +111,13 @@ def main() -> None:
                 if (path.stem, seed, peer) in done:
                     continue
                 started = time.process_time()
-                found = PEERS[peer](split, seed, arguments.zoo)
+                found = peers[peer](split, seed, arguments.zoo)
                 seconds = time.process_time() - started
                 for row in found:
                     fixed = {"target": path.stem, "seed": seed, "fit": peer, "peer": peer}
                     rows.append({**fixed, "seconds": round(seconds, 1), **row})
                     print(*(f"{k}={_short(v)}" for k, v in rows[-1].items()), flush=True)
-                write_results(arguments.out, rows=rows)
-    print(table(rows))
+                yield
 
 
 def load(path: Path, most: int, seed: int, more: int = 0) -> Split:

@@ -83,6 +83,7 @@ SMALLEST = {
     "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES "
     "--halves TARGET --sources ZOO",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
+    "elastic_ways.py": "TARGET DATASET --probe target --work WAYS --minutes 0.01 --side 32",
     "export.py": "TARGET --most 60 --image-size 8 --families cells --preset quick --repeats 1",
     "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --population 4 "
     "--generations 1 --epochs 1 --shift-images 64 --networks 3",
@@ -91,6 +92,7 @@ SMALLEST = {
     "memory.py": "--images 40",
     "peers.py": "ZOO TARGET --peers plain --seeds 0 --most 80",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
+    "peers_members.py": "ELASTIC COLOURED --seeds 0 --most 40",
     "search_speed.py": "--networks small-8 --perturbations random --repeats 1 --batch-size 4",
     "selection.py": "ZOO TARGET --search-epochs 1 --retrain-epochs 1 --train-images 60",
     "transfer_table.py": "TARGET DATASET --work WORK --seeds 1 --steps 1 --multi-epochs 1 "
@@ -109,6 +111,8 @@ def inputs(tmp_path_factory):
     X = X.reshape(-1, 8, 8).astype(np.uint8)
     np.savez(folder / "target.npz", X=X[:120], y=y[:120])
     np.savez(folder / "more.npz", X=X[120:160], y=y[120:160])
+    np.savez(folder / "coloured.npz", X=np.stack([15 * X[:120]] * 3, axis=-1), y=y[:120])
+    elastic = supernetnas.Zoo.open("builtin").save(folder / "elastic", ("multi-elastic",))
     random = np.random.default_rng(0)
     features = {}
     for number in range(6):
@@ -118,8 +122,11 @@ def inputs(tmp_path_factory):
     return {
         "ZOO": str(zoo.folder),
         "TARGET": str(folder / "target.npz"),
+        "ELASTIC": str(elastic.folder),
         "DATASET": str(folder / "more.npz"),
+        "COLOURED": str(folder / "coloured.npz"),
         "WORK": str(folder / "work"),
+        "WAYS": str(folder / "ways"),
         "FEATURES": str(folder / "features.npz"),
     }
 
