@@ -10,7 +10,7 @@ threads together, and include reading, choosing and, for peers, choosing the ima
 
 The peers:
 
-- "default": ``SupernetTransferClassifier(zoo=ZOO)``.
+- "default": ``SupernetTransferClassifier(zoo=ZOO)``; "quick" and "best": the other presets.
 - "elastic 64", "elastic 96", "elastic 128": the largest elastic network at these pixels, its first
   stages frozen; "elastic 96 free": nothing frozen, "elastic 128 deep": five stages frozen.
 - "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 96 pixels.
@@ -343,6 +343,8 @@ def _cells(
 
 PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "default": ours("auto"),
+    "quick": ours("auto", preset="quick"),
+    "best": ours("auto", preset="best"),
     "elastic 64": _elastic(64),
     "elastic 96": _elastic(96),
     "elastic 96 free": _elastic(96, 0),

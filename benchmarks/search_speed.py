@@ -4,13 +4,15 @@
     python benchmarks/search_speed.py --device cuda --repeats 20
 
 Per network and perturbation, for one full step (alphas, then weights): seconds (interleaved
-repeats in one process, best and median), operations launched, bytes that operations read and write,
-bytes kept for the backward passes, and peak memory. Then images per second of the augmentation and
-of a derived network.
+repeats in one process; best, median and the ratios of each), operations launched, bytes that
+operations read and write, bytes kept for the backward passes, and peak memory. Then images per
+second of the augmentation and of a derived network.
 
 The reference computes every operation of every edge by itself, in the default memory format, takes
-dilated convolutions of stride 2 as they are, and computes in each half of the step the gradients of
-weights and alphas though it uses one of them; its optimizers go tensor by tensor.
+dilated convolutions of stride 2 as they are, and computes in each half of the step, and in each
+step of an attack, the gradients of weights and alphas in one backward pass though it uses one of
+them. It attacks in evaluation mode, as the authors' code of SmoothDARTS does; its optimizers go
+tensor by tensor.
 
 "Launched" counts what torch dispatches, views and allocations aside: it does not depend on the
 device. One operation on a list of tensors counts once. On a GPU the profiler's count of kernels
@@ -125,15 +127,18 @@ class ReferenceSearch(BilevelSearch):
 
         def loss(perturbed: tuple[Tensor, Tensor]) -> Tensor:
             value = self._loss(self.scores(images, perturbed), labels)
-            if value.requires_grad:  # the gradients of the weights, too
-                torch.autograd.grad(
-                    value, self.supernet.weight_parameters(), retain_graph=True, allow_unused=True
-                )
-            return value
+            if not value.requires_grad:
+                return value
+            self.supernet.zero_grad()
+            value.backward()  # the gradients of the network's weights, too
+            # Has the gradient that was just computed, so that the attack needs no second pass.
+            return sum((weight * weight.grad).sum() for weight in perturbed)
 
         masks = self.supernet.operation_masks()
-        with frozen_batch_norm(self.supernet):
-            return adversarial_perturbation(loss, weights, masks, radius, self._draws)
+        self.supernet.eval()  # the reference attacks under running statistics
+        attacked = adversarial_perturbation(loss, weights, masks, radius, self._draws)
+        self.supernet.train()
+        return attacked
 
 
 class Launches(TorchDispatchMode):
@@ -318,6 +323,8 @@ def measure_steps(arguments: argparse.Namespace, device: torch.device) -> list[d
                     "seconds": min(times[path]),
                     "median": statistics.median(times[path]),
                     "ratio": min(times["reference"]) / min(times[path]),
+                    "median ratio": statistics.median(times["reference"])
+                    / statistics.median(times[path]),
                     "launched": launches.count,
                     "traffic": launches.bytes,
                     "kept": kept_bytes(search, size),
@@ -354,9 +361,10 @@ def show_step(row: dict) -> None:
     def gigabytes(key: str) -> str:
         return f"{row[key] / 1e9:.2f}" if key in row else ""
 
-    timing = ["", "", ""]
+    timing = ["", "", "", ""]
     if "seconds" in row:
-        timing = [f"{row['seconds']:.3f}", f"{row['median']:.3f}", f"{row['ratio']:.2f}"]
+        timing = [f"{row['seconds']:.3f}", f"{row['ratio']:.2f}"]
+        timing += [f"{row['median']:.3f}", f"{row['median ratio']:.2f}"]
     cells = [
         *(row["network"], row["perturbation"], row["path"], *timing, f"{row['launched']:,}"),
         *(str(row.get("kernels", "")), gigabytes("traffic"), gigabytes("kept"), gigabytes("peak")),
@@ -484,8 +492,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {where}, {torch.get_num_threads()} threads\n")
 
     print(
-        "| network | perturbation | path | seconds | median | ratio | launched | kernels "
-        "| traffic GB | kept GB | peak GB |\n|" + "---|" * 11
+        "| network | perturbation | path | best s | ratio | median s | ratio | launched | kernels "
+        "| traffic GB | kept GB | peak GB |\n|" + "---|" * 12
     )
     steps = measure_steps(arguments, device)
     epochs(steps, arguments, device)

@@ -88,6 +88,7 @@ def table(rows: list[dict]) -> str:
         "|---|---|---|---|---|---|",
     ]
     improvements: dict[str, list[float]] = {}
+    totals: dict[str, tuple[float, float]] = {}
     for target in dict.fromkeys(row["target"] for row in rows):
         of_target = [row for row in rows if row["target"] == target]
         scratch = {row["seed"]: row for row in of_target if row["strategy"] == "scratch"}
@@ -101,6 +102,12 @@ def table(rows: list[dict]) -> str:
             improvement = (accuracy - base) / base
             improvements.setdefault(strategy, []).append(improvement)
             reached = [_reached(row, scratch[row["seed"]]) for row in chosen]
+            spent = totals.get(strategy, (0, 0.0))
+            for row, r in zip(chosen, reached, strict=True):
+                seconds = row["search_seconds"]
+                r = len(seconds) + 1 if r is None else r
+                spent = spent[0] + r, spent[1] + sum(seconds[:r])
+            totals[strategy] = spent
             total = np.mean([len(row["validation_accuracy"]) for row in chosen])
             epochs = np.mean([total + 1 if r is None else r for r in reached])
             never = sum(r is None for r in reached)
@@ -112,7 +119,9 @@ def table(rows: list[dict]) -> str:
     for strategy, values in improvements.items():
         lines.append(
             f"\nmean relative improvement of {strategy}: {np.mean(values):+.3f}, positive on "
-            f"{sum(v > 0 for v in values)} of {len(values)} targets"
+            f"{sum(v > 0 for v in values)} of {len(values)} targets; to where the search from "
+            f"scratch ends, all fits together: {totals[strategy][0]} epochs, "
+            f"{totals[strategy][1]:,.0f} s"
         )
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "numpydoc",
+    "myst_parser",  # of the results, which are the benchmarks' own page
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -21,10 +22,12 @@ nitpicky = False
 html_theme = "furo"
 html_title = f"supernetnas {version}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 autosummary_generate = True
 # Made by scikit-learn, with references into its own documentation.
-autodoc_default_options = {"exclude-members": "set_score_request"}
+autodoc_default_options = {"exclude-members": "get_metadata_routing, set_score_request"}
 autodoc_typehints = "none"  # the docstrings state types, with their shapes
 numpydoc_show_class_members = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

@@ -15,9 +15,11 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .classifier import SupernetTransferClassifier
+    from .comparison import Comparison, compare
     from .distance.otdd import otdd
     from .distance.signature import DatasetSignature
     from .embedding.embedder import Embedder, get_embedder
+    from .evaluation.evaluation import Evaluation
     from .families.cells.family import Cells
     from .families.cells.genotype import Genotype
     from .families.cells.search.methods import (
@@ -43,9 +45,12 @@ if TYPE_CHECKING:
     from .plotting import (
         CellDisplay,
         ClassCouplingDisplay,
+        ConfusionDisplay,
         DistanceDisplay,
         DistanceHeatmapDisplay,
+        ErrorsDisplay,
         FrontDisplay,
+        InputsDisplay,
         OrderPreservingDisplay,
         PathDisplay,
         SearchCurveDisplay,
@@ -66,6 +71,8 @@ __all__ = [
     "CellDisplay",
     "Cells",
     "ClassCouplingDisplay",
+    "Comparison",
+    "ConfusionDisplay",
     "DatasetSignature",
     "DistanceDisplay",
     "DistanceHeatmapDisplay",
@@ -73,6 +80,8 @@ __all__ = [
     "Elastic",
     "ElasticArchitecture",
     "Embedder",
+    "ErrorsDisplay",
+    "Evaluation",
     "Evolution",
     "Execution",
     "Front",
@@ -80,6 +89,7 @@ __all__ = [
     "Genotype",
     "HubError",
     "ImageFiles",
+    "InputsDisplay",
     "Latency",
     "NoSearch",
     "OrderPreservingDisplay",
@@ -100,6 +110,7 @@ __all__ = [
     "Zoo",
     "ZooError",
     "__version__",
+    "compare",
     "get_embedder",
     "get_space",
     "load_images",
@@ -111,6 +122,8 @@ _MODULE_OF = {
     "CellDisplay": "plotting",
     "Cells": "families.cells.family",
     "ClassCouplingDisplay": "plotting",
+    "Comparison": "comparison",
+    "ConfusionDisplay": "plotting",
     "DARTS": "families.cells.search.methods",
     "DatasetSignature": "distance.signature",
     "DistanceDisplay": "plotting",
@@ -119,6 +132,8 @@ _MODULE_OF = {
     "Elastic": "families.elastic.family",
     "ElasticArchitecture": "families.elastic.space",
     "Embedder": "embedding.embedder",
+    "ErrorsDisplay": "plotting",
+    "Evaluation": "evaluation.evaluation",
     "Evolution": "search.evolution",
     "Execution": "training.execution",
     "Front": "families.elastic.member_search",
@@ -127,6 +142,7 @@ _MODULE_OF = {
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
     "ImageFiles": "images.reading",
+    "InputsDisplay": "plotting",
     "Latency": "search.limits",
     "NoSearch": "families.cells.search.methods",
     "OrderPreservingDisplay": "plotting",
@@ -147,6 +163,7 @@ _MODULE_OF = {
     "TrajectoryDisplay": "plotting",
     "Zoo": "zoo",
     "ZooError": "zoo",
+    "compare": "comparison",
     "get_embedder": "embedding.embedder",
     "get_space": "families.cells.space",
     "load_images": "images.reading",
@@ -157,13 +174,16 @@ _ROOMS = frozenset(
     {
         "classifier",
         "cli",
+        "comparison",
         "distance",
         "embedding",
+        "evaluation",
         "families",
         "fitting",
         "images",
         "plotting",
         "pretraining",
+        "reporting",
         "saving",
         "search",
         "selection",

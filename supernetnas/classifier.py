@@ -6,7 +6,8 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import ClassVar
 
@@ -21,15 +22,18 @@ from .distance.signing import sign
 from .embedding.embedder import get_embedder
 from .families.base import Family, available_families, get_family
 from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
+from .fitting.estimates import epoch_seconds, expect_search
 from .fitting.fitted import Fitted, plain_state
 from .fitting.front import member_within, validate_front
-from .fitting.progress import Progress
+from .fitting.holding_out import HeldOut, hold_out, read_held_out
+from .fitting.outcome import describe_outcome
+from .fitting.progress import Planned, Progress, Rehearsal
 from .fitting.retraining import Retraining, RetrainSettings, retrain
 from .fitting.run import Run
 from .fitting.searching import candidates_of, derive, search_best
 from .fitting.starts import Start, choose_start, possible_starts
 from .fitting.summary import summary_html
-from .fitting.target import Target, prepare
+from .fitting.target import Target, prepare, warn_of_lost_detail
 from .fitting.validation import (
     TrainingData,
     check_parameters,
@@ -38,6 +42,7 @@ from .fitting.validation import (
     refuse_fit_parameters,
 )
 from .images.augmentation import Augmentation
+from .images.resizing import RESIZING
 from .parameters import (
     NOTHING,
     AnyOf,
@@ -49,7 +54,9 @@ from .parameters import (
     Whole,
     check_parameter,
 )
+from .reporting.estimator import ReportingMixin
 from .saving.as_source import SourceMixin
+from .saving.export import ExportMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
@@ -72,9 +79,17 @@ logger = logging.getLogger(__name__)
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
 _TEACHER_SHARE = 0.5  # of what is left, where others are taught after the retraining
+_EPOCHS = {"quick": 1 / 3, "default": 1.0, "best": 3.0}  # of the retraining, by preset
 
 
-class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin, BaseEstimator):
+class SupernetTransferClassifier(
+    PersistenceMixin,
+    SourceMixin,
+    ExportMixin,
+    ReportingMixin,
+    ClassifierMixin,
+    BaseEstimator,
+):
     """Image classifier whose architecture is searched from a pretrained supernet.
 
     ``fit`` takes a supernet from a zoo, goes on searching it on the given images, derives the
@@ -109,6 +124,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
         size of the images within 8 to 32 pixels a side for cells and 32 to 64 for paths; for
         elastic networks, which see squares, it is 128, less for images of less than 32 pixels.
+    resize : {"squeeze", "crop", "pad"}, default="squeeze"
+        What becomes of images of another aspect than what the network sees: "squeeze" changes it,
+        "crop" leaves out what is too long, and "pad" adds black on both sides. `show_inputs` draws
+        the result.
     search : str or SearchMethod, default="auto"
         How the supernet is searched. Of cells "auto" is "none", the architecture that the source's
         alphas stand for, since in the same time no search was better; only from random weights and
@@ -126,6 +145,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     retraining : Retraining or None, default=None
         How the derived network is trained to the end; None is ``Retraining()``, whose parameters
         can be set as ``retraining__epochs`` and so on.
+    preset : {"quick", "default", "best"}, default="default"
+        How long the retraining is where ``retraining`` leaves it open: "quick" is a third of the
+        epochs, "best" three times as many.
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
@@ -143,6 +165,12 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
     class_weight : dict, "balanced" or None, default=None
         Weight of each class in every loss, by label; classes that a dict leaves out weigh 1.
         "balanced" weighs a class by the inverse of its share of the images.
+    holdout_fraction : float >= 0 and < 1, default=0
+        Share of each class that is held out of the whole fit, from the choice of the source to the
+        last epoch, to measure the network: after each epoch in ``history_``, and at the end in
+        ``holdout_``. By default nothing is, since a network gets better with every image.
+    verbose : int >= 0 or bool, default=0
+        1 shows a bar and how long the fit takes, 2 a line per epoch, both on the standard error.
     time_limit : float > 0 or None, default=None
         Seconds that ``fit`` may take. Selection and search get half, which the sources of "oracle"
         share, and a derivation that measures another quarter at most; the retraining gets what is
@@ -167,8 +195,6 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         ``OMP_NUM_THREADS=1``, or use ``joblib.parallel_config(backend="loky",
         inner_max_num_threads=...)``, where results must not depend on ``n_jobs``. Global random
         states are neither read nor changed.
-    verbose : int >= 0 or bool, default=0
-        1 shows progress bars, 2 a line per epoch, both on the standard error.
 
     Attributes
     ----------
@@ -196,6 +222,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
     architecture_ : Genotype or ElasticArchitecture
         The architecture; as ``genotype_``, too, where it is one.
+    outcome_ : str
+        How the architecture differs from that of the source, and from what it was chosen.
     front_ : list of dict
         Of a fit that has trained several networks, what each costs and reaches:
         ``architecture``, ``n_macs``, ``n_parameters``, ``probe_accuracy`` (of a linear model of its
@@ -209,6 +237,10 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         The searched supernet: weights and alphas, without the classifier's.
     history_ : list of dict
         One row per epoch and stage; ``pandas.DataFrame(clf.history_)`` is a table.
+    holdout_ : Evaluation or None
+        What the network predicts for the images that it was not trained on: those of
+        ``holdout_fraction``, or else those that ``search="front"`` holds out. None without any,
+        since the classes of what a network was trained on say little about it; see `evaluate`.
     n_parameters_, n_macs_ : int
         Cost of the network: trainable values, and multiply-accumulates for one image.
     inherited_ : float
@@ -232,14 +264,17 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
 
     constraints: ClassVar[dict[str, Constraint]] = {
         "family": AnyOf(OneOf("auto", *available_families()), Instance(Family, "Family")),
+        "resize": RESIZING,
         "search": AnyOf(Instance(str, "str"), Instance(SearchMethod, "SearchMethod")),
         "retraining": AnyOf(Instance(Retraining, "Retraining"), NOTHING),
+        "preset": OneOf(*_EPOCHS),
         "max_macs": AnyOf(Whole(1), NOTHING),
         "max_parameters": AnyOf(Whole(1), NOTHING),
         "max_latency": AnyOf(Real(), Instance(Latency, "Latency"), NOTHING),
         "batch_size": AnyOf(Whole(2), OneOf("auto")),
         "augmentation": AnyOf(OneOf("auto", "none"), Instance(Augmentation, "Augmentation")),
         "class_weight": AnyOf(Instance(dict, "dict"), OneOf("balanced"), NOTHING),
+        "holdout_fraction": Real(0, 1, "low"),
         "time_limit": AnyOf(Real(), NOTHING),
         "checkpoint_dir": AnyOf(Instance((str, os.PathLike), "str, path"), NOTHING),
         "precision": AnyOf(OneOf(*PRECISIONS), Instance(Execution, "Execution")),
@@ -255,20 +290,23 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         embedder="efficientnet_lite0",
         image_shape=None,
         image_size="auto",
+        resize="squeeze",
         search="auto",
         retraining=None,
+        preset="default",
         max_macs=None,
         max_parameters=None,
         max_latency=None,
         batch_size="auto",
         augmentation="auto",
         class_weight=None,
+        holdout_fraction=0,
+        verbose=0,
         time_limit=None,
         checkpoint_dir=None,
         device="auto",
         precision="auto",
         random_state=None,
-        verbose=0,
     ):
         self.strategy = strategy
         self.family = family
@@ -276,20 +314,23 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         self.embedder = embedder
         self.image_shape = image_shape
         self.image_size = image_size
+        self.resize = resize
         self.search = search
         self.retraining = retraining
+        self.preset = preset
         self.max_macs = max_macs
         self.max_parameters = max_parameters
         self.max_latency = max_latency
         self.batch_size = batch_size
         self.augmentation = augmentation
         self.class_weight = class_weight
+        self.holdout_fraction = holdout_fraction
+        self.verbose = verbose
         self.time_limit = time_limit
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.precision = precision
         self.random_state = random_state
-        self.verbose = verbose
 
     def set_params(self, **params):
         """Set parameters by name, those of ``search``, ``retraining`` and ``family`` as well.
@@ -393,9 +434,14 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         zoo = open_zoo(self.strategy, self.zoo, embedder, self._only_family())
         self._check_limits(zoo, data)
 
-        with fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept:
+        with (
+            fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept,
+            self._progress() as progress,
+        ):
             seed = kept.seed(self._draw_seed)
-            run = Run(torch.Generator().manual_seed(seed), watch, Progress(self.verbose), kept)
+            data, aside, places = hold_out(data, float(self.holdout_fraction), seed)
+            run = Run(torch.Generator().manual_seed(seed), watch, progress, kept)
+            progress.doing("embedding" if embedder else "choosing the start")
             selection = self._select(zoo, data, embedder, device, seed)
             start, scores = self._start(selection.candidates, data, device, seed, kept)
             family, seen = start.family, start.seen
@@ -404,11 +450,21 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             if strategy is not None and strategy.probes:
                 candidates = () if start.source is None else (start.source,)
             self._warn_of_unused(family, start.source)
-            target = prepare(data, seen, self.augmentation, device)
+            warn_of_lost_detail(data.images, seen.size, self.image_size, self.resize)
+            target = prepare(data, seen, self.augmentation, device, self.resize)
+            held_out = read_held_out(aside, places, target)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
+                searched = candidates_of(
+                    candidates, family, seen, target, self._limits(), execution, run
+                )
+                if progress.estimates and method.n_epochs:
+                    settings = self._settings(family, searched[0].pretrained, len(target.labels))
+                    expect_search(
+                        searched, family, seen, target, method, settings.epochs, execution, run
+                    )
                 found = search_best(
-                    candidates_of(candidates, family, seen, target, self._limits(), execution, run),
+                    searched,
                     target,
                     method,
                     self._batch_size(n_train),
@@ -418,6 +474,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             architecture = derive(
                 found, method, family, run, self._share_of_time(_DERIVATION_SHARE)
             )
+            outcome = describe_outcome(found, architecture, family)
+            run.progress.tell(outcome)
+            logger.info("%s", outcome)
             settings = self._settings(family, found.start.pretrained, len(target.labels))
             learner, inherited = family.learner(
                 found.search,
@@ -427,12 +486,24 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 pretrained=found.start.pretrained,
             )
             train = found.task.train if method.holds_out else target.part()
-            retraining = (train, target, settings, family, execution, run)
+            if held_out is None and method.holds_out:
+                held_out = HeldOut(found.task.validation, found.compared_on.numpy())
+
+            def measured() -> dict[str, float]:
+                if held_out is None:
+                    return {}
+                return held_out.measure(family.trained(learner, architecture), family)
+
+            retraining = (train, target, settings, family, execution, run, measured)
             history = self._retrain(learner, *retraining)
             if family.teaches(learner):
                 learner = family.taught(learner)
                 history += self._retrain(learner, *retraining, n_before=len(history))
+            history[-1] |= measured()  # after the last pass over the statistics
             network = family.trained(learner, architecture)
+            holdout = None
+            if held_out is not None:
+                holdout = held_out.evaluate(network, family, data.classes, X)
             front = family.front(learner, found.search)
             supernet = found.search.searched_supernet()
             if found.search.out_of_time and found.search.epoch < method.n_epochs:
@@ -453,12 +524,14 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
             scores=scores or None,
             signature=selection.signature,
             architecture=architecture,
+            outcome=outcome,
             front=front,
             network=network,
             inherited=inherited,
             supernet_config=supernet.config,
             supernet_state=plain_state(supernet, family.head),
             history=found.search.history + history,
+            holdout=holdout,
             n_parameters=count_parameters(network),
             n_macs=count_macs(network, seen.shape),
             device=str(device),
@@ -503,7 +576,9 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         replace(
             fitted,
             architecture=row["architecture"],
+            outcome=f"chosen from {len(self.front_)} networks of a front",
             network=placed(network, self.device_),
+            holdout=None,
             n_macs=count_macs(network, (fitted.preprocessing.channels, *self.image_size_)),
             n_parameters=count_parameters(network),
         ).assign(other)
@@ -560,6 +635,24 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         check_is_fitted(self)
         return np.concatenate(list(self._predicted_batches(X)))
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy: the share of images whose class is predicted rightly.
+
+        Parameters
+        ----------
+        X : array-like or sequence of images
+            As in `predict_proba`.
+        y : array-like of shape (n,)
+            Their true classes.
+        sample_weight : array-like of shape (n,), default=None
+            How much each image counts.
+
+        Returns
+        -------
+        float
+        """
+        return super().score(X, y, sample_weight)
+
     def _predicted_batches(self, X) -> Iterator[np.ndarray]:
         """Yield the rows of `predict_proba`, a batch of images at a time."""
         images = read_new_images(self, X)
@@ -573,6 +666,27 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                     "values of X, are too large."
                 )
             yield probabilities
+
+    def show_inputs(self, X, y=None, *, n_images=12):
+        """Draw some images as the network sees them: at its size, and of its aspect.
+
+        Parameters
+        ----------
+        X : array-like or sequence of images
+            As in `predict_proba`.
+        y : sequence of shape (n,), optional
+            A name for each image.
+        n_images : int, default=12
+            Most images; of more, as many are drawn at equal distances.
+
+        Returns
+        -------
+        InputsDisplay
+            Drawn.
+        """
+        from .plotting.inputs import InputsDisplay  # only who draws needs matplotlib
+
+        return InputsDisplay.from_estimator(self, X, y, n_images=n_images)
 
     # Stages of a fit
 
@@ -633,7 +747,6 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
                 *(data.images, data.labels, embedder, [str(label) for label in data.classes]),
                 device=device,
                 random_state=seed,
-                verbose=bool(self.verbose),
             )
 
         return select_sources(
@@ -676,7 +789,8 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         starts = possible_starts(among, self._family, data, self.image_size, limits, execution)
         for start in starts:
             self._method(start.family)  # of a source that was named it may lack the search
-        return choose_start(starts, data, limits, device, seed, kept.stage("start"))
+        checkpoint = kept.stage("start")
+        return choose_start(starts, data, limits, device, seed, checkpoint, self.resize)
 
     @staticmethod
     def _warn_of_unused(family: Family, source: Source | None) -> None:
@@ -713,6 +827,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         defaults = family.retraining(pretrained)
         if self.batch_size != "auto":
             defaults.pop("batch_size", None)
+        defaults["epochs"] = max(1, round(defaults["epochs"] * _EPOCHS[self.preset]))
         return self._retraining().settings(defaults, self._batch_size(n_images))
 
     def _retrain(
@@ -724,6 +839,7 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         family: Family,
         execution: Execution,
         run: Run,
+        measure: Callable[[], dict[str, float]],
         n_before: int = 0,
     ) -> list:
         """Finetune what a family trains on images of the target; returns its history.
@@ -731,27 +847,35 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         After so many epochs it is what has been taught by what was trained in them.
         """
         name, time_limit = "retrain", None
+        teacher = not n_before and family.teaches(network)
         if self.time_limit is not None:
             time_limit = self.time_limit - run.watch.seconds
-            if not n_before and family.teaches(network):
+            if teacher:
                 time_limit *= _TEACHER_SHARE
         if n_before:
             name = "teach"
             settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
-        with (
-            explained_memory_error(settings.batch_size, execution.checkpointing),
-            run.progress.stage(name, settings.epochs) as advance,
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(
+                explained_memory_error(settings.batch_size, execution.checkpointing)
+            )
             if not family.keeps_statistics:
                 run.recalibrate(network, train, settings.batch_size)
+            data = family.training_data(network, train, run.generator)
+            if run.progress.estimates:
+                seconds = epoch_seconds(network, data, execution)
+                if seconds is not None:
+                    run.progress.expect(len(train), {name: (settings.epochs, seconds)})
+            advance = stack.enter_context(run.progress.stage(name, settings.epochs))
             history = retrain(
                 network,
-                family.training_data(network, train, run.generator),
+                data,
                 settings,
                 run.generator,
                 execution=execution,
                 class_weight=target.class_weight,
                 time_limit=time_limit,
+                measure=None if teacher else measure,  # which is of what is taught
                 on_epoch=advance,
                 checkpoint=run.checkpoints.stage(name),
             )
@@ -762,6 +886,23 @@ class SupernetTransferClassifier(PersistenceMixin, SourceMixin, ClassifierMixin,
         for row in history:
             row["epoch"] += n_before
         return history
+
+    def _progress(self) -> Progress:
+        return Progress(int(self.verbose))
+
+    def _expected_seconds(self, X, y) -> float | None:
+        """Seconds that a fit is expected to take; does what comes before its first epoch."""
+        if self._execution().compiled or self._execution().captured:
+            return None
+        other = clone(self).set_params(checkpoint_dir=None)
+        other._progress = Rehearsal
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the fit itself will warn
+                other.fit(X, y)
+        except Planned as planned:
+            return planned.seconds
+        return None
 
     def _batch_size(self, n_images: int) -> int:
         if self.batch_size != "auto":

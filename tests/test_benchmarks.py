@@ -80,16 +80,21 @@ def test_every_script_writes_by_that_helper(script):
 # The least that each script does all its work with. Words in capitals are paths.
 SMALLEST = {
     "digits.py": "--seeds 1 --strategies scratch",
-    "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES",
+    "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES "
+    "--halves TARGET --sources ZOO",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
+    "export.py": "TARGET --most 60 --image-size 8 --families cells --preset quick --repeats 1",
     "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --population 4 "
     "--generations 1 --epochs 1 --shift-images 64 --networks 3",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
+    "peers.py": "ZOO TARGET --peers plain --seeds 0 --most 80",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
     "search_speed.py": "--networks small-8 --perturbations random --repeats 1 --batch-size 4",
     "selection.py": "ZOO TARGET --search-epochs 1 --retrain-epochs 1 --train-images 60",
+    "transfer_table.py": "TARGET DATASET --work WORK --seeds 1 --steps 1 --multi-epochs 1 "
+    "--search-epochs 1 --retrain-epochs 1 --most 60",
     "transfer.py": "ZOO TARGET --seeds 1 --search-epochs 1 --retrain-epochs 1",
 }
 
@@ -117,6 +122,22 @@ def inputs(tmp_path_factory):
         "WORK": str(folder / "work"),
         "FEATURES": str(folder / "features.npz"),
     }
+
+
+@pytest.mark.parametrize("path", ["reference", "fused"])
+def test_each_step_of_an_attack_runs_one_backward_pass(path, common, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])  # which the script adds to
+    script = importlib.import_module("search_speed")
+    passes = {}
+    for perturbation in ("none", "adversarial"):
+        search = script.searches("small-8", perturbation, torch.device("cpu"), 2, "float32")[path]
+        seen = []
+        classifier = search.supernet.classifier
+        classifier.register_full_backward_hook(lambda *_, seen=seen: seen.append(1))
+        script.step(search, 2)
+        passes[perturbation] = len(seen)
+        assert search.supernet.training
+    assert passes == {"none": 2, "adversarial": 2 + 7}  # of alphas and weights, and the attack
 
 
 @pytest.mark.slow

@@ -6,12 +6,14 @@ import logging
 import os
 import pathlib
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from collections import deque
 
 import joblib
@@ -179,6 +181,68 @@ def test_time_limit(tiny_zoo, strategy):
     assert [row["stage"] for row in clf.history_] == ["search", "retrain"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "parameters", "words"),
+    [
+        ((160, 160), {}, "of 160 x 160 pixels.*become 32 x 32.*smaller than 5 pixels are lost"),
+        ((40, 100), {"image_size": 32}, "width changes 2.5 times; resize='crop' or 'pad' keeps"),
+        ((40, 160), {}, "are lost.*changes 4 times"),
+        ((128, 128), {}, None),
+        ((160, 160), {"image_size": 32}, None),  # as was asked for
+        ((38, 32), {"image_size": 32}, None),
+        ((40, 100), {"image_size": 32, "resize": "crop"}, None),
+        ((40, 100), {"image_size": 32, "resize": "pad"}, None),
+        ((100, 40), {"image_size": (20, 8)}, None),
+        ((1, 36), {}, None),  # a row of features
+    ],
+)
+def test_detail_that_is_lost_is_told(shape, parameters, words):
+    images = np.random.default_rng(0).integers(0, 255, (4, *shape), dtype=np.uint8)
+    settings = {"image_size": "auto", "search": "none", "retraining__epochs": 1, **parameters}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        tiny_classifier(**settings).fit(images, [0, 1] * 2)
+    said = [str(warning.message) for warning in found]
+    if words is None:
+        assert said == []
+    else:
+        assert len(said) == 1 and found[0].filename == __file__
+        assert re.search(words, said[0])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "preset", "times"),
+    [
+        ("multi", "quick", 1 / 3),
+        ("multi", "best", 3),
+        ("scratch", "quick", 1 / 3),
+    ],
+)
+def test_presets_are_for_what_is_left_open(tiny_zoo, strategy, preset, times):
+    def epochs(**parameters):
+        clf = tiny_classifier(tiny_zoo, strategy, **parameters).fit(IMAGES, LABELS)
+        return [row["stage"] for row in clf.history_].count("retrain")
+
+    left_open = {"retraining__epochs": "auto"}
+    assert epochs(preset=preset, **left_open) == round(epochs(**left_open) * times)
+    assert epochs(preset=preset, retraining__epochs=2) == 2
+
+
+def test_the_time_is_estimated_before_the_first_epoch(tiny_zoo, capsys):
+    start = time.monotonic()
+    tiny_classifier(tiny_zoo, "multi", verbose=2, search__epochs=2).fit(IMAGES, LABELS)
+    seconds = time.monotonic() - start
+    lines = capsys.readouterr().err.splitlines()
+    said, unit = re.fullmatch(r"fit: about ([\d.]+) (s|min) for 40 images", lines[0]).groups()
+    assert seconds / 10 < float(said) * {"s": 1, "min": 60}[unit] < seconds * 10
+    left = [float(found) for found in re.findall(r"about ([\d.]+) s left", "\n".join(lines))]
+    assert len(left) >= 5 and left[-1] < left[0]
+    clf = tiny_classifier(tiny_zoo, "multi", search="none", verbose=2).fit(IMAGES, LABELS)
+    assert "about" in capsys.readouterr().err.splitlines()[0]  # of the retraining alone
+    quiet = tiny_classifier(tiny_zoo, "multi", search="none").fit(IMAGES, LABELS)
+    assert_equal(clf, quiet)  # nothing is drawn or changed to find out
+
+
 def test_verbose(tiny_zoo, capsys):
     quick(tiny_zoo, "ot").fit(IMAGES, LABELS)
     assert capsys.readouterr() == ("", "")
@@ -189,6 +253,7 @@ def test_verbose(tiny_zoo, capsys):
         assert stage in shown.err
     quick(tiny_zoo, "scratch", verbose=2).fit(IMAGES, LABELS)
     lines = capsys.readouterr().err.splitlines()
+    assert lines.pop(0).startswith("fit: about ")
     assert [line.split(",")[0] for line in lines] == [
         "search from scratch: epoch 1 of at most 1",
         "retrain: epoch 1 of at most 2",

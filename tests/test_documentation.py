@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from sklearn.base import BaseEstimator
 
 import supernetnas
 from supernetnas import SupernetTransferClassifier
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted(DOCS.glob("*.rst"))
+TEMPLATE = DOCS / "_templates" / "autosummary" / "class.rst"
 SCRIPTS = sorted([*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")])
 PACKAGE = sorted((ROOT / "supernetnas").rglob("*.py"))
 TEXTS = [
@@ -126,7 +128,108 @@ def test_no_page_has_the_name_of_one_that_sphinx_writes():
 def test_the_index_leads_to_every_page():
     text = (DOCS / "index.rst").read_text(encoding="utf-8")
     shown = set(re.findall(r"^    (\w+)$", text, re.MULTILINE))
-    assert {path.stem for path in DOCS.glob("*.rst")} - {"index"} <= shown
+    pages = {path.stem for path in [*DOCS.glob("*.rst"), *DOCS.glob("*.md")]}
+    assert pages - {"index"} <= shown
+    assert all(re.search(rf":doc:`(?:.*<)?{page}\b", text) for page in pages - {"index"})
+
+
+@pytest.mark.parametrize("path", PAGES, ids=short)
+def test_lines_of_code_fit_the_page(path):
+    """The style sheet makes pages as wide as 100 characters of code."""
+    assert "width: 51em" in (DOCS / "_static" / "pages.css").read_text(encoding="utf-8")
+    blocks = re.findall(
+        r"(?:code-block.*|::)\n\n((?:(?: .*)?\n)+)", path.read_text(encoding="utf-8")
+    )
+    lines = [line for block in blocks for line in textwrap.dedent(block).splitlines()]
+    assert max(map(len, lines), default=0) <= 100
+
+
+def test_nothing_is_installed_from_an_index_that_may_not_have_it():
+    for path in [README, *PAGES, *sorted(ROOT.glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pip install [^\n]*\bsupernetnas\b", text), path
+
+
+def test_the_page_of_the_zoo_names_what_its_sources_have_seen():
+    text = (DOCS / "zoo.rst").read_text(encoding="utf-8")
+    zoo = supernetnas.Zoo.open("builtin")
+    names = {source.name for source in zoo.singles()}
+    twelve, unseen = (
+        set(re.findall(r"``(\w+)``", re.search(rf"{start}(.*?){end}", text, re.DOTALL)[1]))
+        for start, end in (("The twelve are", "; the"), ("It has not seen", ", so that"))
+    )
+    assert all(set(s.provenance["warm_start_datasets"]) == twelve for s in zoo.singles())
+    assert unseen == names - set(zoo.multi("elastic").provenance["datasets"])
+
+
+def listed(heading):
+    """What stands in the second column of the table after a line of the reference."""
+    table = (DOCS / "api.rst").read_text(encoding="utf-8").split(heading)[1].split("\n\n")[2]
+    return re.findall(r"``(\w+)``", table)
+
+
+def test_every_parameter_is_in_one_group_of_the_reference():
+    found = listed("Its parameters, by what they are about:")
+    assert sorted(found) == sorted(inspect.signature(SupernetTransferClassifier).parameters)
+
+
+def test_every_method_is_in_one_group_of_the_reference():
+    ours = {
+        name
+        for name, member in inspect.getmembers(SupernetTransferClassifier, callable)
+        if not name.startswith("_") and name not in dir(BaseEstimator)
+    }
+    found = listed("And its methods, by what they are for:")
+    assert sorted(found) == sorted(ours - {"set_score_request"} | {"set_params"})
+
+
+def test_the_reference_shows_what_a_class_inherits_from_a_class_of_ours():
+    """Autodoc leaves out what comes from the classes named, and all before them."""
+    line = re.search(r":inherited-members: (.*)", TEMPLATE.read_text(encoding="utf-8"))[1]
+    foreign = set(line.split(", "))
+    order = SupernetTransferClassifier.__mro__
+    shown = next(i for i, cls in enumerate(order) if cls.__name__ in foreign)
+    members = {name for cls in order[:shown] for name in vars(cls)}
+    assert {"save_pretrained", "from_pretrained", "push_to_hub", "as_source", "score"} <= members
+
+
+def test_every_deviation_from_a_paper_is_on_the_page_of_deviations():
+    text = (DOCS / "deviations.rst").read_text(encoding="utf-8")
+    stated = [
+        path
+        for path in PACKAGE
+        if re.search(
+            r"\b[Dd]eviations?( from|:|s:|\.)|authors' code|differ from the",
+            ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "",
+        )
+    ]
+    assert len(stated) > 10
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in stated}
+    assert names <= set(re.findall(r":mod:`(supernetnas[\w.]+)`", text))
+
+
+def test_addresses_of_repositories_are_no_addresses_of_mail():
+    for path in [*PAGES, *PACKAGE]:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+            nodes = (node for node in ast.walk(ast.parse(text)) if isinstance(node, kinds))
+            text = "\n\n".join(ast.get_docstring(node) or "" for node in nodes)
+        literal = r"``.*?``|`[^`\n]*`_?|^\.\. code-block::.*\n(?:(?: .*)?\n)+|::\n\n(?:(?: .*)?\n)+"
+        plain = re.sub(literal, "", text, flags=re.MULTILINE)
+        assert not re.findall(r"[\w/.]+@[\w.]*\w", plain), path
+
+
+def test_pictures_of_the_gallery_suit_the_dark_page():
+    """Without a rule they would be white there; what the rule leaves out are photographs."""
+    style = (DOCS / "_static" / "pages.css").read_text(encoding="utf-8")
+    assert "pages.css" in (DOCS / "conf.py").read_text(encoding="utf-8")
+    assert style.count(".sphx-glr-single-img") == style.count(".sphx-glr-thumbcontainer img") == 2
+    assert style.count("filter: invert(") == 2
+    left_out = {re.match(r"plot_[a-z]+", name)[0] for name in re.findall(r'src\*="(\w+)"', style)}
+    assert left_out <= {path.stem for path in SCRIPTS}
+    for name in left_out:
+        assert "imshow" in (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
 
 
 def test_the_reference_has_what_there_is_and_every_public_name():

@@ -14,12 +14,14 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from ..storage.foreign_text import printable
 from .parser import build_parser
 from .printing import HarmlessFormatter
+from .words import in_options, options_of
 
 __all__ = ["main"]
 
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     module, _, function = args.handler.partition(":")
     try:
-        with _messages(args.verbose):
+        with _messages(args.verbose, options_of(args.parser)):
             run = getattr(importlib.import_module(f".{module}", __name__), function)
             status = run(args) or OK
             sys.stdout.flush()
@@ -78,16 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
-        return _report(error)
+        return _report(error, options_of(args.parser))
 
 
-def _report(error: Exception) -> int:
+def _report(error: Exception, options: Mapping[str, str]) -> int:
     """Say on the standard error what went wrong; returns the exit status."""
     # The package's own OSErrors (a damaged zoo, a foreign file) have a message but no errno.
     bad_input = isinstance(error, _BAD_INPUT) or (
         isinstance(error, OSError) and error.errno is None
     )
-    message = str(error) or type(error).__name__
+    message = in_options(str(error), options) or type(error).__name__
     if not bad_input and not isinstance(error, OSError | ImportError):
         message = f"{type(error).__name__}: {message} (--debug shows where)"
     print(f"supernetnas: error: {printable(message)}", file=sys.stderr)
@@ -95,7 +97,7 @@ def _report(error: Exception) -> int:
 
 
 @contextmanager
-def _messages(verbose: int) -> Iterator[None]:
+def _messages(verbose: int, options: Mapping[str, str]) -> Iterator[None]:
     """Send warnings and, if asked for, the log to the standard error, a line each."""
     logger = logging.getLogger("supernetnas")
     handler = logging.StreamHandler()
@@ -105,12 +107,13 @@ def _messages(verbose: int) -> Iterator[None]:
     logger.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)])
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = partial(_show_warning, options)
             yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    print(f"supernetnas: warning: {printable(str(message))}", file=sys.stderr)
+def _show_warning(options, message, category, filename, lineno, file=None, line=None) -> None:
+    text = in_options(str(message), options)
+    print(f"supernetnas: warning: {printable(text)}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,10 +14,10 @@ from ..embedding.embedder import Embedder, get_embedder
 from ..images.datasets import load_dataset
 from ..images.reading import as_image_set
 from ..selection.ranking import FEW_SOURCES, SHORTLIST
-from ..storage.destinations import check_file
 from ..training.devices import resolve_device
 from ..zoo import Zoo
 from ..zoo.entries import UnknownSourceError
+from .pictures import check_picture, save_picture
 from .printing import fields, progress_shown, table
 
 __all__ = ["distance"]
@@ -28,7 +27,7 @@ def distance(args: argparse.Namespace) -> None:
     """Print the distances from A to each B, nearest first."""
     for option in ("plot", "heatmap", "coupling"):
         if path := getattr(args, option):
-            _check_plot(f"--{option}", path)
+            check_picture(f"--{option}", path)
     arguments = [args.a, *args.b]
     zoo = None
     if not args.b or not all(map(_is_path, arguments)):
@@ -80,7 +79,7 @@ def distance(args: argparse.Namespace) -> None:
         from ..plotting import ClassCouplingDisplay
 
         own, other = _short_names([args.a, nearest])
-        _save(ClassCouplingDisplay.from_result(best, names=(own, other)), args.coupling)
+        save_picture(ClassCouplingDisplay.from_result(best, names=(own, other)), args.coupling)
     if args.heatmap:
         _heatmap([args.a, *others], [target, *signatures], results, str(device), args.heatmap)
 
@@ -132,7 +131,7 @@ def _heatmap(
     labels = [short[position] for position in order]
     matrix[np.diag_indices(n)] = np.nan  # 0 would take the dark end of the colours
     matrix = matrix[np.ix_(order, order)]
-    _save(DistanceHeatmapDisplay.from_distances(matrix, labels, values_format=".2f"), path)
+    save_picture(DistanceHeatmapDisplay.from_distances(matrix, labels, values_format=".2f"), path)
 
 
 def _is_path(argument: str) -> bool:
@@ -160,24 +159,7 @@ def _signature(path: str, embedder: Embedder, device: str, verbose: bool) -> Dat
     )
 
 
-def _check_plot(option: str, path: str) -> None:
-    """Refuse a picture that could not be drawn, before it is long awaited."""
-    from ..plotting._common import import_pyplot
-
-    kinds = import_pyplot().Figure().canvas.get_supported_filetypes()
-    if Path(path).suffix[1:].lower() not in kinds:
-        raise ValueError(f"{option} {path}: the ending must be one of {', '.join(sorted(kinds))}.")
-    check_file(path, option)
-
-
 def _plot(distances: dict[str, float], path: str) -> None:
     from ..plotting import DistanceDisplay
 
-    _save(DistanceDisplay(distances, source=next(iter(distances))).plot(), path)
-
-
-def _save(display: Any, path: str) -> None:
-    from ..plotting._common import import_pyplot
-
-    display.figure_.savefig(path)
-    import_pyplot().close(display.figure_)
+    save_picture(DistanceDisplay(distances, source=next(iter(distances))).plot(), path)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..classifier import SupernetTransferClassifier
 from ..families.base import get_family
@@ -21,7 +22,7 @@ from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
 from ..storage.destinations import check_file, check_folder, refusal, user_path, write_file
 from ..storage.files import FileError, dump_csv, is_text
-from ..training.batches import stratified_split
+from ..storage.foreign_text import printable
 from .printing import as_json, fields, progress_shown, table
 
 __all__ = ["fit", "predict"]
@@ -35,42 +36,51 @@ def fit(args: argparse.Namespace) -> None:
     dataset = load_dataset(args.data)
     names = np.asarray(dataset.class_names)
     classes, codes = np.unique(dataset.labels, return_inverse=True)
-    train, test = _split(codes, names, args.test_fraction, args.seed)
+    if args.skip_unreadable:
+        kept = _readable(dataset.images)
+        dataset = replace(dataset, images=dataset.images[kept])
+        classes, codes = np.unique(codes[kept], return_inverse=True)
+        names = names[classes]  # a class may have lost all of its images
+    _check_classes(codes, names, args.test_fraction)
     classifier = SupernetTransferClassifier(
         args.strategy,
         zoo=args.zoo,
         embedder=args.embedder,
         image_size=args.image_size,
+        resize=args.resize,
         search=args.search,
+        preset=args.preset,
         time_limit=args.time_limit,
         max_macs=args.max_macs,
         max_parameters=args.max_parameters,
         max_latency=args.max_latency,
         checkpoint_dir=args.checkpoint_dir,
+        holdout_fraction=args.test_fraction,
         class_weight=None if args.class_weight == "none" else args.class_weight,
         device=args.device,
         random_state=args.seed,
         verbose=int(progress_shown(args.quiet)),
     ).set_params(**_settings(args))
-    if len(test):  # one that cannot be read is better found before the fit than after
-        images = as_image_set(dataset.images)
-        images.check()
-        images.take(test).tensor(8, 8)
     start = time.monotonic()
-    classifier.fit(dataset.images[train], names[codes[train]])
+    classifier.fit(dataset.images, names[codes])
     seconds = time.monotonic() - start
     folder = _save(classifier, args.out)
-    accuracy = None
-    if len(test):
-        share = classifier.score(dataset.images[test], names[codes[test]])
-        accuracy = f"{share:.3f} on {len(test)} images held out"
+    accuracy, held_out = None, classifier.holdout_
+    if held_out is not None:
+        low, high = held_out.accuracy_interval
+        accuracy = (
+            f"{held_out.accuracy:.3f} on {len(held_out)} images held out "
+            f"(95 % interval {low:.3f} to {high:.3f}), see held_out.csv"
+        )
+    n_trained = len(codes) - (0 if held_out is None else len(held_out))
     print(
         fields(
             [
-                ("data", f"{len(train)} images of {len(classes)} classes"),
+                ("data", f"{n_trained} images of {len(classes)} classes"),
                 ("source", classifier.source_),
                 ("distances", _nearest(classifier.distances_)),
                 (get_family(classifier.family_).architecture_name, classifier.architecture_),
+                ("search", classifier.outcome_),
                 ("parameters", f"{classifier.n_parameters_:,}"),
                 ("MACs", f"{classifier.n_macs_:,} per image"),
                 ("accuracy", accuracy),
@@ -118,21 +128,17 @@ def _check_model_folder(folder: Path) -> None:
     check_folder(folder)
 
 
-def _split(
-    codes: np.ndarray, names: np.ndarray, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on, and to hold out of each class."""
-    if fraction == 0:
-        return np.arange(len(codes)), np.arange(0)
+def _check_classes(codes: np.ndarray, names: np.ndarray, fraction: float) -> None:
+    """Refuse, in the words of the options, classes too small to hold a share out."""
     counts = np.bincount(codes)
-    if counts.min() < 3:
+    left = counts - np.maximum(np.rint(fraction * counts), 1)
+    if fraction and left.min() < 2:
+        least = left.argmin()
         raise ValueError(
-            f"Class {str(names[counts.argmin()])!r} has {counts.min()} image(s); at least 3 are "
-            "needed to hold one out. Use all images with --test-fraction 0, which needs 2."
+            f"Class {str(names[least])!r} has {counts[least]} image(s); at least 2 must be left "
+            f"when --test-fraction {fraction:g} is held out. Hold out less, or use all images with "
+            "--test-fraction 0."
         )
-    generator = torch.Generator().manual_seed(seed)
-    train, test = stratified_split(torch.from_numpy(codes), fraction, generator)
-    return train.numpy(), test.numpy()
 
 
 def _nearest(distances: dict[str, float] | None) -> str | None:
@@ -148,6 +154,8 @@ def predict(args: argparse.Namespace) -> None:
         check_file(args.csv, "--csv")
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     paths = _image_files(args.images)
+    if args.skip_unreadable:
+        paths = [paths[position] for position in _readable(ImageFiles(paths))]
     hidden = len(paths) <= _FEW or not progress_shown(args.quiet)
     batches = []
     with tqdm(total=len(paths), desc="predict", unit="image", disable=hidden) as progress:
@@ -179,6 +187,20 @@ def predict(args: argparse.Namespace) -> None:
             raise refusal(FileError, what, error) from error
     else:
         print(table(list(rows[0]), (row.values() for row in rows)))
+
+
+def _readable(images: Any) -> np.ndarray:
+    """Positions of the images that can be read; lists the others on the standard error."""
+    read = as_image_set(images)
+    failures = read.unreadable()
+    for position, error in sorted(failures.items()):
+        text = f"skipped {images[position]}: {type(error).__name__}: {error}"
+        print(f"supernetnas: {printable(text)}", file=sys.stderr)
+    if len(failures) == len(read):
+        raise ValueError(f"None of the {len(read)} images can be read.")
+    if failures:
+        print(f"supernetnas: skipped {len(failures)} of {len(read)} images", file=sys.stderr)
+    return np.array([n for n in range(len(read)) if n not in failures])
 
 
 def _by_class(classes: list[Any], values: np.ndarray) -> dict[str, float]:

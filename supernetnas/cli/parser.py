@@ -37,7 +37,9 @@ Search an architecture for the images of a folder, train it, and save it.
 
 DATA is a folder of class folders, or an .npz file with the arrays X (uint8;
 n, height, width, channels), y (integers) and classes (names). A fifth of the
-images is held out to measure the accuracy; --test-fraction 0 uses all.
+images is held out of the whole fit to measure the network; --test-fraction 0
+uses all. MODEL/held_out.csv lists them, with what was predicted, and the card
+MODEL/README.md has the accuracy.
 """
 
 _FIT_EPILOG = """\
@@ -66,6 +68,53 @@ examples:
   supernetnas predict org/flower-model a.jpg        # from the Hugging Face Hub
   supernetnas predict flower-model new-photos/ --proba --csv predictions.csv
   supernetnas predict flower-model new-photos/ --json | jq '.[].class'
+"""
+
+_EXPORT = """\
+Write a model as one file that predicts without this package: PATH ends in .onnx,
+or in .pt2 for torch. A .json file beside it says how images become its input,
+and names the classes.
+
+With --int8 a second file, .int8.onnx, computes in integers of 8 bits. DATA, a
+folder of class folders or an .npz file, calibrates it; the accuracy of both on
+these images is printed.
+"""
+
+_EXPORT_EPILOG = """\
+examples:
+  supernetnas export flower-model flowers.onnx
+  supernetnas export flower-model flowers.onnx --int8 flowers
+  supernetnas export flower-model flowers.pt2
+"""
+
+_EVALUATE = """\
+Measure a model on images of known classes: accuracy and its interval, precision
+and recall of each class, log loss, calibration error, and the worst mistakes.
+
+DATA is as for `supernetnas fit`, and holds images that the fit has not seen.
+"""
+
+_EVALUATE_EPILOG = """\
+examples:
+  supernetnas evaluate flower-model new-flowers
+  supernetnas evaluate flower-model new-flowers --confusion confusion.png
+  supernetnas evaluate flower-model new-flowers --errors errors.png --worst 24
+  supernetnas evaluate flower-model new-flowers --csv images.csv --json all.json
+"""
+
+_REPORT = """\
+Write what there is to say of a model as one page of HTML, which needs neither
+network nor other files: source, architecture, curves, cost, accuracy, mistakes,
+settings, provenance and licences.
+
+The accuracy is that on DATA, or else on the images that the fit has held out;
+only with DATA, images that the fit has not seen, does the page show images.
+"""
+
+_REPORT_EPILOG = """\
+examples:
+  supernetnas report flower-model
+  supernetnas report flower-model new-flowers --out flowers.html
 """
 
 _BENCHMARK = """\
@@ -258,6 +307,36 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=_PREDICT_EPILOG,
         )
     )
+    _add_export(
+        add(
+            commands,
+            "export",
+            "write a model as a file for ONNX or torch",
+            "exporting:export",
+            description=_EXPORT,
+            epilog=_EXPORT_EPILOG,
+        )
+    )
+    _add_evaluate(
+        add(
+            commands,
+            "evaluate",
+            "measure a model on images of known classes",
+            "evaluating:evaluate",
+            description=_EVALUATE,
+            epilog=_EVALUATE_EPILOG,
+        )
+    )
+    _add_report(
+        add(
+            commands,
+            "report",
+            "write what there is to say of a model as one page",
+            "evaluating:report",
+            description=_REPORT,
+            epilog=_REPORT_EPILOG,
+        )
+    )
     _add_benchmark(
         add(
             commands,
@@ -386,6 +465,19 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help="N or HxW pixels that the network sees (default: that of the images in 8 to 32)",
     )
     parser.add_argument(
+        "--resize",
+        choices=("squeeze", "crop", "pad"),
+        default="squeeze",
+        help="what becomes of images of another aspect (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--preset",
+        choices=("quick", "default", "best"),
+        default="default",
+        help="quick: a third of the epochs of the final training; best: three times as many "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--search",
         metavar="METHOD",
         default="auto",
@@ -446,6 +538,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="balanced: rare classes count as much as frequent ones (default: %(default)s)",
     )
+    _add_skipping(parser)
     parser.add_argument(
         "--test-fraction",
         metavar="SHARE",
@@ -469,9 +562,65 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "images", metavar="IMAGE", nargs="+", help="image files, and folders searched for images"
     )
     parser.add_argument("--proba", action="store_true", help="the probabilities of all classes")
+    _add_skipping(parser)
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--csv", metavar="FILE", help="write a CSV file instead of printing")
     output.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument("path", metavar="PATH", help="file to write, ending in .onnx or .pt2")
+    parser.add_argument(
+        "--int8", metavar="DATA", help="images to calibrate a file in integers of 8 bits with"
+    )
+
+
+def _add_skipping(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, and list them",
+    )
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument("data", metavar="DATA", help="folder of class folders, or an .npz file")
+    parser.add_argument("--csv", metavar="FILE", help="write a row for each image")
+    parser.add_argument("--json", metavar="FILE", help="write all figures, and the mistakes")
+    parser.add_argument(
+        "--confusion", metavar="FILE", help="draw what is taken for what (.png, .svg, .pdf, ...)"
+    )
+    parser.add_argument("--errors", metavar="FILE", help="draw the worst mistakes")
+    parser.add_argument(
+        "--worst",
+        metavar="N",
+        type=_positive,
+        default=12,
+        help="mistakes that are drawn and printed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: a GPU if there is one)",
+    )
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="what `supernetnas fit` wrote, or org/name")
+    parser.add_argument(
+        "data", metavar="DATA", nargs="?", help="folder of class folders, or an .npz file"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="the page (default: the name of MODEL with .html, here)"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="of the page")
     parser.add_argument(
         "--device",
         default="auto",

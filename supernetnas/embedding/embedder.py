@@ -157,7 +157,7 @@ class Embedder:
         device = self._move_to(device)
         batches = images.batches(*self.input_size, batch_size, channels=3, as_uint8=True)
         if verbose:
-            from tqdm.auto import tqdm
+            from tqdm import tqdm
 
             total = math.ceil(len(images) / batch_size)
             batches = tqdm(batches, total=total, desc="embedding", unit="batch")

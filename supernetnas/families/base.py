@@ -120,6 +120,8 @@ class Family(Parameters):
         That it is registered under.
     architecture_name : str
         What people call an architecture of the family.
+    unsearched_name : str
+        What people call the one that `unsearched` returns.
     head : str
         How the names of the tensors begin that depend on the classes.
     exact : tuple of str
@@ -148,6 +150,7 @@ class Family(Parameters):
 
     name: ClassVar[str]
     architecture_name: ClassVar[str]
+    unsearched_name: ClassVar[str]
     head: ClassVar[str]
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
@@ -366,6 +369,21 @@ class Family(Parameters):
         seen : NetworkInput
         """
         return supernet
+
+    def unsearched(self, supernet: Any, budget: Any, seen: NetworkInput) -> Architecture:
+        """Return the architecture that a fit would have without a search, to compare it with.
+
+        Parameters are those of `probed`.
+        """
+        raise NotImplementedError
+
+    def difference(self, before: Any, after: Any) -> str:
+        """Say for people how an architecture differs from another; empty where it does not."""
+        raise NotImplementedError
+
+    def among(self, config: Any) -> str:
+        """Say for people what a search of a supernet chooses from."""
+        raise NotImplementedError
 
     def read_architecture(self, data: Mapping[str, Any]) -> Architecture:
         """Rebuild an architecture from plain values; ValueError if it is none."""

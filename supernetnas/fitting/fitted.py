@@ -10,6 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..distance.signature import DatasetSignature
+from ..evaluation.evaluation import Evaluation
 from ..families.base import get_family
 from ..images.preprocessing import Preprocessing
 from ..saving.labels import decode_labels, encode_labels
@@ -40,12 +41,14 @@ class Fitted:
     scores: list[dict[str, Any]] | None
     signature: DatasetSignature | None
     architecture: Architecture
+    outcome: str
     front: list[dict[str, Any]]
     network: nn.Module
     inherited: float
     supernet_config: Any
     supernet_state: dict[str, np.ndarray]
     history: list[HistoryRow]
+    holdout: Evaluation | None
     n_parameters: int
     n_macs: int
     device: str
@@ -70,7 +73,7 @@ class Fitted:
         vars(estimator).update(attributes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold: all but tensors, signature and device."""
+        """Return what JSON can hold: all but tensors, signature, predictions and device."""
         names = self.feature_names_in
         return {
             "classes": encode_labels(self.classes),
@@ -83,6 +86,7 @@ class Fitted:
             "distances": self.distances,
             "scores": self.scores,
             "architecture": self.architecture.to_dict(),
+            "outcome": self.outcome,
             "front": [
                 {**row, "architecture": row["architecture"].to_dict()} for row in self.front or ()
             ],
@@ -102,6 +106,7 @@ class Fitted:
         network: nn.Module,
         supernet_state: dict[str, np.ndarray],
         signature: DatasetSignature | None,
+        holdout: Evaluation | None,
         device: str,
     ) -> Fitted:
         """Rebuild what `to_dict` returned, with what JSON cannot hold.
@@ -125,6 +130,7 @@ class Fitted:
             scores=data.get("scores"),
             signature=signature,
             architecture=family.read_architecture(data["architecture"]),
+            outcome=data.get("outcome") or "",
             front=[
                 {**row, "architecture": family.read_architecture(row["architecture"])}
                 for row in data.get("front", ())
@@ -134,6 +140,7 @@ class Fitted:
             supernet_config=family.read_config(data["supernet"]),
             supernet_state=supernet_state,
             history=[dict(row) for row in data["history"]],  # type: ignore[misc]
+            holdout=holdout,
             n_parameters=data["n_parameters"],
             n_macs=data["n_macs"],
             device=device,

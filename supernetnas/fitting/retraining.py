@@ -20,7 +20,7 @@ from ..training.captured import CapturedStep, Recorder
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.clock import Stopwatch
 from ..training.execution import FLOAT32, Execution
-from ..training.history import HistoryRow
+from ..training.history import HistoryRow, figures
 from ..training.protocols import Checkpoint, OwnDraws, OwnLoss, RandomModule, set_execution
 from ..training.steps import cosine_schedule
 
@@ -120,6 +120,7 @@ def retrain(
     execution: Execution = FLOAT32,
     class_weight: Tensor | None = None,
     time_limit: float | None = None,
+    measure: Callable[[], Mapping[str, float]] | None = None,
     on_epoch: Callable[[HistoryRow], bool | None] | None = None,
     checkpoint: Checkpoint | None = None,
     recorder: Callable[[torch.device, list[torch.Generator]], Recorder] = Recorder,
@@ -143,6 +144,9 @@ def retrain(
     time_limit : float, optional
         Seconds. The first epochs are timed, and the schedule is shortened to what fits, so that the
         learning rate still falls to zero if more than one fits; at least one epoch runs.
+    measure : callable, optional
+        Returns further figures of each epoch, such as those on images held out. It may leave the
+        network in evaluation mode.
     on_epoch : callable, optional
         Called with the row of each epoch; True ends the training.
     checkpoint : Checkpoint, optional
@@ -182,7 +186,8 @@ def retrain(
         history, epochs, progress = state["history"], state["epochs"], state["progress"]
         epoch = len(history)
         watch.start -= sum(row["seconds"] for row in history)
-        logger.info("going on with the retraining after epoch %d", epoch)
+        # A warning, so that whoever calls the command again sees it.
+        logger.warning("the retraining goes on from epoch %d", epoch + 1)
         if on_epoch:
             for known in history:
                 on_epoch(known)
@@ -238,15 +243,18 @@ def retrain(
             "epoch": epoch,
             "train_loss": float(total_loss) / len(train),
             "train_accuracy": float(correct) / len(train),
-            "seconds": epoch_watch.seconds,
         }
         if not math.isfinite(row["train_loss"]):
             raise FloatingPointError(
                 f"The retraining diverged in epoch {epoch}: its loss is not finite. "
                 f"Lower the retraining's learning_rate ({settings.learning_rate:g})."
             )
+        if measure is not None:
+            row.update(measure())  # type: ignore[typeddict-item]
+        row["seconds"] = epoch_watch.seconds
         history.append(row)
-        logger.info("retrain epoch %d: train accuracy %.3f", epoch, row["train_accuracy"])
+        shown = ", ".join(f"{name} {value}" for name, value in figures(row).items())
+        logger.info("retrain epoch %d: %s", epoch, shown)
         if time_limit is not None:
             left = time_limit - watch.seconds
             epochs = min(epochs, epoch + max(0, int(left / (watch.seconds / epoch))))

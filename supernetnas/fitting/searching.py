@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..families.base import Family, NetworkInput
@@ -41,6 +42,8 @@ class Candidate:
     pretrained : bool
     recalibrated : bool
         Whether its batch norms are given the statistics of the target's images.
+    before : Architecture
+        What a fit would have without a search.
     budget : object or None
         What keeps the limits on the derived network's cost.
     limits : Limits
@@ -50,17 +53,28 @@ class Candidate:
     supernet: Any
     pretrained: bool
     recalibrated: bool
+    before: Architecture
     budget: Any = None
     limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best search, and what it was started from and worked on."""
+    """The best search, and what it was started from and worked on.
+
+    Attributes
+    ----------
+    start : Candidate
+    search : Search
+    task : SearchTask
+    compared_on : torch.Tensor of int64
+        Positions, among the target's images, of those that architectures were compared on.
+    """
 
     start: Candidate
     search: Search
     task: SearchTask
+    compared_on: Tensor
 
 
 def candidates_of(
@@ -91,10 +105,13 @@ def candidates_of(
     for name, source in starts or [("scratch", None)]:
         supernet = starting_supernet(family, seen, target.n_classes, run.draw_seed(), source)
         budget = family.budget(supernet.config, seen, target.n_classes, limits)
+        before = family.unsearched(supernet, budget, seen)
         supernet.place(target.device, execution)
         pretrained = source is not None
         recalibrated = pretrained and not family.keeps_statistics
-        candidates.append(Candidate(name, supernet, pretrained, recalibrated, budget, limits))
+        candidates.append(
+            Candidate(name, supernet, pretrained, recalibrated, before, budget, limits)
+        )
     return candidates
 
 
@@ -129,6 +146,7 @@ def search_best(
         train, validation = target.part(first), target.part(second)
     else:
         train = validation = target.part()
+        second = torch.arange(len(target.labels))
     best: Found | None = None
     for position, candidate in enumerate(candidates):
         watch = Stopwatch()
@@ -152,7 +170,8 @@ def search_best(
         if saved is not None:
             search.load_state(*saved)
             watch.start -= sum(row["seconds"] for row in search.history)
-            logger.info("going on with the search after epoch %d", search.epoch)
+            if searching:  # a warning, so that whoever calls the command again sees it
+                logger.warning("the search goes on from epoch %d", search.epoch + 1)
         with run.progress.stage(f"search from {candidate.name}", method.n_epochs) as advance:
 
             def on_epoch(search, advance=advance, checkpoint=checkpoint) -> None:
@@ -164,7 +183,7 @@ def search_best(
             if searching:
                 search.run(stopwatch=watch, on_epoch=on_epoch)
         if best is None or search.validation_accuracy > best.search.validation_accuracy:
-            best = Found(candidate, search, task)
+            best = Found(candidate, search, task, second)
     if best is None:
         raise ValueError("There is no candidate to search from.")
     return best

@@ -116,6 +116,7 @@ def choose_start(
     device: torch.device,
     seed: int,
     checkpoint: StageCheckpoint | None = None,
+    resize: str = "squeeze",
 ) -> tuple[Start, list[dict[str, Any]]]:
     """Choose the start whose features tell the classes apart best.
 
@@ -131,6 +132,8 @@ def choose_start(
     seed : int
     checkpoint : StageCheckpoint, optional
         Keeps the comparison, for a fit that goes on to start from the same.
+    resize : {"squeeze", "crop", "pad"}
+        How images become as large as the network sees them.
 
     Returns
     -------
@@ -146,7 +149,7 @@ def choose_start(
     scores: list[dict[str, Any]] = [] if saved is None else saved[1]["scores"]
     names = [_named(start) for start in starts]
     if names != [{name: row[name] for name in names[0]} for row in scores]:
-        scores = _compared(starts, names, data, limits, device, seed)
+        scores = _compared(starts, names, data, limits, device, seed, resize)
         checkpoint.save({}, {"scores": scores})
     best = max(range(len(starts)), key=lambda place: scores[place]["accuracy"])
     logger.info(
@@ -175,6 +178,7 @@ def _compared(
     limits: Limits,
     device: torch.device,
     seed: int,
+    resize: str,
 ) -> list[dict[str, Any]]:
     """Name, accuracy and seconds of each start."""
     labels = torch.from_numpy(data.labels)
@@ -183,7 +187,8 @@ def _compared(
     scores = []
     for start, name in zip(starts, names, strict=True):
         watch = Stopwatch()
-        pixels = decode(chosen, *start.seen.size)  # anew: what is resized twice is blurred
+        # Anew for each: what is resized twice is blurred.
+        pixels = decode(chosen, *start.seen.size, resize=resize)
         seen = Preprocessing.of(pixels).standardised_by(start.seen.mean, start.seen.std)
         images = seen.on_device(pixels, device)
         features = _features(start, images, len(data.classes), limits, device, seed)

@@ -29,11 +29,14 @@ def summary_html(fitted: Fitted, parameters: str) -> str:
     rows = {
         "started from": f"{start}, family {fitted.family}",
         "architecture": str(fitted.architecture),
+        "search": fitted.outcome,
         "classes": f"{len(fitted.classes)}",
         "input": f"{height} x {width} pixels, {fitted.preprocessing.channels} channel(s)",
         "cost": f"{fitted.n_parameters:,} parameters, {fitted.n_macs:,} MACs per image",
         "trained in": f"{seconds:.1f} s on {fitted.device}",
     }
+    if fitted.holdout is not None:
+        rows["held out"] = str(fitted.holdout)
     cells = "".join(
         f'<tr><th style="text-align:left">{escape(name)}</th>'
         f'<td style="text-align:left">{escape(value)}</td></tr>'

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..families.base import NetworkInput
 from ..images.augmentation import Augmentation
-from ..images.preprocessing import Preprocessing
+from ..images.preprocessing import SIDES, Preprocessing
+from ..images.reading import ImageSet
+from ..images.resizing import shrinkage
 from ..images.stored_pixels import StoredPixels, decode
 from ..training.batches import LabelledImages
 from ..training.memory import explained_shortage
 from ..training.steps import class_weights
 from .validation import TrainingData
 
-__all__ = ["Target", "prepare"]
+__all__ = ["Target", "prepare", "warn_of_lost_detail"]
+
+_MOST_SHRINKAGE, _MOST_ASPECT = 4.0, 1.2  # that are not warned of
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def prepare(
     seen: NetworkInput,
     augmentation: str | Augmentation,
     device: torch.device,
+    resize: str = "squeeze",
 ) -> Target:
     """Decode and resize the images, and choose what they go through.
 
@@ -69,9 +75,11 @@ def prepare(
     augmentation : "auto", "none" or Augmentation
     device : torch.device
         Where networks are trained.
+    resize : {"squeeze", "crop", "pad"}
+        What becomes of another aspect than what the network sees.
     """
-    pixels = decode(data.images, *seen.size)
-    preprocessing = Preprocessing.of(pixels)
+    pixels = decode(data.images, *seen.size, resize=resize)
+    preprocessing = Preprocessing.of(pixels, resize)
     low, high = preprocessing.value_range
     if low == high:
         warnings.warn(
@@ -94,3 +102,40 @@ def prepare(
         augmentation=augmentation,
         device=device,
     )
+
+
+def warn_of_lost_detail(
+    images: ImageSet, seen: tuple[int, int], image_size: Any, resize: str
+) -> None:
+    """Warn of images that become much smaller, or of another shape, than they are.
+
+    Parameters
+    ----------
+    images : ImageSet
+    seen : tuple of int
+        Height and width that the network sees.
+    image_size : int, tuple of int or "auto"
+        What the user wants; who wants a size is not warned of how small it is.
+    resize : {"squeeze", "crop", "pad"}
+    """
+    size = images.typical_size
+    times, aspect = shrinkage(size, seen, resize)
+    said = []
+    if times > _MOST_SHRINKAGE and isinstance(image_size, str):
+        said.append(
+            f"Details smaller than {times:.0f} pixels are lost; a larger image_size, up to "
+            f"{SIDES[1]}, keeps more of them and takes longer."
+        )
+    if aspect > _MOST_ASPECT and min(size) >= SIDES[0]:  # a row of features has no shape
+        said.append(
+            f"Their height against their width changes {aspect:.2g} times; resize='crop' or "
+            "'pad' keeps shapes as they are."
+        )
+    if said:
+        given, shown = (f"{height} x {width}" for height, width in (size, seen))
+        warnings.warn(
+            f"Images of {given} pixels, which is the median, become {shown} for the network. "
+            + " ".join(said),
+            UserWarning,
+            stacklevel=4,  # the caller of `fit`
+        )

@@ -27,6 +27,7 @@ from ..training.devices import resolve_device
 __all__ = [
     "TrainingData",
     "check_parameters",
+    "read_known_labels",
     "read_new_images",
     "read_training_data",
     "refuse_fit_parameters",
@@ -204,6 +205,19 @@ def _check_classes(clf, classes: np.ndarray, labels: np.ndarray) -> None:
             f"architecture; {len(rare)} class(es) have 1: {shown}. Add images or leave these "
             "classes out."
         )
+    _check_what_is_left(clf.holdout_fraction, classes, labels)
+
+
+def _check_what_is_left(fraction: float, classes: np.ndarray, labels: np.ndarray) -> None:
+    """Refuse to hold so many images out that a class would have fewer than two left."""
+    counts = np.bincount(labels)
+    left = counts - np.maximum(np.rint(fraction * counts), 1)
+    if fraction and left.min() < 2:
+        least = left.argmin()
+        raise ValueError(
+            f"holdout_fraction={fraction} leaves fewer than 2 of the {counts[least]} image(s) of "
+            f"class {classes[least]}. Hold a smaller share out, or none with holdout_fraction=0."
+        )
 
 
 def _weights_by_position(
@@ -264,6 +278,37 @@ def read_new_images(clf: Any, X) -> ImageSet:
     if isinstance(images, UnequalImages):
         raise ValueError(f"X holds images of different sizes, but {name} was fitted on {shape}.")
     return images
+
+
+def read_known_labels(clf: Any, y, n_images: int) -> np.ndarray:
+    """Read y as the labels of images, each of a class that the classifier knows.
+
+    Returns
+    -------
+    ndarray of shape (n_images,), int64
+        Positions in ``clf.classes_``.
+
+    Raises
+    ------
+    ValueError
+        If they are not that.
+    """
+    labels, classes = np.asarray(y), clf.classes_
+    if labels.shape != (n_images,):
+        raise ValueError(
+            f"y must have one label for each of the {n_images} images; it has shape {labels.shape}."
+        )
+    position = {label: place for place, label in enumerate(classes.tolist())}
+    found = [position.get(label) for label in labels.tolist()]
+    if None in found:
+        unknown = list(dict.fromkeys(str(labels[i]) for i, p in enumerate(found) if p is None))
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        known = ", ".join(map(str, classes[:5])) + (", ..." if len(classes) > 5 else "")
+        raise ValueError(
+            f"y has {len(unknown)} class(es) that the fit has not seen: {shown}. It has seen "
+            f"{len(classes)}: {known}."
+        )
+    return np.array(found, dtype=np.int64)
 
 
 def _shape_of(X) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ import torch
 if TYPE_CHECKING:
     pass
 
-__all__ = ["Augmentation", "ImageTensors", "StandardisedImages"]
+__all__ = ["Augmentation", "ImageTensors", "StandardisedImages", "scale_and_offset"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,27 @@ class Augmentation:
 Augmentation.NONE = Augmentation(shift=0.0, flip=False, cutout=0.0)
 
 
+def scale_and_offset(
+    mean: torch.Tensor, std: torch.Tensor, unit: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what standardises pixels in one pass: x * scale + offset is (x / unit - mean) / std.
+
+    Parameters
+    ----------
+    mean, std : torch.Tensor of shape (channels,)
+        A standard deviation of zero counts as 1.
+    unit : float
+        255 for pixels of 8 bits, else 1.
+
+    Returns
+    -------
+    scale, offset : torch.Tensor of shape (channels,), float32
+    """
+    mean, std = mean.double(), std.double()
+    std = torch.where(std > 0, std, 1.0)
+    return (1 / (unit * std)).float(), (-mean / std).float()
+
+
 class StandardisedImages(Protocol):
     """What gives out images as standardised batches, as `ImageTensors` does."""
 
@@ -145,14 +166,13 @@ class ImageTensors:
                 f"{tuple(mean.shape)} and {tuple(std.shape)}."
             )
         unit = 255.0 if pixels.dtype == torch.uint8 else 1.0
-        std = torch.where(std > 0, std, 1.0)
         self.shape = (channels, height, width)
         self.augmentation = augmentation
         self.device = self.index_device = torch.device(device)
-        # (x / unit - mean) / std = x * scale + offset: one pass instead of three. Repeated over a
-        # row of pixels, because an inner dimension of 1 or 3 is not vectorised.
-        self._scale = (1 / (unit * std)).float().repeat(width).to(self.device)
-        self._offset = (-mean / std).float().repeat(width).to(self.device)
+        scale, offset = scale_and_offset(mean, std, unit)
+        # Repeated over a row of pixels, because an inner dimension of 1 or 3 is not vectorised.
+        self._scale = scale.repeat(width).to(self.device)
+        self._offset = offset.repeat(width).to(self.device)
 
         self._pad = round(augmentation.shift * height), round(augmentation.shift * width)
         self._hole = round(augmentation.cutout * height), round(augmentation.cutout * width)

@@ -48,6 +48,8 @@ class Preprocessing:
         ``high``, before that division.
     mean, std : tuple of float, one per channel
         Of the fit's pixels, after that division.
+    resize : {"squeeze", "crop", "pad"}
+        What becomes of another aspect than that of ``image_size``.
     """
 
     image_size: tuple[int, int]
@@ -57,6 +59,7 @@ class Preprocessing:
     usual_range: tuple[float, float]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    resize: str = "squeeze"
 
     def standardised_by(
         self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
@@ -82,8 +85,8 @@ class Preprocessing:
         )
 
     @classmethod
-    def of(cls, pixels: Tensor | StoredPixels) -> Preprocessing:
-        """Describe the resized images of a fit, of shape (n, c, h, w), uint8 or float32."""
+    def of(cls, pixels: Tensor | StoredPixels, resize: str = "squeeze") -> Preprocessing:
+        """Describe the images of a fit, resized that way, of shape (n, c, h, w)."""
         mean, std = channel_statistics(pixels)
         _, channels, height, width = pixels.shape
         scale = Scale.of(pixels.split(_BLOCK_IMAGES))
@@ -95,6 +98,7 @@ class Preprocessing:
             usual_range=scale.usual_range,
             mean=tuple(mean.tolist()),
             std=tuple(std.tolist()),
+            resize=resize,
         )
 
     def pixels(self, images: ImageSet) -> Iterator[Tensor]:
@@ -123,8 +127,8 @@ class Preprocessing:
         """
         fitted = Scale(self.eight_bit, self.value_range, self.usual_range)
         check = ScaleCheck(fitted, images.held)
-        size = *self.image_size, _BLOCK_IMAGES
-        for block in images.batches(*size, channels=self.channels, as_uint8=False):
+        size = *self.image_size, _BLOCK_IMAGES, self.channels
+        for block in images.batches(*size, as_uint8=False, resize=self.resize):
             check.see(block)
             if self.eight_bit and block.dtype != torch.uint8:
                 block = block.round().clamp(0, 255).to(torch.uint8)
@@ -175,6 +179,7 @@ class Preprocessing:
             usual_range=(usual_low, usual_high),
             mean=tuple(float(n) for n in data["mean"]),
             std=tuple(float(n) for n in data["std"]),
+            resize=str(data.get("resize", "squeeze")),
         )
 
 

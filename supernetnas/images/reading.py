@@ -248,8 +248,8 @@ def load_images(folder: str | os.PathLike) -> tuple[ImageFiles, np.ndarray]:
         )
     if (split := training_split([path.name for path in classes])) is not None:
         raise ValueError(
-            f"The folders in {str(folder)!r} are splits of a dataset, not classes. Load one of "
-            f"them: load_images({str(folder / split)!r})."
+            f"The folders in {str(folder)!r} are splits of a dataset, not classes. Take one of "
+            f"them instead: {str(folder / split)!r}."
         )
     paths: list[str] = []
     labels: list[str] = []

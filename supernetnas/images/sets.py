@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from .pictures import open_picture, shown_size, upright
+from .resizing import resized_picture, resized_tensor
 from .scales import eight_bit_range, reaches_pixels, values_held_by
 
 __all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
@@ -80,7 +81,9 @@ class ImageSet(ABC):
         """The images at `index`: a slice, integers or a boolean mask."""
 
     @abstractmethod
-    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+    def _read(
+        self, part: slice, height: int, width: int, channels: int, resize: str = "squeeze"
+    ) -> torch.Tensor:
         """The pixels of a contiguous part, as `tensor` gives them."""
 
     @abstractmethod
@@ -89,6 +92,10 @@ class ImageSet(ABC):
 
     def check(self) -> None:  # noqa: B027 (an array has nothing left to check)
         """Open every file, without decoding it; raise OSError if any is not an image."""
+
+    def unreadable(self) -> dict[int, Exception]:
+        """Decode every file; returns the positions of those that cannot be, and why."""
+        return {}
 
     def rows(self) -> np.ndarray:
         """The images as rows of height * width * channels values, in that order.
@@ -105,10 +112,12 @@ class ImageSet(ABC):
         """
         raise TypeError("Only images that came as one array can be written as rows.")
 
-    def tensor(self, height: int, width: int, channels: int | None = None) -> torch.Tensor:
+    def tensor(
+        self, height: int, width: int, channels: int | None = None, resize: str = "squeeze"
+    ) -> torch.Tensor:
         """All images, decoded and resized.
 
-        Resizing is bilinear with antialiasing and does not keep the aspect ratio. Three
+        Resizing is bilinear with antialiasing. Three
         channels become one as ITU-R 601 luma; one becomes three by repetition. Any other
         number, asked for 1 or 3, is read thus: of four channels the first three are RGB (RGBA,
         or near infrared last); otherwise the mean over the channels is a grey image.
@@ -119,6 +128,8 @@ class ImageSet(ABC):
             Size in pixels.
         channels : int, optional
             Number of channels; by default the set's own.
+        resize : {"squeeze", "crop", "pad"}, default="squeeze"
+            What becomes of another aspect, see `supernetnas.images.resizing.resized_picture`.
 
         Returns
         -------
@@ -133,7 +144,7 @@ class ImageSet(ABC):
         ValueError
             If the channels cannot be converted, or files or PIL images mix scales.
         """
-        return self._read(slice(None), height, width, channels or self.channels)
+        return self._read(slice(None), height, width, channels or self.channels, resize)
 
     def batches(
         self,
@@ -142,6 +153,7 @@ class ImageSet(ABC):
         batch_size: int,
         channels: int = 3,
         as_uint8: bool = True,
+        resize: str = "squeeze",
     ) -> Iterator[torch.Tensor]:
         """Successive batches in order, decoded one at a time, for embedders.
 
@@ -156,6 +168,8 @@ class ImageSet(ABC):
         as_uint8 : bool, default=True
             Map `value_range` to 0 ... 255 (values beyond it are clipped). Otherwise batches are
             as `tensor` gives them.
+        resize : {"squeeze", "crop", "pad"}, default="squeeze"
+            As for `tensor`.
 
         Yields
         ------
@@ -163,7 +177,7 @@ class ImageSet(ABC):
             uint8 if `as_uint8`.
         """
         for start in range(0, len(self), batch_size):
-            pixels = self._read(slice(start, start + batch_size), height, width, channels)
+            pixels = self._read(slice(start, start + batch_size), height, width, channels, resize)
             yield _to_uint8(pixels, self.value_range) if as_uint8 else pixels
 
 
@@ -201,7 +215,9 @@ class ArrayImages(ImageSet):
     def rows(self) -> np.ndarray:
         return self._pixels.reshape(len(self), -1)
 
-    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+    def _read(
+        self, part: slice, height: int, width: int, channels: int, resize: str = "squeeze"
+    ) -> torch.Tensor:
         source = self._pixels[part]
         dtype = np.uint8 if source.dtype == np.uint8 else np.float32
         pixels = torch.from_numpy(np.empty((len(source), channels, height, width), dtype))
@@ -210,10 +226,7 @@ class ArrayImages(ImageSet):
             # A copy, because torch warns about read-only memory.
             images = torch.from_numpy(np.array(source[block], dtype=dtype, order="C"))
             images = _convert_channels(images.permute(0, 3, 1, 2), channels)
-            if images.shape[2:] != (height, width):
-                images = torch.nn.functional.interpolate(
-                    images, size=(height, width), mode="bilinear", antialias=True
-                )
+            images = resized_tensor(images, height, width, resize)
             pixels[block] = images  # repeats a grey image over the channels
         return pixels
 
@@ -250,8 +263,11 @@ class UnequalImages(ImageSet):
         for image in self._images:
             yield from image.contents()
 
-    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
-        return torch.cat([image.tensor(height, width, channels) for image in self._images[part]])
+    def _read(
+        self, part: slice, height: int, width: int, channels: int, resize: str = "squeeze"
+    ) -> torch.Tensor:
+        parts = (image.tensor(height, width, channels, resize) for image in self._images[part])
+        return torch.cat(list(parts))
 
 
 class PictureImages(ImageSet):
@@ -348,6 +364,17 @@ class PictureImages(ImageSet):
     def check(self) -> None:
         _ = self._headers, self._values
 
+    def unreadable(self) -> dict[int, Exception]:
+        def decode(image: Image.Image) -> None:
+            _header(image)
+            if not self._in_memory:
+                image.draft(None, (8, 8))  # all of the file is read, and little computed
+            large = image.width * image.height > _LARGE_PIXELS
+            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+                _upright(image, 3, _held_values(image.mode))
+
+        return self._each(range(len(self)), decode, lambda *_: None)
+
     def contents(self) -> Iterator[bytes]:
         for picture in self._pictures:
             if isinstance(picture, Image.Image):
@@ -365,7 +392,9 @@ class PictureImages(ImageSet):
         subset.channels = self.channels
         return subset
 
-    def _read(self, part: slice, height: int, width: int, channels: int) -> torch.Tensor:
+    def _read(
+        self, part: slice, height: int, width: int, channels: int, resize: str = "squeeze"
+    ) -> torch.Tensor:
         if channels not in (1, 3):
             raise ValueError(f"Files and PIL images give 1 or 3 channels, not {channels}.")
         slots = range(len(self))[part]
@@ -380,7 +409,8 @@ class PictureImages(ImageSet):
                 image.draft(None, (2 * max(height, width),) * 2)
             large = image.width * image.height > _LARGE_PIXELS
             with _ONE_AT_A_TIME if large else contextlib.nullcontext():
-                return _decode(image, height, width, channels, values).transpose(2, 0, 1)
+                decoded = _decode(image, height, width, channels, values, resize)
+            return decoded.transpose(2, 0, 1)
 
         self._read_each(slots, decode, pixels.__setitem__)
         return torch.from_numpy(pixels)
@@ -492,10 +522,11 @@ def _header(image: Image.Image) -> tuple[int, int, bool, str]:
     return *shown_size(image), grey, image.mode
 
 
-def _decode(image: Image.Image, height: int, width: int, channels: int, values: str) -> np.ndarray:
+def _decode(
+    image: Image.Image, height: int, width: int, channels: int, values: str, resize: str
+) -> np.ndarray:
     """One picture as an array (height, width, channels or 1), uint8 or float32."""
-    image = _upright(image, channels, values)
-    image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    image = resized_picture(_upright(image, channels, values), height, width, resize)
     return np.asarray(image).reshape(height, width, -1)
 
 

@@ -68,6 +68,7 @@ class StoredPixels:
     images : ImageSet
         Decoded block by block.
     height, width, channels : int
+    resize : str
         As for `ImageSet.tensor`.
 
     Attributes
@@ -82,11 +83,14 @@ class StoredPixels:
         If an image cannot be read, or the folder for temporary files is full.
     """
 
-    def __init__(self, images: ImageSet, height: int, width: int, channels: int) -> None:
+    def __init__(
+        self, images: ImageSet, height: int, width: int, channels: int, resize: str = "squeeze"
+    ) -> None:
         self._file = _File()
         self._positions = torch.arange(len(images))
         self._image_shape = (channels, height, width)
-        for block in images.batches(height, width, _BLOCK_IMAGES, channels, as_uint8=False):
+        size = height, width, _BLOCK_IMAGES, channels
+        for block in images.batches(*size, as_uint8=False, resize=resize):
             self.dtype = block.dtype
             self._file.write(block.contiguous().numpy())
         self._image_bytes = math.prod(self._image_shape) * self.dtype.itemsize
@@ -174,6 +178,7 @@ def decode(
     width: int,
     channels: int | None = None,
     *,
+    resize: str = "squeeze",
     memory: int | None = None,
 ) -> Tensor | StoredPixels:
     """Decode and resize all images, into memory or into a temporary file.
@@ -181,7 +186,7 @@ def decode(
     Parameters
     ----------
     images : ImageSet
-    height, width, channels
+    height, width, channels, resize
         As for `ImageSet.tensor`.
     memory : int, optional
         Most bytes that go into memory; by default `MEMORY`.
@@ -198,8 +203,8 @@ def decode(
     """
     channels = channels or images.channels
     if decoded_size(images, height, width, channels) <= (MEMORY if memory is None else memory):
-        return images.tensor(height, width, channels)
-    return StoredPixels(images, height, width, channels)
+        return images.tensor(height, width, channels, resize)
+    return StoredPixels(images, height, width, channels, resize)
 
 
 def image_tensors(

@@ -1,22 +1,18 @@
-"""What the displays share: colours, the import of matplotlib, access to a fitted estimator."""
+"""What the displays share: the import of matplotlib, access to a fitted estimator, names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["ACCENT", "INK", "MUTED", "PALE", "SHADE", "fitted_attribute", "import_pyplot", "shown"]
 from ..storage.foreign_text import one_line
+
+__all__ = ["PLAIN", "fitted_attribute", "import_pyplot", "short_names", "shown"]
 
 PLAIN: dict[str, Any] = {"parse_math": False}
 """Of a text that is a name: dollar signs in it enclose no formula."""
 
 _LONGEST = 60  # letters of a name
-
-INK = "#24292f"
-MUTED = "#8b96a1"
-PALE = "#b9c4d0"
-SHADE = "#eef1f4"
-ACCENT = "#1f5fa8"
 
 
 def import_pyplot() -> Any:
@@ -34,6 +30,37 @@ def shown(name: Any) -> str:
     """Return a name, which may be a stranger's, on one line that a picture can hold."""
     text = one_line(str(name)[: _LONGEST + 1])
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def short_names(names: Sequence[Any], longest: int) -> list[str]:
+    """Shorten names to a number of letters, so that different names stay different.
+
+    What is left out is in the middle, since names differ at their ends. Where that makes two
+    names the same, they are numbered.
+    """
+    texts = [one_line(str(name)) for name in names]
+    short = [_shortened(text, longest) for text in texts]
+    counts: dict[str, int] = {}
+    for text, name in dict(zip(texts, short, strict=True)).items():
+        if name != text:
+            counts[name] = counts.get(name, 0) + 1
+    seen: dict[str, int] = {}
+    numbered: dict[str, str] = {}
+    for text, name in zip(texts, short, strict=True):
+        if counts.get(name, 0) > 1 and text not in numbered and name != text:
+            seen[name] = seen.get(name, 0) + 1
+            end = f"~{seen[name]}"
+            numbered[text] = name[: max(longest - len(end), 1)] + end
+    return [numbered.get(text, name) for text, name in zip(texts, short, strict=True)]
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    if longest < 4:
+        return text[:longest]
+    end = (longest - 1) // 3
+    return f"{text[: longest - 1 - end]}…{text[len(text) - end :]}"
 
 
 def fitted_attribute(estimator: Any, name: str) -> Any:

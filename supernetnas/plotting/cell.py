@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import INK, MUTED, PLAIN, SHADE, fitted_attribute, import_pyplot, shown
+from ._colours import Palette
+from ._common import PLAIN, fitted_attribute, import_pyplot, shown
+from ._room import LETTER, SMALLEST, room
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +32,8 @@ FAMILY_COLOURS = {
     "noise": "#666d78",
     "": "#a8324e",
 }
+
+_LEGIBLE = 4.0  # letters in points
 
 Point = tuple[float, float]
 
@@ -60,7 +64,8 @@ class CellDisplay:
     lines_ : list of matplotlib.lines.Line2D
         One line for every edge, in the order of `nodes`.
     text_ : list of matplotlib.text.Text
-        The label of every edge, in the same order.
+        The label of every edge, in the same order; none where the axes are too small for them,
+        and a legend of the colours is drawn.
 
     See Also
     --------
@@ -191,7 +196,10 @@ class CellDisplay:
         ax.set(xlim=(-0.47, width - 0.47), ylim=(0.47 - height, 0.47), aspect="equal")
         ax.set_axis_off()
         if self.title is not None:
-            ax.set_title(shown(self.title), color=INK, **PLAIN)
+            title = ax.set_title(shown(self.title), **PLAIN)
+            most = room(ax)[0] / (LETTER * len(title.get_text()))
+            title.set_fontsize(max(min(title.get_fontsize(), most), SMALLEST))
+        self._palette = palette = Palette.of(ax)
         font_size = self._font_size(width, height)
 
         self._draw_output(states, output_x, font_size)
@@ -210,15 +218,35 @@ class CellDisplay:
                 "zorder": 4,
                 **(text_kw or {}),
             }
+            if font_size < _LEGIBLE and "fontsize" not in (text_kw or {}):
+                continue
             label_x = target[0] - self._BOX[0] / 2 - 0.08 - self._LABEL_WIDTH / 2
             label_y = target[1] + port
             self.text_.append(ax.text(label_x, label_y, _readable(operation), **PLAIN | text_style))
+        if not self.text_:
+            self._explain_colours()
         # Numbered as in the printed genotype.
         names = ["0\n$c_{k-2}$", "1\n$c_{k-1}$", *map(str, range(2, len(self.nodes) + 2))]
-        colours = [SHADE, SHADE, *["white"] * len(self.nodes)]
-        for centre, name, colour in zip(states, names, colours, strict=True):
-            self._draw_box(centre, self._BOX, name, font_size, facecolor=colour)
+        colours: list[Any] = [palette.shade, palette.shade, *[palette.paper] * len(self.nodes)]
+        for centre, name, face in zip(states, names, colours, strict=True):
+            self._draw_box(centre, self._BOX, name, font_size, facecolor=face)
         return self
+
+    def _explain_colours(self) -> None:
+        """Say below the cell what the colours mean, where there is no room for labels."""
+        from matplotlib.lines import Line2D
+
+        names = dict.fromkeys(name for inputs in self.nodes for name, _ in inputs)
+        lines = [Line2D([], [], color=_family_colour(name), linewidth=2) for name in names]
+        self.ax_.legend(
+            *(lines, [_readable(name) for name in names]),
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0.0),
+            fontsize=SMALLEST,
+            ncols=2,
+            frameon=False,
+            handlelength=1.0,
+        )
 
     def _place_states(self) -> tuple[list[Point], float]:
         """Return the centre of every state, and the x of the output."""
@@ -262,11 +290,13 @@ class CellDisplay:
         nodes = states[2:]
         for x, y in nodes:
             line_width = 0.12 * font_size
-            self.ax_.plot([x, output_x], [y, y], color=MUTED, linewidth=line_width, zorder=1)
+            self.ax_.plot(
+                [x, output_x], [y, y], color=self._palette.muted, linewidth=line_width, zorder=1
+            )
         middle = (nodes[0][1] + nodes[-1][1]) / 2
         size = (0.5, nodes[0][1] - nodes[-1][1] + self._BOX[1])
         centre, label = (output_x, middle), "concatenate  $c_k$"
-        self._draw_box(centre, size, label, font_size, facecolor=SHADE, rotation=90)
+        self._draw_box(centre, size, label, font_size, facecolor=self._palette.shade, rotation=90)
 
     def _draw_box(
         self,
@@ -275,7 +305,7 @@ class CellDisplay:
         label: str,
         font_size: float,
         *,
-        facecolor: str,
+        facecolor: Any,
         rotation: float = 0,
     ) -> None:
         from matplotlib.patches import FancyBboxPatch
@@ -286,7 +316,7 @@ class CellDisplay:
             *size,
             boxstyle="round,pad=0,rounding_size=0.14",
             facecolor=facecolor,
-            edgecolor=INK,
+            edgecolor=self._palette.ink,
             linewidth=0.12 * font_size,
             zorder=5,
         )
@@ -296,7 +326,7 @@ class CellDisplay:
             label,
             ha="center",
             va="center",
-            color=INK,
+            color=self._palette.ink,
             fontsize=1.15 * font_size,
             rotation=rotation,
             zorder=6,
@@ -315,8 +345,8 @@ class CellDisplay:
         x = [start_x, *(start_x + radius * (1 + np.cos(angle))), end_x]
         y = [start_y, *(end_y + radius * (1 + np.sin(angle))), end_y]
         (line,) = self.ax_.plot(x, y, zorder=2, **style)
-        # A white rim makes a bridge of every crossing.
-        rim = Stroke(linewidth=2.4 * line.get_linewidth(), foreground="white")
+        # A rim makes a bridge of every crossing.
+        rim = Stroke(linewidth=2.4 * line.get_linewidth(), foreground=self._palette.paper)
         line.set_path_effects([rim, Normal()])
         return line
 

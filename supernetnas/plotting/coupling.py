@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import INK, PLAIN, import_pyplot, shown
+from ._common import import_pyplot, shown
+from ._matrix import draw_matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,9 @@ class ClassCouplingDisplay:
     order_ : ndarray of shape (n_classes_b,)
         Positions in `classes_b` of the columns from left to right.
     text_ : list of matplotlib.text.Text
-        The shares that are written.
+        The shares that are written: none where the cells are too small for them.
+    names_ : dict of str to str
+        Full names of the classes whose names were shortened.
 
     Raises
     ------
@@ -119,7 +122,7 @@ class ClassCouplingDisplay:
         *,
         ax: Axes | None = None,
         include_values: bool = True,
-        cmap: str = "Blues",
+        cmap: Any = None,
         colorbar: bool = True,
         im_kw: Mapping[str, Any] | None = None,
         text_kw: Mapping[str, Any] | None = None,
@@ -132,8 +135,8 @@ class ClassCouplingDisplay:
             Where to draw; a new figure that grows with the matrix if None.
         include_values : bool, default=True
             Whether to write shares of a tenth and more, in percent.
-        cmap : str or matplotlib.colors.Colormap, default="Blues"
-            The colours.
+        cmap : str, matplotlib.colors.Colormap or None, default=None
+            The colours; None for those of the style.
         colorbar : bool, default=True
             Whether to add the scale of the colours.
         im_kw : dict or None, default=None
@@ -146,40 +149,31 @@ class ClassCouplingDisplay:
         display : ClassCouplingDisplay
             The object itself.
         """
-        plt = import_pyplot()
+        import_pyplot()
         mass = np.asarray(self.class_coupling, dtype=float)
         shares = mass / mass.sum(axis=1, keepdims=True)
         self.order_ = np.lexsort((-shares.max(axis=0), shares.argmax(axis=0)))
         shares = shares[:, self.order_]
-        rows = [shown(name) for name in self.classes_a]
-        columns = [shown(self.classes_b[position]) for position in self.order_]
-        if ax is None:
-            height, width = (max(0.26 * n, 1.5) for n in shares.shape)
-            beside, below = (0.07 * max(len(name) for name in names) for names in (rows, columns))
-            figure_size = (2.0 + beside + width, 0.8 + below + height)
-            _, ax = plt.subplots(figsize=figure_size, layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
-        # Between unequal numbers of classes no share can be near 1.
-        largest = shares.max()
-        style = {"cmap": cmap, "vmin": 0, "vmax": largest, **(im_kw or {})}
-        self.im_ = ax.imshow(shares, **style)
-        self.text_ = []
-        if include_values:
-            for row, column in np.argwhere(shares >= _WRITTEN):
-                share = shares[row, column]
-                colour = "white" if share > 0.6 * largest else INK
-                style = {"ha": "center", "va": "center", "color": colour, "fontsize": 6}
-                style = {**style, **(text_kw or {})}
-                self.text_.append(ax.text(column, row, f"{100 * share:.0f}", **style))
-        if colorbar:
-            scale = self.figure_.colorbar(self.im_, ax=ax, shrink=0.8, format="{x:.0%}")
-            scale.set_label("share of the class")
-            scale.outline.set_visible(False)
-        ax.set_xticks(range(len(columns)), columns, rotation=90, fontsize="small", **PLAIN)
-        ax.set_yticks(range(len(shares)), rows, fontsize="small", **PLAIN)
-        ax.set_xlabel(f"classes of {shown(self.names[1])}", **PLAIN)
-        ax.set_ylabel(f"classes of {shown(self.names[0])}", **PLAIN)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
+
+        def written(row: int, column: int) -> str | None:
+            share = shares[row, column]
+            return f"{100 * share:.0f}" if share >= _WRITTEN else None
+
+        drawn = draw_matrix(
+            shares,
+            self.classes_a,
+            [self.classes_b[position] for position in self.order_],
+            ax=ax,
+            cmap=cmap,
+            values=written if include_values else None,
+            colorbar={"format": "{x:.0%}", "label": "share of the class"} if colorbar else None,
+            labels=(f"classes of {shown(self.names[0])}", f"classes of {shown(self.names[1])}"),
+            # Between unequal numbers of classes no share can be near 1.
+            im_kw={"vmin": 0, "vmax": shares.max(), **(im_kw or {})},
+            text_kw=text_kw,
+        )
+        self.im_, self.names_ = drawn.im, drawn.names
+        self.ax_ = drawn.im.axes
+        self.figure_ = self.ax_.figure
+        self.text_ = [text for text in drawn.text.ravel() if text is not None]
         return self

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import (
-    ACCENT,
-    INK,
-    MUTED,
-    PLAIN,
-    SHADE,
-    fitted_attribute,
-    import_pyplot,
-    shown,
-)
+from ._colours import Palette
+from ._common import PLAIN, fitted_attribute, import_pyplot, shown
+from ._room import LETTER, label_axis, room
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Text
 
 __all__ = ["SearchCurveDisplay"]
+
+_SMALL = 200.0  # points
 
 
 class SearchCurveDisplay:
@@ -158,12 +153,14 @@ class SearchCurveDisplay:
         ValueError
             If no row of the history has the metric.
         """
-        curves = self._curves(metric)
         plt = import_pyplot()
+        self._check(metric)
         if ax is None:
             _, ax = plt.subplots(layout="constrained")
         self.ax_ = ax
         self.figure_ = ax.figure
+        palette = Palette.of(ax)
+        curves = self._curves(metric, palette)
         self.lines_: list[Line2D] = []
         self.text_: list[Text] = []
 
@@ -190,56 +187,74 @@ class SearchCurveDisplay:
                 }
                 x, y = zip(*points, strict=True) if gaps else (epochs, values)
                 self.lines_ += ax.plot(x, y, **style)
-            self._mark_stage(stage, epochs, shaded=number % 2 == 1, text_kw=text_kw)
+            shade = palette.shade if number % 2 == 1 else None
+            self._mark_stage(stage, epochs, palette.ink, shade, text_kw)
             first += len(rows)
 
-        ax.set(xlabel="epoch", xlim=(0.5, first - 0.5))
-        ax.set_ylabel(shown(metric.replace("_", " ")), **PLAIN)
+        ax.set_xlim(0.5, first - 0.5)
+        label_axis(ax.xaxis, "epoch")
+        label_axis(ax.yaxis, shown(metric.replace("_", " ")))
         ax.locator_params(axis="x", integer=True)
         ax.spines[["top", "right"]].set_visible(False)
         drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in self.lines_])
         if np.all(drawn[np.isfinite(drawn)] % 1 == 0):
             ax.yaxis.set_major_locator(plt.MaxNLocator(integer=True, min_n_ticks=1))
         if metric in ("accuracy", "loss"):
-            ax.legend(frameon=False, loc="best")
+            small = min(room(ax)) < _SMALL
+            ax.legend(frameon=False, loc="best", fontsize="x-small" if small else None)
         return self
 
-    def _curves(self, metric: str) -> dict[str, dict[str, Any]]:
-        """Return the keys to draw, each with the style of its line."""
-        if metric in ("accuracy", "loss"):
-            candidates = {
-                f"train_{metric}": {"color": MUTED, "linestyle": "--", "label": "training"},
-                f"validation_{metric}": {"color": ACCENT, "label": "validation"},
-            }
-        else:
-            candidates = {metric: {"color": ACCENT, "label": metric}}
+    def _check(self, metric: str) -> None:
+        """Refuse a metric that the history does not have."""
         measured = _measured(self.history)
-        curves = {key: style for key, style in candidates.items() if key in measured}
-        if not curves:
+        if not measured & set(_keys(metric)):
             raise ValueError(
                 f"The history has no {metric!r} to draw. Its figures are {sorted(measured)}."
             )
-        return curves
+
+    def _curves(self, metric: str, palette: Palette) -> dict[str, dict[str, Any]]:
+        """Return the keys to draw, each with the style of its line."""
+        styles: tuple[dict[str, Any], ...] = ({"color": palette.accent, "label": metric},)
+        if len(keys := _keys(metric)) == 2:
+            styles = (
+                {"color": palette.muted, "linestyle": "--", "label": "training"},
+                {"color": palette.accent, "label": "validation"},
+            )
+        measured = _measured(self.history)
+        return {key: style for key, style in zip(keys, styles, strict=True) if key in measured}
 
     def _mark_stage(
-        self, stage: str, epochs: range, *, shaded: bool, text_kw: Mapping[str, Any] | None
+        self,
+        stage: str,
+        epochs: range,
+        ink: Any,
+        shade: Any,
+        text_kw: Mapping[str, Any] | None,
     ) -> None:
         """Shade every other stage and write its name above it."""
         left, right = epochs.start - 0.5, epochs.stop - 0.5
-        if shaded:
-            self.ax_.axvspan(left, right, color=SHADE, linewidth=0, zorder=0)
-        is_narrow = (right - left) < 0.12 * len(self.history)
+        if shade is not None:
+            self.ax_.axvspan(left, right, color=shade, linewidth=0, zorder=0)
+        letters = (right - left) / len(self.history) * room(self.ax_)[0] / (LETTER * 10)
+        is_narrow = len(stage) > 0.85 * letters
         style = {
             "ha": "left" if is_narrow else "center",
             "va": "bottom",
             "rotation": 45 if is_narrow else 0,
-            "color": INK,
+            "fontsize": "x-small" if min(room(self.ax_)) < _SMALL else None,
+            "color": ink,
             **PLAIN,
             **(text_kw or {}),
         }
         above = self.ax_.get_xaxis_transform()  # x in epochs, y in heights of the axes
         middle = (left + right) / 2
         self.text_.append(self.ax_.text(middle, 1.01, shown(stage), transform=above, **style))
+
+
+def _keys(metric: str) -> tuple[str, ...]:
+    """Columns of a history that belong to a metric."""
+    both = metric in ("accuracy", "loss")
+    return (f"train_{metric}", f"validation_{metric}") if both else (metric,)
 
 
 def _number(value: Any) -> float:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import ACCENT, INK, PALE, PLAIN, fitted_attribute, import_pyplot, shown
+from ._colours import Palette
+from ._common import PLAIN, fitted_attribute, import_pyplot, short_names
+from ._matrix import draw_matrix
+from ._room import LETTER, label_axis, room, tick_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,16 +19,26 @@ if TYPE_CHECKING:
 
 __all__ = ["DistanceDisplay", "DistanceHeatmapDisplay"]
 
+_FROM_ZERO = 0.5  # of the farthest distance: where the nearest is beyond, bars hide differences
+_TALLEST = 14.0  # inches
+_LONGEST, _SHORTEST = 40, 3  # letters of a name
+_LEAST_ROW = 6.0  # points that a row needs for letters
+_VALUE = 8.3  # letters of a value in points
+
 
 class DistanceDisplay:
-    """Ranked bars of the distances from one dataset to the sources of a zoo.
+    """Distances from one dataset to the sources of a zoo, ranked.
+
+    They are bars where the nearest is at most half as far as the farthest. Else their differences,
+    which matter, would be the ends of long bars: they are points on an axis that does not begin
+    at zero.
 
     Parameters
     ----------
     distances : dict of str to float
         The distance to each source.
     source : str or None, default=None
-        The source that was chosen; its bar stands out.
+        The source that was chosen, which stands out.
 
     Attributes
     ----------
@@ -32,10 +46,14 @@ class DistanceDisplay:
         The axes drawn on.
     figure_ : matplotlib.figure.Figure
         Its figure.
-    bars_ : matplotlib.container.BarContainer
-        The bars, the nearest source first.
+    bars_ : matplotlib.container.BarContainer or None
+        The bars, the nearest source first; None where points are drawn.
+    points_ : matplotlib.collections.PathCollection or None
+        The points; None where bars are drawn.
     text_ : list of matplotlib.text.Text
-        The distances at the ends of the bars.
+        The distances beside them: none where the axes are too small for them.
+    names_ : dict of str to str
+        Full names of the sources whose names were shortened.
 
     See Also
     --------
@@ -115,27 +133,93 @@ class DistanceDisplay:
         """
         plt = import_pyplot()
         ranked = sorted(self.distances.items(), key=lambda item: item[1])
-        names = [name for name, _ in ranked]
+        names, values = [name for name, _ in ranked], [value for _, value in ranked]
         if ax is None:
-            figure_size = (6.4, 1.0 + 0.3 * len(names))
+            figure_size = (6.4, min(1.0 + 0.3 * len(names), _TALLEST))
             _, ax = plt.subplots(figsize=figure_size, layout="constrained")
         self.ax_ = ax
         self.figure_ = ax.figure
-        colours = [ACCENT if name == self.source else PALE for name in names]
-        style = {"color": colours, "height": 0.72, **(bar_kw or {})}
-        self.bars_ = ax.barh(range(len(names)), [value for _, value in ranked], **style)
-        labels = [format(value, values_format) for _, value in ranked]
-        text_style = {"padding": 4, "color": INK, "fontsize": "small", **(text_kw or {})}
-        self.text_ = ax.bar_label(self.bars_, labels, **text_style)
-        ax.set_yticks(range(len(names)), list(map(shown, names)), **PLAIN)
-        for label, name in zip(ax.get_yticklabels(), names, strict=True):
-            label.set_fontweight("bold" if name == self.source else "normal")
-        ax.invert_yaxis()
-        ax.margins(x=0.12, y=0.01)
-        ax.set_xlabel("distance")
+        palette, places = Palette.of(ax), range(len(names))
+        colours = [palette.accent if name == self.source else palette.pale for name in names]
+        self.bars_ = self.points_ = None
+        from_zero = not values or values[0] <= _FROM_ZERO * values[-1]
+        if from_zero:
+            style = {"color": colours, "height": 0.72, **(bar_kw or {})}
+            self.bars_ = ax.barh(places, values, **style)
+            label_axis(ax.xaxis, "distance")
+        else:
+            margin = max(0.25 * (values[-1] - values[0]), 1e-3 * values[-1])
+            ax.hlines(places, values[0] - margin, values, color=palette.shade, linewidth=2)
+            colours = [palette.accent if n == self.source else palette.muted for n in names]
+            self.points_ = ax.scatter(
+                values, places, **{"color": colours, "zorder": 3, **(bar_kw or {})}
+            )
+            label_axis(ax.xaxis, "distance (the axis does not begin at 0)")
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        beside = 6 * LETTER * _VALUE + 8  # points that a value takes
+        width = max(0.6 * room(ax)[0] - beside, beside)
+        ax.margins(x=min(max(0.05, beside / width), 1.0))
+        if not from_zero:
+            ax.set_xlim(values[0] - margin)
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
+        self._name_rows(names, palette)
+        self.text_ = []
+        if (row := self._row_height()) >= _LEAST_ROW:
+            for place, value in zip(places, values, strict=True):
+                text_style = {
+                    "fontsize": min(_VALUE, 0.8 * row),
+                    "color": palette.ink,
+                    "va": "center",
+                }
+                self.text_.append(
+                    ax.annotate(
+                        format(value, values_format),
+                        (value, place),
+                        **{
+                            "xytext": (4 if from_zero else 6, 0),
+                            "textcoords": "offset points",
+                            "in_layout": False,  # the margin has room for it
+                            **text_style,
+                            **(text_kw or {}),
+                        },
+                    )
+                )
         return self
+
+    def _name_rows(self, names: Sequence[str], palette: Palette) -> None:
+        """Name the rows; names leave at least half of the width to the distances."""
+        figure = self.figure_.canvas.figure
+        places = range(len(names))
+        letters = 0.5 * room(self.ax_)[0] / (LETTER * tick_size(self.ax_.yaxis))
+        longest = max(_SHORTEST, min(_LONGEST, int(letters)))
+        while True:
+            short = short_names(names, longest)
+            self.ax_.set_yticks(places, short, **PLAIN)
+            height = self._row_height()
+            step = max(1, math.ceil(_LEAST_ROW / max(height, 0.1)))
+            for place, label in enumerate(self.ax_.get_yticklabels()):
+                chosen = names[place] == self.source
+                label.set_fontweight("bold" if chosen else "normal")
+                if chosen:
+                    label.set_color(palette.accent)
+                label.set_visible(chosen or place % step == 0)
+                label.set_fontsize(min(label.get_fontsize(), max(0.9 * height, 5)))
+            figure.draw_without_rendering()
+            boxes = [label.get_window_extent() for label in self.ax_.get_yticklabels()]
+            most = 0.5 * room(self.ax_)[0] * figure.dpi / 72
+            fits = all(box.x0 >= 0 and box.width <= most for box in boxes)
+            if fits or longest <= _SHORTEST:
+                break
+            longest = max(_SHORTEST, int(longest * 0.75))
+        self.names_ = {s: n for s, n in zip(short, names, strict=True) if s != n}
+
+    def _row_height(self) -> float:
+        """Height of a row in points."""
+        figure = self.figure_.canvas.figure
+        figure.draw_without_rendering()
+        height = self.ax_.get_window_extent().height * 72 / figure.dpi
+        return height / max(len(self.distances), 1)
 
 
 class DistanceHeatmapDisplay:
@@ -161,9 +245,11 @@ class DistanceHeatmapDisplay:
     im_ : matplotlib.image.AxesImage
         The matrix.
     text_ : ndarray of shape (n_rows, n_columns), dtype=object, or None
-        The written values, None where a cell is empty; None if they are left out.
+        The written values, None where a cell is empty or too small; None if they are left out.
     colorbar_ : matplotlib.colorbar.Colorbar or None
         The scale of the colours; None if it is left out.
+    names_ : dict of str to str
+        Full names of the datasets whose names were shortened.
 
     Raises
     ------
@@ -237,7 +323,7 @@ class DistanceHeatmapDisplay:
         ax: Axes | None = None,
         include_values: bool = True,
         values_format: str = "#.3g",
-        cmap: str = "YlGnBu_r",
+        cmap: Any = None,
         colorbar: bool = True,
         im_kw: Mapping[str, Any] | None = None,
         text_kw: Mapping[str, Any] | None = None,
@@ -252,8 +338,8 @@ class DistanceHeatmapDisplay:
             Whether to write the values.
         values_format : str, default="#.3g"
             Format of the values.
-        cmap : str or matplotlib.colors.Colormap, default="YlGnBu_r"
-            The colours; by default near is dark.
+        cmap : str, matplotlib.colors.Colormap or None, default=None
+            The colours; None for those of the style, in which near stands out.
         colorbar : bool, default=True
             Whether to add the scale of the colours.
         im_kw : dict or None, default=None
@@ -266,47 +352,30 @@ class DistanceHeatmapDisplay:
         display : DistanceHeatmapDisplay
             The object itself.
         """
-        plt = import_pyplot()
+        import_pyplot()
         matrix = np.array(self.distances, dtype=float)
-        rows = list(map(shown, self.names))
-        columns = rows if self.column_names is None else list(map(shown, self.column_names))
         if self.column_names is None:
             np.fill_diagonal(matrix, np.nan)  # zeros, which would take up half of the colours
-        if ax is None:
-            beside, below = (0.08 * max(0, max(map(len, n)) - 12) for n in (rows, columns))
-            figure_size = (2.6 + beside + 0.46 * len(columns), 1.6 + below + 0.46 * len(rows))
-            _, ax = plt.subplots(figsize=figure_size, layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
-        self.im_ = ax.imshow(matrix, **{"cmap": cmap, **(im_kw or {})})
-        self.text_ = self._write_values(matrix, values_format, text_kw) if include_values else None
-        self.colorbar_ = None
-        if colorbar:
-            self.colorbar_ = self.figure_.colorbar(self.im_, ax=ax, label="distance", shrink=0.8)
-            self.colorbar_.outline.set_visible(False)
-        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        ax.set_xticks(range(len(columns)), columns, **turned, **PLAIN)
-        ax.set_yticks(range(len(rows)), rows, **PLAIN)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        return self
 
-    def _write_values(
-        self, matrix: np.ndarray, values_format: str, text_kw: Mapping[str, Any] | None
-    ) -> np.ndarray:
-        """Write every value in black or white, whichever its cell makes readable."""
-        text = np.full(matrix.shape, None, dtype=object)
-        for row, column in np.argwhere(np.isfinite(matrix)):
-            value = matrix[row, column]
-            red, green, blue, _ = self.im_.cmap(self.im_.norm(value))
-            is_dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-            style = {
-                "ha": "center",
-                "va": "center",
-                "color": "white" if is_dark else INK,
-                "fontsize": "small",
-                **(text_kw or {}),
-            }
-            label = format(value, values_format)
-            text[row, column] = self.ax_.text(column, row, label, **style)
-        return text
+        def written(row: int, column: int) -> str:
+            return format(matrix[row, column], values_format)
+
+        drawn = draw_matrix(
+            matrix,
+            self.names,
+            self.names if self.column_names is None else self.column_names,
+            ax=ax,
+            cell=0.46,
+            rotation=45,
+            cmap=cmap,
+            falling=True,
+            values=written if include_values else None,
+            colorbar={"label": "distance"} if colorbar else None,
+            im_kw=im_kw,
+            text_kw=text_kw,
+        )
+        self.im_, self.colorbar_, self.names_ = drawn.im, drawn.colorbar, drawn.names
+        self.ax_ = drawn.im.axes
+        self.figure_ = self.ax_.figure
+        self.text_ = drawn.text if include_values else None
+        return self

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._common import ACCENT, INK, MUTED, fitted_attribute, import_pyplot
+from ._colours import Palette
+from ._common import fitted_attribute, import_pyplot
+from ._room import label_axis, room
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["FrontDisplay"]
 
+_WIDE = 250.0  # points
 _MEASURED = {
     "validation_accuracy": "accuracy on images held out",
     "probe_accuracy": "accuracy of a linear probe, before training",
@@ -123,8 +126,12 @@ class FrontDisplay:
             raise ValueError("Nothing was measured of some of the networks of the front.")
         macs = [row["n_macs"] / 1e6 for row in self.front]
         reached = [row[key] for row in self.front]
-        ax.plot(macs, reached, color=MUTED, linewidth=1, zorder=1)
-        colours = [ACCENT if row["architecture"] == self.chosen else INK for row in self.front]
+        palette = Palette.of(ax)
+        ax.plot(macs, reached, color=palette.muted, linewidth=1, zorder=1)
+        colours = [
+            palette.accent if row["architecture"] == self.chosen else palette.ink
+            for row in self.front
+        ]
         self.points_ = ax.scatter(
             macs, reached, **{"c": colours, "zorder": 2, **(scatter_kw or {})}
         )
@@ -143,22 +150,24 @@ class FrontDisplay:
                         "textcoords": "offset points",
                         "ha": "left",
                         "va": "center",
-                        "color": INK,
-                        "fontsize": 9,
+                        "color": palette.ink,
+                        "in_layout": False,
+                        "fontsize": 9 if room(ax)[0] >= _WIDE else 6,
                         **(text_kw or {}),
                     },
                 )
             )
+        wide = room(ax)[0] >= _WIDE
         ax.set_xscale("log")
         low, high = min(macs), max(macs)
-        ax.set_xlim(low / 1.5, high * 3)  # room for words on the right
+        ax.set_xlim(low / 1.5, high * (3 if wide else 10))  # room for words on the right
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.xaxis.set_minor_formatter(
-            lambda value, _: f"{value:g}" if f"{value:g}"[0] in "25" else ""
+            lambda value, _: f"{value:g}" if wide and f"{value:g}"[0] in "25" else ""
         )
         ax.margins(y=0.2)
-        ax.set_xlabel("multiply-accumulates for one image, in millions")
-        ax.set_ylabel(_MEASURED[key])
+        label_axis(ax.xaxis, "multiply-accumulates for one image, in millions")
+        label_axis(ax.yaxis, _MEASURED[key])
         for side in ("top", "right"):
             ax.spines[side].set_visible(False)
         self.ax_, self.figure_ = ax, ax.figure

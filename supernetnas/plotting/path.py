@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._common import INK, MUTED, PLAIN, fitted_attribute, import_pyplot, shown
+from ._colours import Palette
+from ._common import PLAIN, fitted_attribute, import_pyplot, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,10 +115,13 @@ class PathDisplay:
             _, ax = plt.subplots(figsize=size, layout="constrained")
         names = sorted({name for stage in self.stages for name in stage})
         colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
+        palette = Palette.of(ax)
         self.text_ = []
         for row, stage in enumerate(self.stages):
             if len(stage) > 1:
-                ax.plot((0, len(stage) - 1), (row, row), color=MUTED, linewidth=1.0, zorder=1)
+                ax.plot(
+                    (0, len(stage) - 1), (row, row), color=palette.muted, linewidth=1.0, zorder=1
+                )
             for place, name in enumerate(stage):
                 corner = (place - _BOX[0] / 2, row - _BOX[1] / 2)
                 style = {"color": colours[name], "zorder": 2, **(box_kw or {})}
@@ -129,10 +133,10 @@ class PathDisplay:
         ax.set_ylim(len(self.stages) - 0.5, -0.5)
         ax.set_xticks([])
         ax.set_yticks(range(len(self.stages)), [f"stage {n + 1}" for n in range(len(self.stages))])
-        ax.tick_params(length=0, labelcolor=INK)
+        ax.tick_params(length=0, labelcolor=palette.ink)
         for side in ax.spines.values():
             side.set_visible(False)
         if self.title is not None:
-            ax.set_title(self.title, color=INK, **PLAIN)
+            ax.set_title(self.title, color=palette.ink, **PLAIN)
         self.ax_, self.figure_ = ax, ax.figure
         return self

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import ACCENT, INK, MUTED, import_pyplot
+from ._colours import Palette
+from ._common import import_pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,11 +96,12 @@ class TrajectoryDisplay:
             This one.
         """
         ax = _axes(ax)
+        palette = Palette.of(ax)
         self.lines_ = []
         named = set()
         for column, good in zip(self.errors.T, self.good, strict=True):
             style = {
-                "color": ACCENT if good else MUTED,
+                "color": palette.accent if good else palette.muted,
                 "label": "_" if good in named else "good" if good else "others",
                 "zorder": 3 if good else 2,
                 **(line_kw or {}),
@@ -168,10 +170,10 @@ class OrderPreservingDisplay:
             This one.
         """
         ax = _axes(ax)
-        n_good = self.measures[0].n_good
+        palette, n_good = Palette.of(ax), self.measures[0].n_good
         curves = (
-            (f"good ones among its {n_good} best", INK, lambda m: m.global_hits / m.n_good),
-            ("Kendall's tau of the good ones", ACCENT, lambda m: m.local_tau),
+            (f"good ones among its {n_good} best", palette.ink, lambda m: m.global_hits / m.n_good),
+            ("Kendall's tau of the good ones", palette.accent, lambda m: m.local_tau),
         )
         self.lines_ = []
         for label, colour, value in curves:

@@ -25,7 +25,7 @@ from warnings import warn
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..families.base import Pretrained
 from ..training.history import figures
@@ -229,6 +229,13 @@ def _bar(name: str, conditions: Conditions) -> Iterator[OnEpoch]:
         yield advance
 
 
+def _seen(start: Source) -> set[str]:
+    """Names of all datasets that a supernet was trained on, with those that it started from."""
+    said = start.provenance
+    own = said.get("datasets") or [start.dataset or start.name]
+    return {*map(str, own), *map(str, said.get("warm_start_datasets", []))}
+
+
 def _contents(search: Pretrained, task: Task, pretraining: Pretraining) -> dict[str, Any]:
     """What `Zoo.add` takes of a finished pretraining."""
     counts = [data.counts for data in task.datasets]
@@ -238,6 +245,8 @@ def _contents(search: Pretrained, task: Task, pretraining: Pretraining) -> dict[
     before = start.history() if start is not None and start.name == task.name else []
     if start is not None and not before:
         provenance["warm_start"] = start.name
+    if start is not None and not _seen(start) <= {data.name for data in task.datasets}:
+        provenance["warm_start_datasets"] = sorted(_seen(start))
     rows = [row.copy() for row in search.history]
     for row in rows:
         row["epoch"] += len(before)

@@ -132,7 +132,8 @@ def pretrain_zoo(
         the image's own dataset), ``epochs`` and ``seconds``; without labels, ``train_loss`` is
         there instead of accuracies. Epochs, seconds and history include
         those of the source of the same name that was started from; one of another name is in the
-        provenance as ``warm_start``.
+        provenance as ``warm_start``. All datasets that it had been trained on are there as
+        ``warm_start_datasets``, unless they are the source's own.
 
     Raises
     ------

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..distance.signature import DatasetSignature
 from ..distance.signing import sign
 from ..embedding.embedder import get_embedder
-from ..fitting.validation import read_new_images
+from ..fitting.validation import read_known_labels, read_new_images
 from ..storage.files import plain
 
 __all__ = ["SourceMixin"]
@@ -90,12 +89,6 @@ class SourceMixin(BaseEstimator):
                     "zoo.add_classifier(clf, name, X=X, y=y)."
                 )
             return signature
-        images, labels = read_new_images(self, X), np.asarray(y)
-        unknown = sorted({str(label) for label in labels[~np.isin(labels, self.classes_)]})
-        if unknown or labels.shape != (len(images),) or not len(labels):
-            raise ValueError(
-                f"y must have one of the {len(self.classes_)} classes of the fit for each of the "
-                f"{len(images)} images; it has shape {labels.shape} and other classes: "
-                f"{unknown[:5]}."
-            )
+        images = read_new_images(self, X)
+        labels = self.classes_[read_known_labels(self, y, len(images))]
         return sign(images, labels, get_embedder(self.embedder), device=self.device_)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..families.base import Family, NetworkInput
 from ..images.preprocessing import SIDES, Preprocessing
+from ..images.resizing import RESIZING
 from ..zoo.entries import check_name
 
 __all__ = ["check_fitted"]
@@ -56,6 +57,8 @@ def check_fitted(fitted: Mapping[str, Any], family: Family, network: Any, supern
         raise ValueError(f"the supernet is not one of {seen} and {n_classes} classes")
     family.check_network(network, supernet)
     _check_front(fitted.get("front", []), family, supernet)
+    if not isinstance(fitted.get("outcome", ""), str | None):
+        raise TypeError(f"outcome must be text; got {fitted['outcome']!r:.80}")
     _check_input(fitted)
     source = fitted["source"]
     if source != "scratch":
@@ -91,6 +94,8 @@ def _check_preprocessing(values: Mapping[str, Any]) -> None:
         raise ValueError(f"usual_range must be two numbers; got {usual!r:.80}")
     if not all(low <= _number("usual_range", limit) <= high for limit in usual):
         raise ValueError(f"usual_range {usual!r:.80} is not within {low!r} to {high!r}")
+    if not RESIZING.allows(resize := values.get("resize", "squeeze")):
+        raise ValueError(f"resize must be {RESIZING}; got {resize!r:.80}")
     for name in ("mean", "std"):
         if not isinstance(values[name], list) or len(values[name]) != channels:
             raise ValueError(f"{name} must have one number for each of {channels} channels")

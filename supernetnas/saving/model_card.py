@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ..evaluation.evaluation import Evaluation
 from ..families.base import get_family
 from ..zoo.cards import cell, code, header_list, is_number, licence_header, table
 
 __all__ = ["model_card"]
 
 _KEYS = ("title", "description", "dataset", "dataset_id", "licence", "metrics")
+
+_ASPECTS = {"squeeze": "squeezed", "crop": "cropped", "pad": "padded with black"}
 
 _CARD = """\
 ---
@@ -23,7 +26,7 @@ tags: {tags}
 # {title}
 
 {description}A convolutional network whose architecture was searched for its data with
-[supernetnas](https://pypi.org/project/supernetnas/), starting from {start}.
+supernetnas, starting from {start}.
 
 {about}
 
@@ -34,7 +37,7 @@ tags: {tags}
 ## How to load
 
 ```python
-from supernetnas import SupernetTransferClassifier  # pip install {package}
+from supernetnas import SupernetTransferClassifier{installed}
 
 clf = SupernetTransferClassifier.from_pretrained("{where}")
 clf.predict(images)
@@ -63,8 +66,8 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
     -------
     str
         Markdown with a YAML header that ``huggingface_hub.ModelCard`` reads. Metrics that the
-        card gives are in the header too, as results of the model; those of the search are of its
-        supernet, and are not.
+        card gives are in the header too, as results of the model, and the accuracy on images that
+        the fit has held out; those of the search are of its supernet, and are not.
 
     Raises
     ------
@@ -73,9 +76,11 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
     """
     if unknown := sorted(set(card) - set(_KEYS)):
         raise ValueError(f"A card has {', '.join(_KEYS)}; got {unknown[0]!r}.")
-    metrics = dict(card.get("metrics") or {})
-    if wrong := [name for name, value in metrics.items() if not is_number(value)]:
-        raise ValueError(f"The metric {wrong[0]!r} must be a number; got {metrics[wrong[0]]!r}.")
+    given = dict(card.get("metrics") or {})
+    if wrong := [name for name, value in given.items() if not is_number(value)]:
+        raise ValueError(f"The metric {wrong[0]!r} must be a number; got {given[wrong[0]]!r}.")
+    holdout = getattr(clf, "holdout_", None)
+    metrics = given if holdout is None else {"accuracy": holdout.accuracy, **given}
     tags = ["supernetnas", "neural-architecture-search", "image-classification"]
     start = "random weights"
     if clf.source_ != "scratch":
@@ -90,8 +95,8 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
         description=description,
         start=start,
         about=_about(clf, card),
-        evaluation=_evaluation(clf, metrics),
-        package='"supernetnas[hub]"' if hub else "supernetnas",
+        evaluation=_evaluation(clf, given, holdout),
+        installed='  # installed with the extra "hub"' if hub else "",
         where=where,
         genotype=clf.architecture_,
     )
@@ -104,6 +109,7 @@ def _about(clf: Any, card: Mapping[str, Any]) -> str:
     rows = [
         ["classes", f"{len(clf.classes_)}: {classes}{more}"],
         ["input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"],
+        ["images of another aspect", _ASPECTS[clf.preprocessing_.resize]],
         ["parameters", f"{clf.n_parameters_:,}"],
         ["multiply-accumulates per image", f"{clf.n_macs_:,}"],
         *map(list, _supernet(clf).items()),
@@ -121,8 +127,14 @@ def _supernet(clf: Any) -> dict[str, str]:
     return {name: text for name, text in described.items() if name != "input"}
 
 
-def _evaluation(clf: Any, metrics: Mapping[str, float]) -> str:
-    rows = [[name, value, "given by the authors"] for name, value in metrics.items()]
+def _evaluation(clf: Any, given: Mapping[str, float], holdout: Evaluation | None) -> str:
+    rows = [[name, value, "given by the authors"] for name, value in given.items()]
+    if holdout is not None:
+        figures = holdout.summary()
+        what = f"network, on {figures.pop('images')} images held out"
+        low, high = figures.pop("accuracy_low"), figures.pop("accuracy_high")
+        within = {"accuracy": f"{what} (95 % interval {low:.3f} to {high:.3f})"}
+        rows += [[k.replace("_", " "), v, within.get(k, what)] for k, v in figures.items()]
     for stage, key, what in (
         ("search", "validation_accuracy", "supernet, on the images that train its alphas"),
         ("retrain", "train_accuracy", "network, on augmented training images"),

@@ -3,9 +3,10 @@
 A folder holds nothing that runs when it is read: ``config.json`` has the parameters, the fitted
 attributes and the SHA-256 of the other files; ``model.safetensors`` the network;
 ``supernet.safetensors`` the searched supernet; ``signature.safetensors`` the signature of the
-images, if there is one; ``README.md`` is a model card. A repository on the Hugging Face Hub holds
-the same. A pickle holds plain values and NumPy arrays instead of torch modules, so it needs no GPU
-to be read.
+images, if there is one; ``held_out.csv`` the images that the fit has held out, if there are any,
+with what was predicted for them; ``README.md`` is a model card. A repository on the Hugging Face
+Hub holds the same, but for names of images. A pickle holds plain values and NumPy arrays instead
+of torch modules, so it needs no GPU to be read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from ..distance.signature import DatasetSignature
+from ..evaluation.evaluation import Evaluation
 from ..families.base import Family, get_family
 from ..fitting.fitted import Fitted
 from ..fitting.parameter_values import decode_parameters, encode_parameters
@@ -58,8 +60,8 @@ __all__ = ["PersistenceMixin", "check_destination"]
 
 FORMAT_VERSION = 2
 CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"
-SIGNATURE, CARD = "signature.safetensors", "README.md"
-_FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, CARD}
+SIGNATURE, HELD_OUT, CARD = "signature.safetensors", "held_out.csv", "README.md"
+_FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, HELD_OUT, CARD}
 _SYSTEM = {
     "lost+found",
     ".DS_Store",
@@ -70,6 +72,7 @@ _SYSTEM = {
 _MAX_CONFIG = 64 * 2**20
 _MAX_TENSORS = 8 * 2**30
 _MAX_SIGNATURE = 256 * 2**20
+_MAX_HELD_OUT = 256 * 2**20
 _TRIES = 10  # loads from a folder that others write to
 
 
@@ -117,7 +120,7 @@ class PersistenceMixin(BaseEstimator):
         folder = user_path(folder).resolve()
         check_destination(folder)
         parameters = self.get_params(deep=False)
-        contents = self._contents(parameters, signature=True)
+        contents = self._contents(parameters, signature=True, held_out=True)
         contents[CARD] = model_card(self, card or {}, "path/to/this/folder").encode()
         try:
             replace_content(folder, contents, _FILES, CONFIG)
@@ -144,8 +147,9 @@ class PersistenceMixin(BaseEstimator):
     ) -> Pushed:
         """Publish the fitted classifier on the Hugging Face Hub, in one commit.
 
-        If the upload breaks off, call it again: what has arrived is not sent again. Parameters are
-        left out as in `save_pretrained`.
+        The names of the images that the fit has held out are not published, only how many there
+        are and what was measured on them. If the upload breaks off, call it again: what has arrived
+        is not sent again. Parameters are left out as in `save_pretrained`.
 
         Parameters
         ----------
@@ -187,7 +191,7 @@ class PersistenceMixin(BaseEstimator):
 
         check_is_fitted(self)
         parameters = self.get_params(deep=False)
-        contents = self._contents(parameters, signature=signature)
+        contents = self._contents(parameters, signature=signature, held_out=False)
         contents[CARD] = model_card(self, card or {}, repo_id).encode()
         target = Target(
             repo_id,
@@ -294,8 +298,9 @@ class PersistenceMixin(BaseEstimator):
                 SUPERNET: family.supernet_specs(supernet_config),
             }
             limits = {file: _most_bytes(of) for file, of in specs.items()}
-            if SIGNATURE in hashes:
-                limits[SIGNATURE] = _MAX_SIGNATURE
+            for file, most in ((SIGNATURE, _MAX_SIGNATURE), (HELD_OUT, _MAX_HELD_OUT)):
+                if file in hashes:
+                    limits[file] = most
             hashes = {file: hashes[file] for file in limits}
         except (
             AttributeError,
@@ -315,16 +320,24 @@ class PersistenceMixin(BaseEstimator):
         signature = None
         if SIGNATURE in data:
             signature = _parse_signature(data[SIGNATURE], files.name(SIGNATURE), classes)
+        holdout = None
+        if HELD_OUT in data:
+            holdout = Evaluation.from_csv(
+                data[HELD_OUT], classes.tolist(), name=files.name(HELD_OUT)
+            )
         Fitted.from_dict(
             record,
             network=_build_network(family, network_config, states[MODEL], device),
             supernet_state=states[SUPERNET],
             signature=signature,
+            holdout=holdout,
             device=device,
         ).assign(clf)
         return clf
 
-    def _contents(self, parameters: Mapping[str, Any], *, signature: bool) -> dict[str, bytes]:
+    def _contents(
+        self, parameters: Mapping[str, Any], *, signature: bool, held_out: bool
+    ) -> dict[str, bytes]:
         """Return the files of the fitted classifier, without the card.
 
         Raises
@@ -339,6 +352,9 @@ class PersistenceMixin(BaseEstimator):
         kept = self.signature_
         if signature and kept is not None:
             contents[SIGNATURE] = dump_safetensors(kept.to_tensors(), kept.metadata())
+        holdout = getattr(self, "holdout_", None)
+        if held_out and holdout is not None:
+            contents[HELD_OUT] = holdout.to_csv().encode()
         config = {
             "library_name": "supernetnas",
             "format_version": FORMAT_VERSION,

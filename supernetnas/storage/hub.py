@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ..version import __version__
 from .files import FileError

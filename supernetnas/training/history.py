@@ -29,6 +29,8 @@ class HistoryRow(TypedDict, total=False):
     validation_loss, validation_accuracy : float
     genotype_agreement : float
         Share of the genotype's edges that the genotypes of the last epochs had, too.
+    changes : int
+        Parts of the architecture, such as edges, that the one before the search lacked.
     skip_connections : int
         Of the genotype.
     alpha_entropy : float
@@ -47,6 +49,7 @@ class HistoryRow(TypedDict, total=False):
     validation_loss: float
     validation_accuracy: float
     genotype_agreement: float
+    changes: int
     skip_connections: int
     alpha_entropy: float
     eigenvalue: float

@@ -45,7 +45,7 @@ datasets: {datasets}
 # Supernet {title}
 
 A pretrained supernet for architecture search by transfer, with the signature of the dataset that
-it was pretrained on. Written by [supernetnas](https://pypi.org/project/supernetnas/).
+it was pretrained on. Written by supernetnas.
 
 {about}
 
@@ -62,7 +62,7 @@ Of the supernet, at the end of its pretraining:
 ## How to load
 
 ```python
-from supernetnas import Zoo  # pip install "supernetnas[hub]"
+from supernetnas import Zoo  # installed with the extra "hub"
 
 zoo = Zoo.open("path/to/a/zoo")  # of the same embedder
 zoo.link("{name}", "{where}")
@@ -103,7 +103,7 @@ _BODY = """\
 
 {count} for architecture search by transfer: a search on new images starts
 from the supernet whose data resemble them most, instead of from random weights. Made with
-[supernetnas](https://pypi.org/project/supernetnas/), which wrote this card.
+supernetnas, which wrote this card.
 
 ## Sources
 
@@ -117,12 +117,12 @@ features of a dataset, from which images cannot simply be read back, but which i
 
 {supernets}
 
-{weights}Signatures were made with the embedder {embedder}. The classifiers are not included.
+{before}Signatures were made with the embedder {embedder}. The classifiers are not included.
 
 ## How to load
 
 ```python
-from supernetnas import SupernetTransferClassifier, Zoo  # pip install {package}
+from supernetnas import SupernetTransferClassifier, Zoo{installed}
 
 clf = SupernetTransferClassifier(strategy="ot", zoo="{where}").fit(X, y)  # chooses a source
 
@@ -165,10 +165,11 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
         count=count,
         sources=_sources_table(entries),
         supernets=_supernets_table(entries),
-        weights="".join(_published_weights(name, entry) for name, entry in entries.items()),
+        before=_warm_starts(entries)
+        + "".join(_published_weights(name, entry) for name, entry in entries.items()),
         embedder=code(index.embedder_id),
         where=address or "path/to/this/folder",
-        package="supernetnas" if address is None else '"supernetnas[hub]"',
+        installed="" if address is None else '  # installed with the extra "hub"',
         example=example,
     )
 
@@ -182,6 +183,7 @@ def source_card(name: str, entry: Entry, embedder_id: str, address: str) -> str:
         ["images taken from", provenance.get("source")],
         ["licence", provenance.get("licence") or "not stated"],
         *([key, provenance[name]] for name, key in _WEIGHTS.items() if name in provenance),
+        *([["trained before on", seen]] if (seen := _seen_before(entry)) else []),
         ["images", entry.n_images],
         ["classes", entry.n_classes],
         *([key, value] for key, value in about.items()),
@@ -197,6 +199,25 @@ def source_card(name: str, entry: Entry, embedder_id: str, address: str) -> str:
         embedder=code(embedder_id),
         name=name,
         where=address,
+    )
+
+
+def _seen_before(entry: Entry) -> str:
+    """Names of the datasets that a source's supernet was trained on before its own."""
+    seen = entry.provenance.get("warm_start_datasets")
+    return ", ".join(map(str, seen)) if isinstance(seen, list) else ""
+
+
+def _warm_starts(entries: Mapping[str, Entry]) -> str:
+    """Say which datasets sources have seen besides their own: a test on them tells nothing."""
+    started: dict[str, list[str]] = {}
+    for name, entry in entries.items():
+        if seen := _seen_before(entry):
+            started.setdefault(seen, []).append(name)
+    return "".join(
+        f"Started from a supernet that had been trained on {cell(seen)}: "
+        f"{cell(', '.join(names))}.\n\n"
+        for seen, names in started.items()
     )
 
 

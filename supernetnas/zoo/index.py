@@ -114,7 +114,7 @@ class Index:
         if version > FORMAT_VERSION:
             raise ZooError(
                 f"{zoo[0].upper()}{zoo[1:]} has format version {version}; this supernetnas reads "
-                f"up to {FORMAT_VERSION}. Update it: pip install --upgrade supernetnas"
+                f"up to {FORMAT_VERSION}. Install a newer supernetnas."
             )
         try:
             return cls._from_dict(data)

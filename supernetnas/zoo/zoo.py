@@ -637,7 +637,8 @@ class Zoo(Mapping[str, Source]):
             Plain values. ``dataset`` (title), ``upstream`` (collection the images come from),
             ``licence`` (as its source states it), ``source`` (where the files were taken from),
             ``n_images`` and ``n_classes`` (by default the configuration's) appear in index and
-            card; other keys are kept.
+            card, and so does ``warm_start_datasets`` (names of what the supernet was trained on
+            before); other keys are kept.
         metrics : mapping, optional
             Plain values, numbers where they should appear in the card. What is not finite becomes
             None.

@@ -18,6 +18,7 @@ from PIL import Image
 
 import supernetnas
 from supernetnas import cli, get_embedder
+from supernetnas.cli.evaluating import known_labels
 from supernetnas.cli.parser import build_parser
 from supernetnas.cli.printing import fields, table
 from supernetnas.selection.strategies import STRATEGIES
@@ -26,8 +27,9 @@ from supernetnas.zoo import Zoo
 SMALL = ["--set", "init_channels=4", "--set", "n_cells=3", "--image-size", "8"]
 SMALL += ["--batch-size", "8", "--steps", "2", "--min-epochs", "1", "--multi-epochs", "1"]
 QUICK = ["--search-epochs", "1", "--retrain-epochs", "1", "--image-size", "8"]
-COMMANDS = ["", "fit", "predict", "zoo", "zoo list", "zoo show", "zoo verify", "zoo pretrain"]
-COMMANDS += ["zoo vectors", "distance", "benchmark"]
+COMMANDS = ["", "fit", "predict", "evaluate", "report", "zoo", "zoo list", "zoo show"]
+COMMANDS += ["zoo verify", "zoo pretrain"]
+COMMANDS += ["zoo vectors", "distance", "export", "benchmark"]
 
 
 def pictures(shade, n_classes=2, n=6, seed=0):
@@ -157,6 +159,9 @@ def test_every_example_of_the_help_parses(monkeypatch):
                 "zoo pretrain": ["x", "--out", "y"],
                 "zoo vectors": ["x"],
                 "distance": ["x"],
+                "export": ["x", "y"],
+                "evaluate": ["x", "y"],
+                "report": ["x"],
                 "benchmark": ["x"],
             }
             args = parser.parse_args([*command.split(), *required.get(command, [])])
@@ -183,7 +188,7 @@ def test_help_of_fit_names_every_search_method(run):
 def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()
-    names = ("strategy", "zoo", "embedder", "image_size", "search")
+    names = ("strategy", "zoo", "embedder", "image_size", "resize", "search", "preset")
     names += ("max_macs", "max_parameters", "max_latency", "checkpoint_dir")
     assert {n: getattr(args, n) for n in names} == {n: defaults[n] for n in names}
     assert (args.time_limit, args.device) == (defaults["time_limit"], defaults["device"])
@@ -245,8 +250,8 @@ def test_fit_prints_what_was_found(run, folder, zoo, tmp_path):
     assert status == 0, error
     lines = dict(line.split("  ", 1) for line in output.splitlines())
     assert lines.keys() == {
-        *("data", "source", "distances", "genotype", "parameters", "MACs", "accuracy"),
-        *("time", "model"),
+        *("data", "source", "distances", "genotype", "search", "parameters", "MACs"),
+        *("accuracy", "time", "model"),
     }
     assert lines["source"].strip() in ("sky", "grass")
     assert lines["distances"].strip().startswith(lines["source"].strip())
@@ -256,6 +261,11 @@ def test_fit_prints_what_was_found(run, folder, zoo, tmp_path):
     classifier = supernetnas.SupernetTransferClassifier.from_pretrained(path)
     assert list(classifier.classes_) == ["dark", "light"]
     assert f"{classifier.n_parameters_:,}" == lines["parameters"].strip()
+    assert lines["search"].strip() == classifier.outcome_
+    held = list(csv.DictReader((path / "held_out.csv").read_text().splitlines()))
+    assert [row["class"] for row in held] == ["dark", "light"]
+    assert all(Path(row["image"]).is_relative_to(folder) for row in held)
+    assert "on 2 images held out" in (path / "README.md").read_text()
 
 
 def test_fit_reads_npz_and_keeps_its_class_names(run, album, zoo, tmp_path):
@@ -398,12 +408,13 @@ def test_fit_says_that_holding_out_needs_three_images(run, zoo, tmp_path):
 
 def test_fit_reads_what_it_holds_out_before_it_starts(run, zoo, tmp_path, monkeypatch):
     data = write_folder(tmp_path / "data", 0)
-    for path in (data / "dark").iterdir():  # whichever are held out
-        path.write_bytes(path.read_bytes()[:60])
-    monkeypatch.setattr(
-        supernetnas.SupernetTransferClassifier, "fit", lambda *_: pytest.fail("started")
-    )
-    assert refused(run("fit", data, "--out", tmp_path / "m", "--zoo", zoo), "cannot be read")
+    arguments = ["fit", data, "--out", tmp_path / "m", "--zoo", zoo, *QUICK]
+    assert run(*arguments)[0] == 0
+    listed = (tmp_path / "m" / "held_out.csv").read_text()
+    for row in csv.DictReader(listed.splitlines()):
+        Path(row["image"]).write_bytes(Path(row["image"]).read_bytes()[:60])
+    monkeypatch.setattr("supernetnas.classifier.search_best", lambda *_: pytest.fail("started"))
+    assert refused(run(*arguments), "cannot be read")
 
 
 def test_fit_compares_what_it_holds_out_before_it_starts(run, zoo, tmp_path):
@@ -413,6 +424,58 @@ def test_fit_compares_what_it_holds_out_before_it_starts(run, zoo, tmp_path):
     result = run("fit", data, "--out", tmp_path / "m", "--zoo", zoo, *QUICK)
     assert refused(result, "X mixes images whose scales may differ", "8 bits", "16 or 32 bits")
     assert not (tmp_path / "m").exists()
+
+
+def test_evaluate_prints_and_writes_what_a_model_is_worth(run, folder, model, tmp_path):
+    files = {
+        option: tmp_path / f"{option}.{ending}"
+        for option, ending in (
+            *(("csv", "csv"), ("json", "json")),
+            *(("confusion", "png"), ("errors", "svg")),
+        )
+    }
+    options = [part for option, path in files.items() for part in (f"--{option}", path)]
+    status, output, error = run("evaluate", model, folder, *options)
+    assert status == 0, error
+    classifier = supernetnas.SupernetTransferClassifier.from_pretrained(model)
+    X, y = supernetnas.load_images(folder)
+    expected = classifier.evaluate(X, y)
+    assert json.loads(files["json"].read_text()) == json.loads(expected.to_json())
+    assert files["csv"].read_text() == expected.to_csv()
+    assert all(path.stat().st_size > 500 for path in files.values())
+    assert re.search(rf"accuracy +{expected.accuracy:.3f} ", output)
+    assert all(row["image"] in output for row in expected.errors(12))
+    assert re.search(r"^dark +6 ", output, re.MULTILINE)
+
+
+def test_report_writes_one_page(run, folder, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, output, error = run("report", model, folder, "--title", "Walls <b>")
+    assert status == 0, error
+    assert output.strip() == "model.html"
+    page = (tmp_path / "model.html").read_text()
+    assert "<h1>Walls &lt;b&gt;</h1>" in page
+    assert "on 12 images that it was not trained on" in page
+    assert run("report", model, "--out", "other.html")[0] == 0
+    assert "not measured" in (tmp_path / "other.html").read_text()
+    assert refused(run("report", model, "--out", tmp_path), "--out", "folder")
+
+
+def test_evaluate_reads_names_of_folders_as_the_numbers_of_a_fit(folder):
+    clf = supernetnas.SupernetTransferClassifier()
+    clf.classes_ = np.array([3, 7])
+    names, labels = np.array(["3", "7"]), np.array([0, 1, 1])
+    assert known_labels(clf, names, labels).tolist() == [3, 7, 7]
+    assert known_labels(clf, np.array(["3", "x"]), labels).tolist() == [3, "x", "x"]
+
+
+def test_evaluate_refuses_bad_input_first(run, folder, model, tmp_path, monkeypatch):
+    (tmp_path / "data" / "grey").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "grey" / "1.png")
+    assert refused(run("evaluate", model, tmp_path / "data"), "not seen: grey", "2: dark, light")
+    monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "evaluate", None)
+    assert refused(run("evaluate", model, folder, "--errors", "x.mp3"), "--errors", "ending")
+    assert refused(run("evaluate", model, folder, "--csv", tmp_path), "--csv", "folder")
 
 
 def test_fit_names_the_image_that_cannot_be_read(run, zoo, tmp_path):
@@ -621,7 +684,8 @@ def test_distance_draws(run, zoo, tmp_path):
 def test_distance_draws_pairs_and_classes(run, zoo, folder, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        "supernetnas.cli.distances._save", lambda display, path: drawn.update({path: display})
+        "supernetnas.cli.distances.save_picture",
+        lambda display, path: drawn.update({path: display}),
     )
     one, two = (str(tmp_path / name) for name in ("one.png", "two.png"))
     arguments = ["--zoo", zoo, "--heatmap", one, "--coupling", two, "--classes"]
@@ -740,3 +804,65 @@ def test_folders_of_one_name_are_told_apart():
 
     names = ["cats", "a/train", "b/train", "c/test"]
     assert _short_names(names) == ["cats", names[1], names[2], "test"]
+
+
+# Options of a fit and an export
+
+
+def test_errors_and_warnings_of_a_fit(run, tmp_path):
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        write_folder(data / split, 0)
+    status, _, error = run("fit", data, "--out", tmp_path / "m")
+    assert status == 2 and f"Take one of them instead: '{data / 'train'}'." in error
+    status, _, error = run("fit", data / "train", "--out", tmp_path / "m", "--image-size", "500")
+    assert status == 2 and "--image-size must be 'auto', or one or two" in error
+    for path in (data / "train").rglob("*.png"):
+        Image.open(path).resize((24, 12)).save(path)
+    arguments = ("fit", data / "train", "--out", tmp_path / "m", *QUICK, "--strategy", "scratch")
+    status, _, error = run(*arguments, "--search", "none", "--set", "family__n_cells=3")
+    assert status != 0 or "--resize" in error
+
+
+def test_what_cannot_be_read_is_skipped_and_listed(run, tmp_path):
+    data = write_folder(tmp_path / "walls", 0)
+    whole = (data / "dark" / "0.png").read_bytes()
+    (data / "dark" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (data / "light" / "7.png").write_text("no image")
+    small = ("--strategy", "scratch", "--image-size", "8", "--set", "family__n_cells=3")
+    small += ("--retrain-epochs", "1", "--search-epochs", "1", "--set", "family__init_channels=4")
+    status, _, error = run("fit", data, "--out", tmp_path / "m", *small)
+    assert status == 2 and "--skip-unreadable leaves out" in error and "X[" not in error
+    status, out, error = run("fit", data, "--out", tmp_path / "m", *small, "--skip-unreadable")
+    assert status == 0, error
+    assert f"skipped {data / 'dark' / '0.png'}: " in error
+    assert f"skipped {data / 'light' / '7.png'}: " in error
+    assert "skipped 2 of 12 images" in error
+    assert "8 images of 2 classes" in out
+    status, out, error = run("predict", tmp_path / "m", data, "--skip-unreadable")
+    assert status == 0 and "skipped 2 of 12 images" in error
+    assert len(out.splitlines()) == 11
+    bad = data / "light" / "7.png"
+    status, _, error = run("predict", tmp_path / "m", bad, "--skip-unreadable")
+    assert status == 2 and "None of the 1 images can be read" in error
+    for path in (data / "dark").iterdir():
+        path.write_text("no image")
+    arguments = ("--skip-unreadable", "--test-fraction", "0")
+    status, _, error = run("fit", data, "--out", tmp_path / "m", *small, *arguments)
+    assert status == 2 and "one class only: light" in error
+
+
+def test_export(run, model, folder, tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "walls.onnx"
+    status, out, _ = run("export", model, path, "--int8", folder)
+    assert status == 0
+    assert {"walls.onnx", "walls.json", "walls.int8.onnx"} == {p.name for p in tmp_path.iterdir()}
+    assert "on the 12 images of" in out and "same class" in out
+    assert run("export", model, tmp_path / "walls.pt")[0] == 2
+    status, _, error = run("export", model, tmp_path / "walls.pt2", "--int8", folder)
+    assert status == 2 and "PATH must end in .onnx" in error
+    other = write_folder(tmp_path / "other", 0)
+    (other / "dark").rename(other / "dusk")
+    status, _, error = run("export", model, path, "--int8", other)
+    assert status == 2 and "does not know: dusk" in error

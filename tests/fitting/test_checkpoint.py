@@ -86,6 +86,18 @@ def interrupt(batches, clf, at):
 
 
 @pytest.mark.parametrize(
+    ("at", "words"),
+    [(6, "the search goes on from epoch 2"), (12, "the retraining goes on from epoch 2")],
+)
+def test_a_fit_that_goes_on_says_from_where(batches, tmp_path, caplog, at, words):
+    clf = interrupt(batches, classifier(tmp_path), at)
+    assert not caplog.records
+    clf.set_params(verbose=2).fit(IMAGES, LABELS)
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert told == [words]  # warnings, which the command shows without -v
+
+
+@pytest.mark.parametrize(
     ("space", "perturbation", "moments"),
     [
         ("s1", "random", (1, 6, 14)),

@@ -233,7 +233,7 @@ class TestSize:
             Image.fromarray(HIGH).save(path)
         decoding, seen, both = [], [], threading.Barrier(2)
 
-        def decode(image, height, width, channels, values):
+        def decode(image, height, width, channels, values, resize):
             decoding.append(None)
             if most > 1:
                 both.wait(60)

@@ -24,6 +24,7 @@ from supernetnas.plotting import (
     SearchCurveDisplay,
     TrajectoryDisplay,
 )
+from supernetnas.plotting._colours import contrast
 
 plt = pytest.importorskip("matplotlib.pyplot")
 
@@ -242,8 +243,10 @@ class TestDistanceHeatmapDisplay:
     def test_letters_contrast_with_their_cell(self):
         distances = [[0.0, 2.0, 9.0], [2.0, 0.0, 9.0], [9.0, 9.0, 0.0]]
         display = DistanceHeatmapDisplay.from_distances(distances, ["a", "b", "c"])
-        assert display.text_[0, 1].get_color() == "white"
-        assert display.text_[0, 2].get_color() != "white"
+        for row, column in ((0, 1), (0, 2)):
+            cell = display.im_.cmap(display.im_.norm(distances[row][column]))
+            assert contrast(display.text_[row, column].get_color(), cell[:3]) >= 4.5
+        assert display.text_[0, 1].get_color() != display.text_[0, 2].get_color()
         assert display.text_[0, 0] is None  # a dataset to itself
         assert display.im_.norm.vmin == 2.0
 
@@ -267,7 +270,8 @@ class TestClassCouplingDisplay:
         np.testing.assert_allclose(shares.sum(axis=1), 1)
         np.testing.assert_allclose(shares[1], [0, 0.75, 0.25, 0])
         assert [text.get_text() for text in display.text_] == ["100", "75", "25", "10", "90"]
-        assert [text.get_color() == "white" for text in display.text_] == [1, 1, 0, 0, 1]
+        white = [text.get_color() == (1, 1, 1) for text in display.text_]
+        assert white == [True, True, False, False, True]
 
     def test_of_a_result(self):
         rng = np.random.default_rng(0)

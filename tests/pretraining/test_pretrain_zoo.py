@@ -194,6 +194,7 @@ def test_zoo_is_pretrained_further(whole, tmp_path):
         warm_start=whole,
     )
     for name in ("a", "b", "multi"):
+        assert "warm_start_datasets" not in zoo[name].provenance
         source, state = whole[name], zoo[name].state_dict()
         for key, value in source.state_dict().items():
             if "running" not in key and "num_batches" not in key:
@@ -219,6 +220,10 @@ def test_every_supernet_starts_from_one_source(whole, tmp_path):
     for source in zoo.values():
         assert torch.equal(source.state_dict()["alphas_normal"], alphas)
     assert zoo["c"].provenance["warm_start"] == "multi"
+    for source in zoo.values():  # none is of the datasets of the start alone, or more
+        assert source.provenance["warm_start_datasets"] == ["a", "b"]
+    again = pretrain(tmp_path / "again", [make("c", 3)], multi=False, warm_start=zoo["c"])
+    assert again["c"].provenance["warm_start_datasets"] == ["a", "b", "c"]
     assert zoo["c"].metrics["epochs"] == len(zoo["c"].history()) == 2
     assert zoo["multi"].metrics["epochs"] == 4
 

@@ -489,3 +489,23 @@ def test_labels_that_json_cannot_hold(saved, tmp_path):
     with pytest.raises(TypeError, match="bytes"):
         clf.save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_the_way_of_resizing_comes_back(resize, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (8, 12, 20), dtype=np.uint8)
+    clf = tiny_classifier(resize=resize, retraining__epochs=1).fit(images, [0, 1] * 4)
+    folder = clf.save_pretrained(tmp_path / "model")
+    loaded = load(folder)
+    assert loaded.preprocessing_.resize == loaded.resize == resize
+    assert loaded.predict_proba(images).tobytes() == clf.predict_proba(images).tobytes()
+    said = {"crop": "cropped", "pad": "padded with black"}[resize]
+    assert f"| images of another aspect | {said} |" in (folder / "README.md").read_text()
+    config = json.loads((folder / "config.json").read_text())
+    del config["fitted"]["preprocessing"]["resize"]  # of a version that only squeezed
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder).preprocessing_.resize == "squeeze"
+    config["fitted"]["preprocessing"]["resize"] = "stretch"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileError, match="resize must be"):
+        load(folder)

@@ -503,7 +503,7 @@ def test_markdown_of_a_stranger_is_shown_as_it_is(zoo):
     )
     assert text.count(escaped) == 2 and escaped.replace(r"\_e\_ a_b", "e  a b") not in text
     assert escaped.split(r" \_e")[0] in text.split("| classes |")[1].splitlines()[0]
-    assert "](http" not in text.replace(r"\](http", "").replace("](https://pypi", "")
+    assert "](http" not in text.replace(r"\](http", "")
     assert cell("x" * 10**6) == "x" * 1000
     assert code("a`b\nc|") == "`a'b c/`" and code("") == "` `"
 

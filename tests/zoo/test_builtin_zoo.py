@@ -45,6 +45,13 @@ def test_one_source_per_dataset_and_one_on_all(zoo, cells):
         assert source.provenance["licence"]
 
 
+def test_sources_name_all_datasets_that_their_supernet_has_seen(zoo):
+    (seen,) = {tuple(source.provenance["warm_start_datasets"]) for source in zoo.singles()}
+    names = {source.name for source in zoo.singles()}
+    assert len(seen) == 12 and set(seen) < names
+    assert len(names - set(zoo.multi("elastic").provenance["datasets"])) == 8
+
+
 def test_sources_have_learnt(cells):
     for source in cells:
         metrics = source.metrics

@@ -1,4 +1,4 @@
-"""What cards say of weights that others have published."""
+"""What cards say of what a supernet was before, and nothing of where a package might be."""
 
 from dataclasses import replace
 
@@ -20,3 +20,27 @@ def test_published_weights_are_named_with_their_licence(tmp_path):
     own = source_card("both", entry, index.embedder_id, "org/both")
     assert "| published weights | Net of &lt;someone>, trained on ImageNet |" in own
     assert "| their licence | Apache-2.0 |" in own
+
+
+def test_datasets_that_a_supernet_was_trained_on_before_are_named(tmp_path):
+    index = make_zoo(tmp_path / "zoo").store.index
+    assert "Started from" not in zoo_card(index, "zoo")
+    said = {"warm_start": "multi", "warm_start_datasets": ["<digits>", "flowers"]}
+    entries = {name: replace(entry, provenance=said) for name, entry in index.sources.items()}
+    names = ", ".join(entries)
+    line = f"Started from a supernet that had been trained on &lt;digits>, flowers: {names}."
+    assert line in zoo_card(replace(index, sources=entries), "zoo")
+    own = source_card("both", entries["both"], index.embedder_id, "org/both")
+    assert "| trained before on | &lt;digits>, flowers |" in own
+    entries["both"] = replace(entries["both"], provenance={"warm_start_datasets": "flowers"})
+    assert "both" not in zoo_card(replace(index, sources=entries), "zoo").split("Started")[1][:200]
+
+
+def test_no_card_installs_from_an_index_that_may_not_have_the_package(tmp_path):
+    index = make_zoo(tmp_path / "zoo").store.index
+    for card in (
+        zoo_card(index, "zoo"),
+        zoo_card(index, "zoo", "org/zoo"),
+        source_card("both", index.sources["both"], index.embedder_id, "org/both"),
+    ):
+        assert "pip install" not in card and "pypi" not in card

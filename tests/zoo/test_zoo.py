@@ -313,7 +313,7 @@ def test_what_is_no_zoo_is_refused(tmp_path):
 
 def test_a_newer_format_is_refused(zoo):
     write_index(zoo, {**read_index(zoo), "format_version": 4, "sources": "something new"})
-    with pytest.raises(ZooError, match=r"format version 4.*pip install --upgrade supernetnas"):
+    with pytest.raises(ZooError, match=r"format version 4.*Install a newer supernetnas"):
         Zoo.open(zoo.folder)
 
 

@@ -60,6 +60,7 @@ class Cells(Family):
 
     name = "cells"
     architecture_name = "genotype"
+    unsearched_name = "the genotype"
     head = "classifier."
     exact = ("alphas_", "running_")
     searches = SEARCHES
@@ -204,13 +205,28 @@ class Cells(Family):
 
     def probed(self, supernet: CellSupernet, budget: Budget | None, seen: NetworkInput) -> Network:
         """Return the network that the alphas stand for, which costs a fraction of the supernet."""
-        genotype = (
-            supernet.genotype() if budget is None else budget.derive(supernet.operation_weights())
-        )
+        genotype = self.unsearched(supernet, budget, seen)
         with seeded_modules(0):
             network = Network(self.network_config(genotype, supernet, 0.0))
         inherit_weights(network, supernet)
         return network
+
+    def unsearched(
+        self, supernet: CellSupernet, budget: Budget | None, seen: NetworkInput
+    ) -> Genotype:
+        """Return the genotype that the alphas stand for."""
+        if budget is None:
+            return supernet.genotype()
+        return budget.derive(supernet.operation_weights())
+
+    def difference(self, before: Genotype, after: Genotype) -> str:
+        """Say how many edges differ."""
+        n_edges = after.n_edges_beyond(before)
+        return f"{n_edges} of {len(after.edges())} edges differ" if n_edges else ""
+
+    def among(self, config: SupernetConfig) -> str:
+        """Say how many genotypes a space has."""
+        return f"{get_space(config.space).n_architectures:.1e} genotypes of space {config.space}"
 
     def read_architecture(self, data: Mapping[str, Any]) -> Genotype:
         """Rebuild a genotype; ValueError if it is none."""

@@ -60,6 +60,19 @@ class Genotype:
         """Nodes of a kind of cell."""
         return self.reduce if CellKind(kind) == CellKind.REDUCTION else self.normal
 
+    def edges(self) -> frozenset[tuple[CellKind, int, str, int]]:
+        """Kind of cell, node, operation and state of every edge."""
+        return frozenset(
+            (kind, node, operation, state)
+            for kind in CellKind
+            for node, edges in enumerate(self.nodes(kind))
+            for operation, state in edges
+        )
+
+    def n_edges_beyond(self, other: Genotype) -> int:
+        """How many edges the other genotype lacks."""
+        return len(self.edges() - other.edges())
+
     def count(self, operation: str) -> int:
         """How many edges of the two cells carry ``operation``."""
         return sum(name == operation for node in self.normal + self.reduce for name, _ in node)

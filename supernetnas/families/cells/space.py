@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import combinations
 
 from .operations import OPERATIONS
 
@@ -110,6 +111,17 @@ class SearchSpace:
     def width(self) -> int:
         """The largest number of operations that an edge offers."""
         return max(len(names) for names in self.normal + self.reduce)
+
+    @property
+    def n_architectures(self) -> int:
+        """How many genotypes a search can end with: two edges into each node, an operation each."""
+        count = 1
+        for kind in CellKind:
+            choices = [len({*names} - {"none"}) for names in self.edges(kind)]
+            for node in range(N_NODES):
+                into = [choices[edge] for edge in edges_into(node)]
+                count *= sum(one * other for one, other in combinations(into, 2))
+        return count
 
     def edges(self, kind: CellKind) -> Edges:
         """Candidate operations per edge of a kind of cell."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,6 +68,7 @@ class Elastic(Family):
 
     name = "elastic"
     architecture_name = "architecture"
+    unsearched_name = "the most expensive network allowed"
     head = "classifier."
     exact = ("running_", "mean", "variance")
     keeps_statistics = True
@@ -234,8 +236,30 @@ class Elastic(Family):
 
     def probed(self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput) -> Any:
         """Return the network of the most expensive member that may be chosen."""
-        largest = supernet.config.space.largest.at(seen.size[0])
-        return supernet.network(largest if budget is None else budget.within(budget.limits)[0])
+        return supernet.network(self.unsearched(supernet, budget, seen))
+
+    def unsearched(
+        self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput
+    ) -> ElasticArchitecture:
+        """Return the most expensive member that may be chosen."""
+        if budget is None:
+            return supernet.config.space.largest.at(seen.size[0])
+        return budget.within(budget.limits)[0]
+
+    def difference(self, before: ElasticArchitecture, after: ElasticArchitecture) -> str:
+        """Say how many blocks differ, and whether the size of the images does."""
+        stages = zip_longest(before.stages, after.stages, fillvalue=())
+        pairs = [pair for stage in stages for pair in zip_longest(*stage)]
+        n_other, said = sum(one != other for one, other in pairs), []
+        if n_other:
+            said.append(f"{n_other} of {len(pairs)} blocks differ")
+        if before.size != after.size:
+            said.append(f"images have {after.size} instead of {before.size} pixels a side")
+        return " and ".join(said)
+
+    def among(self, config: ElasticConfig) -> str:
+        """Say how many members have statistics."""
+        return f"{len(config.members)} smaller members and the largest"
 
     def read_architecture(self, data: Mapping[str, Any]) -> ElasticArchitecture:
         """Rebuild an architecture; ValueError if it is none."""

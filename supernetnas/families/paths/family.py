@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -66,6 +67,7 @@ class Paths(Family):
 
     name = "paths"
     architecture_name = "architecture"
+    unsearched_name = "the path of the smallest blocks"
     head = "classifier."
     searches = SEARCHES
     default_search = "evolution"
@@ -99,7 +101,6 @@ class Paths(Family):
         channels: int,
         image_size: Any,
         config: PathConfig | None = None,
-        limits: Limits | None = None,
     ) -> NetworkInput:
         """Say what the network is to see: the images' own size within 32 to 64 pixels a side."""
         if image_size == "auto":
@@ -184,7 +185,27 @@ class Paths(Family):
         self, supernet: PathSupernet, budget: PathArchitecture | None, seen: NetworkInput
     ) -> PathNetwork:
         """Return the network of a path that may be chosen."""
-        return supernet.network(supernet.space.smallest if budget is None else budget)
+        return supernet.network(self.unsearched(supernet, budget, seen))
+
+    def unsearched(
+        self, supernet: PathSupernet, budget: PathArchitecture | None, seen: NetworkInput
+    ) -> PathArchitecture:
+        """Return the smallest path or, within limits, the cheapest."""
+        return supernet.space.smallest if budget is None else budget
+
+    def difference(self, before: PathArchitecture, after: PathArchitecture) -> str:
+        """Say how many blocks differ."""
+        pairs = [
+            pair
+            for stages in zip(before.stages, after.stages, strict=True)
+            for pair in zip(*stages, strict=True)
+        ]
+        n_other = sum(one != other for one, other in pairs)
+        return f"{n_other} of {len(pairs)} blocks differ" if n_other else ""
+
+    def among(self, config: PathConfig) -> str:
+        """Say how many paths a space has."""
+        return f"{math.prod(config.space.genes):.1e} paths of space {config.space.name}"
 
     def read_architecture(self, data: Mapping[str, Any]) -> PathArchitecture:
         """Rebuild an architecture; ValueError if it is none."""

@@ -109,6 +109,7 @@ class BilevelSearch(WeightTraining):
         """Tell how decided the alphas are, and whether their genotype still changes."""
         genotype = self.supernet.genotype()
         row["genotype_agreement"] = genotype_agreement(genotype, self.architectures)
+        row["changes"] = genotype.n_edges_beyond(self.architectures[0])
         self.architectures.append(genotype)
         row["skip_connections"] = genotype.count("skip_connect")
         row["alpha_entropy"] = self.supernet.alpha_entropy()

@@ -46,8 +46,8 @@ def genotype_agreement(genotype: Genotype, earlier: Sequence[Genotype], window: 
         Mean over these genotypes of the share of edges, each an operation from a state to a node,
         in common; 1 if nothing has changed.
     """
-    edges = _edges(genotype)
-    shares = [len(edges & _edges(other)) / len(edges) for other in earlier[-window:]]
+    n_edges = len(genotype.edges())
+    shares = [1 - genotype.n_edges_beyond(other) / n_edges for other in earlier[-window:]]
     return sum(shares) / len(shares)
 
 
@@ -98,12 +98,3 @@ def warn_of_collapse(
             SearchCollapseWarning,
             stacklevel=6,  # the caller of `fit`
         )
-
-
-def _edges(genotype: Genotype) -> set[tuple[CellKind, int, str, int]]:
-    return {
-        (kind, node, operation, state)
-        for kind in CellKind
-        for node, edges in enumerate(genotype.nodes(kind))
-        for operation, state in edges
-    }

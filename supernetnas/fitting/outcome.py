@@ -1,0 +1,41 @@
+"""What a search has changed, in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..families.base import Family
+from .searching import Found
+
+__all__ = ["describe_outcome"]
+
+
+def describe_outcome(found: Found, architecture: Any, family: Family) -> str:
+    """Say how an architecture differs from what there was before, and from what it was chosen.
+
+    Parameters
+    ----------
+    found : Found
+    architecture : Architecture
+        What was derived.
+    family : Family
+
+    Returns
+    -------
+    str
+        Such as "5 of 16 edges differ from the genotype of the source 'multi'; chosen from ...".
+    """
+    start = f"the source {found.start.name!r}" if found.start.pretrained else "the random weights"
+    before = f"{family.unsearched_name} of {start}"
+    difference = family.difference(found.start.before, architecture)
+    history = found.search.history
+    if not difference and not history:
+        return f"there was no search: it is {before}"
+    compared = [row["candidates"] for row in history if row.get("candidates")]
+    among = family.among(found.search.searched_supernet().config)
+    chosen = f"chosen from {among}"
+    if compared:
+        chosen += f", of which {compared[-1]} were compared"
+    if not difference:
+        return f"the search changed nothing: it is {before}; {chosen}"
+    return f"{difference} from {before}; {chosen}"

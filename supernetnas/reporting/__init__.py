@@ -1,0 +1,1 @@
+"""What a fitted classifier tells about itself and its mistakes."""

@@ -1,0 +1,292 @@
+"""The sections of a report: what there is to say of a fit."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from ..evaluation.evaluation import Evaluation
+from ..families.base import get_family
+from ..images.sets import ImageSet
+from ..plotting import (
+    CellDisplay,
+    ConfusionDisplay,
+    DistanceDisplay,
+    FrontDisplay,
+    SearchCurveDisplay,
+)
+from ..plotting._tiles import tiles as shown_tiles
+from ..version import __version__
+from ..zoo import Zoo, ZooError
+from .page import code, details, paragraph, picture, section, table, tiles
+
+__all__ = ["sections"]
+
+_MOST_IMAGES = 24
+_MOST_ROWS = 20
+_ERROR_SIDE = 112  # pixels
+
+_CURVES = {
+    "accuracy": "Accuracy over the epochs",
+    "loss": "Loss over the epochs",
+    "changes": "Parts of the architecture that differ from where the search began",
+    "alpha_entropy": "Entropy of the alphas: 1 is undecided, 0 is discrete",
+}
+
+
+def sections(
+    clf: Any, evaluation: Evaluation | None, images: ImageSet | None
+) -> list[tuple[str, str]]:
+    """Return headings and contents.
+
+    Parameters
+    ----------
+    clf : SupernetTransferClassifier
+        Fitted.
+    evaluation : Evaluation or None
+    images : ImageSet or None
+        Those that the evaluation names by their positions.
+    """
+    return [
+        ("In short", _summary(clf, evaluation)),
+        ("What the network sees", _inputs(clf, evaluation, images)),
+        ("Where it started", _source(clf)),
+        ("Architecture", _architecture(clf)),
+        ("Training", _training(clf)),
+        ("Accuracy", _evaluation(evaluation)),
+        ("Mistakes", _errors(evaluation, images)),
+        ("Settings", _settings(clf)),
+        ("Provenance and licences", _provenance(clf)),
+        ("How to use it", _use(clf)),
+    ]
+
+
+def _summary(clf: Any, evaluation: Evaluation | None) -> str:
+    height, width = clf.image_size_
+    accuracy: str | None = "not measured: no images of known classes were held out or given"
+    if evaluation is not None:
+        low, high = evaluation.accuracy_interval
+        accuracy = (
+            f"{evaluation.accuracy:.1%} on {len(evaluation)} images that it was not trained on "
+            f"(95 % interval {low:.1%} to {high:.1%})"
+        )
+    return table(
+        [
+            ("accuracy", accuracy),
+            ("classes", len(clf.classes_)),
+            ("input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"),
+            ("started from", clf.source_),
+            ("search", clf.outcome_ or None),
+            ("parameters", f"{clf.n_parameters_:,}"),
+            ("multiply-accumulates per image", f"{clf.n_macs_:,}"),
+            ("made with", f"supernetnas {__version__}"),
+        ]
+    )
+
+
+def _inputs(clf: Any, evaluation: Evaluation | None, images: ImageSet | None) -> str:
+    height, width = clf.image_size_
+    said = paragraph(
+        f"Images are resized to {height} x {width} pixels, whatever their aspect, and each channel "
+        "is standardised."
+    )
+    if images is None or evaluation is None:
+        return section(said, paragraph("No images are shown, since none were given to the report."))
+    rows = _one_of_each_class(evaluation)
+    pixels = np.concatenate(
+        [
+            batch.float().permute(0, 2, 3, 1).numpy()
+            for batch in clf.preprocessing_.pixels(images.take(evaluation.index[rows]))
+        ]
+    )
+    captions = [str(evaluation.classes[label]) for label in evaluation.labels[rows]]
+    return section(said, tiles(_visible(pixels, clf.preprocessing_), captions))
+
+
+def _one_of_each_class(evaluation: Evaluation) -> np.ndarray:
+    first = np.unique(evaluation.labels, return_index=True)[1]
+    return first[:_MOST_IMAGES]
+
+
+def _visible(pixels: np.ndarray, preprocessing: Any) -> np.ndarray:
+    """Values within the range of the fit as red, green and blue."""
+    low, high = (0, 255) if preprocessing.eight_bit else preprocessing.value_range
+    scaled = ((pixels - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
+    if scaled.shape[-1] != 3:
+        scaled = scaled[..., :3] if scaled.shape[-1] > 3 else scaled[..., :1]
+    return np.broadcast_to(scaled, (*scaled.shape[:3], 3)).copy()
+
+
+def _source(clf: Any) -> str:
+    start = (
+        "random weights"
+        if clf.source_ == "scratch"
+        else f"the pretrained supernet {clf.source_!r}, of the family {clf.family_!r}"
+    )
+    parts = [paragraph(f"The strategy {clf.strategy!r} started from {start}.")]
+    if clf.scores_:
+        parts.append(
+            paragraph(
+                "It compared the accuracy of a linear model of the features, each image left out "
+                "in turn:"
+            )
+        )
+        parts.append(
+            table(
+                (
+                    [
+                        row["source"],
+                        row["family"],
+                        "x".join(map(str, row["image_size"])),
+                        float(row["accuracy"]),
+                    ]
+                    for row in sorted(clf.scores_, key=lambda row: -row["accuracy"])
+                ),
+                ["source", "family", "pixels", "accuracy"],
+            )
+        )
+    if clf.distances_:
+        what = "Distances from the images to the sources, the nearest first"
+        drawn = dict(list(clf.distances_.items())[:_MOST_ROWS])
+        parts.append(paragraph(f"{what}:"))
+        parts.append(picture(lambda: DistanceDisplay(drawn, source=clf.source_).plot(), what))
+        rows = [[name, float(value)] for name, value in clf.distances_.items()]
+        parts.append(details("Distances as numbers", table(rows, ["source", "distance"])))
+    return section(*parts)
+
+
+def _architecture(clf: Any) -> str:
+    parts = [paragraph(_sentence(clf.outcome_))]
+    if hasattr(clf, "genotype_"):
+        for cell in ("normal", "reduce"):
+            parts.append(
+                picture(
+                    lambda cell=cell: CellDisplay.from_estimator(clf, cell=cell),  # type: ignore[misc]
+                    f"Diagram of the cell {cell}; in words below",
+                )
+            )
+    if len(clf.front_ or ()) > 1:
+        what = "Accuracy against cost of the networks that were trained together"
+        parts.append(picture(lambda: FrontDisplay.from_estimator(clf), what))
+    parts.append(code(str(clf.architecture_)))
+    parts.append(paragraph(f"{clf.inherited_:.0%} of its weights came from the supernet."))
+    return section(*parts)
+
+
+def _training(clf: Any) -> str:
+    measured = {key for row in clf.history_ for key, value in row.items() if value is not None}
+    parts = []
+    for metric, what in _CURVES.items():
+        if {metric, f"train_{metric}", f"validation_{metric}"} & measured:
+            parts.append(
+                picture(
+                    lambda metric=metric: SearchCurveDisplay.from_estimator(  # type: ignore[misc]
+                        clf, metric=metric
+                    ),
+                    what,
+                )
+            )
+            parts.append(paragraph(f"{what}."))
+    stages = []
+    for stage, grouped in groupby(clf.history_, key=lambda row: row["stage"]):
+        rows = list(grouped)
+        seconds = sum(row.get("seconds") or 0.0 for row in rows)
+        stages.append([stage, len(rows), f"{seconds:.1f}", rows[-1].get("validation_accuracy")])
+    head = ["stage", "epochs", "seconds", "validation accuracy at its end"]
+    parts.append(table(stages, head))
+    parts.append(paragraph(f"On the device {clf.device_}."))
+    return section(*parts)
+
+
+def _evaluation(evaluation: Evaluation | None) -> str:
+    if evaluation is None:
+        return ""
+    per_class = ([*row.values()] for row in evaluation.per_class)
+    confusions = ([*row.values()] for row in evaluation.confusions(_MOST_ROWS))
+    what = "Which classes are taken for which"
+    return section(
+        table([name.replace("_", " "), value] for name, value in evaluation.summary().items()),
+        picture(lambda: ConfusionDisplay.from_evaluation(evaluation), what),
+        details(
+            "The most frequent confusions",
+            table(confusions, ["class", "taken for", "images", "share of the class"]),
+        ),
+        details("Every class", table(per_class, ["class", "images", "precision", "recall", "F1"])),
+    )
+
+
+def _errors(evaluation: Evaluation | None, images: ImageSet | None) -> str:
+    if evaluation is None:
+        return ""
+    rows = evaluation.errors(_MOST_IMAGES)
+    if not rows:
+        return paragraph("No image was misclassified.")
+    said = paragraph("Misclassified images, the most confident mistakes first.")
+    listed = table(
+        ([r["image"], r["class"], r["predicted"], float(r["confidence"])] for r in rows),
+        ["image", "class", "taken for", "confidence"],
+    )
+    if images is None:
+        return section(said, listed)
+    captions = [f"{r['class']} → {r['predicted']}, {r['confidence']:.2f}" for r in rows]
+    pixels = shown_tiles(images, [row["index"] for row in rows], _ERROR_SIDE)
+    return section(said, tiles(pixels, captions), details("Their names", listed))
+
+
+def _settings(clf: Any) -> str:
+    return table([name, repr(value)] for name, value in clf.get_params(deep=False).items())
+
+
+def _provenance(clf: Any) -> str:
+    if clf.source_ == "scratch":
+        return paragraph("The weights are of this fit alone: it started from random ones.")
+    try:
+        source = (clf.zoo if isinstance(clf.zoo, Zoo) else Zoo.open(clf.zoo))[clf.source_]
+        provenance = {"licence": "not stated", **source.provenance}
+    except (KeyError, OSError, TypeError, ValueError, ZooError):
+        return paragraph(
+            f"The weights come from the source {clf.source_!r} of a zoo that is not at hand; its "
+            "card says what it was trained on, and under which licences."
+        )
+    return section(
+        paragraph(
+            f"The weights come from the source {clf.source_!r}, of which its zoo says what follows."
+            ' "Not stated" grants nothing.'
+        ),
+        table([name.replace("_", " "), _plain(value)] for name, value in provenance.items()),
+    )
+
+
+def _use(clf: Any) -> str:
+    known = ", ".join(map(repr, clf.classes_[:3].tolist()))
+    return section(
+        paragraph("Where MODEL is the folder that save_pretrained or supernetnas fit wrote:"),
+        code(
+            "from supernetnas import SupernetTransferClassifier\n\n"
+            'clf = SupernetTransferClassifier.from_pretrained("MODEL")\n'
+            f'clf.predict(["a.jpg", "b.jpg"])  # such as {known}\n'
+            'clf.predict_proba(["a.jpg"])'
+        ),
+        code("supernetnas predict MODEL a.jpg b.jpg\nsupernetnas evaluate MODEL FOLDER"),
+        details("The family of the network", paragraph(_described(clf))),
+    )
+
+
+def _described(clf: Any) -> str:
+    described = get_family(clf.family_).describe(clf.supernet_config_)
+    return "; ".join(f"{name}: {text}" for name, text in described.items())
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _plain(value: Any) -> Any:
+    """A value of a provenance, on one line."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return "; ".join(str(_plain(item)) for item in value)
+    return value

@@ -1,0 +1,201 @@
+"""The report: complete, harmless, without need of anything else, and readable everywhere."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import patterns, tiny_classifier
+
+from supernetnas.images.reading import as_image_set
+from supernetnas.plotting._colours import contrast
+from supernetnas.reporting import page as pages
+from supernetnas.reporting.sections import _visible
+
+pytest.importorskip("matplotlib")
+
+HOSTILE = '</td><script>alert("1")</script>$x$\x1b[31m'
+VOID = {"meta", "img", "br", "source"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: what is opened is closed, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links, self.ids, self.words = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    """A classifier with hostile class names, and images of it."""
+    images, labels = patterns(12, noise=90)
+    names = np.array([HOSTILE, "a & b", "plain", "x" * 80])[labels]
+    clf = tiny_classifier(holdout_fraction=0.25, retraining__epochs=2).fit(images, names)
+    return clf, images, names
+
+
+@pytest.fixture(scope="module")
+def text(hostile, tmp_path_factory):
+    clf, images, _ = hostile
+    path = tmp_path_factory.mktemp("report") / "fit.html"
+    assert clf.report(path, images) == path
+    return path.read_text()
+
+
+def test_all_sections_are_there_and_linked(text):
+    page = Page(text)
+    targets = [attrs["href"] for attrs in page.all("a")]
+    assert targets == [f"#{attrs['id']}" for attrs in page.all("section")]
+    for heading in ("What the network sees", "Architecture", "Mistakes", "Provenance"):
+        assert heading in page.text
+
+
+def test_what_it_says_is_so(text, hostile):
+    clf, said = hostile[0], Page(text).text
+    assert f"{clf.holdout_.accuracy:.1%} on 12 images" in said
+    assert f"{clf.n_parameters_:,}" in said
+    assert str(clf.architecture_) in said
+    assert clf.outcome_ in said
+    assert all(row["image"] in said for row in clf.holdout_.errors())
+
+
+def test_names_of_strangers_are_harmless(text):
+    page = Page(text)
+    assert not page.all("script")
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert '</td><script>alert("1")</script>$x$\\x1b[31m' in page.text
+
+
+def test_it_fetches_nothing(text):
+    page = Page(text)
+    sources = [
+        attrs.get("src") or attrs["srcset"] for attrs in [*page.all("img"), *page.all("source")]
+    ]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not page.all("link")
+    assert not re.search(r"url\(|@import|https?:", re.sub(r"data:[^\"]*", "", text))
+    (policy,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'")
+
+
+def test_pictures_are_there_for_light_and_dark_and_described(text):
+    page = Page(text)
+    assert len(page.all("picture")) == len(page.all("source")) >= 4
+    assert all(attrs["alt"] for attrs in page.all("img"))
+    assert "dark" in page.all("source")[0]["media"]
+    corner = {}
+    images = {"dark": page.all("source")[0]["srcset"]}
+    after = next(i for i, (tag, _) in enumerate(page.tags) if tag == "source")
+    images["light"] = page.tags[after + 1][1]["src"]
+    for name, address in images.items():
+        data = base64.b64decode(address.partition(",")[2])
+        corner[name] = Image.open(io.BytesIO(data)).convert("RGB").getpixel((1, 1))
+    assert corner == {"light": (255, 255, 255), "dark": (0x16, 0x19, 0x1D)}
+
+
+def test_the_colours_of_the_page_are_those_of_its_pictures_and_legible():
+    found = [
+        dict(re.findall(r"--(\w+): (#\w+)", block))
+        for block in re.findall(r":root \{(.*?)\}", pages._STYLE, re.DOTALL)
+    ]
+    for colours, style in zip(found, (pages._LIGHT, pages._DARK), strict=True):
+        assert colours["paper"] == style["figure.facecolor"] == style["axes.facecolor"]
+        assert colours["ink"] == style["text.color"]
+        assert contrast(colours["ink"], colours["paper"]) >= 7
+        assert contrast(colours["accent"], colours["paper"]) >= 4.5
+        assert contrast(colours["ink"], colours["shade"]) >= 7
+
+
+def test_it_suits_phones(text):
+    page = Page(text)
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
+        "meta"
+    )
+    inside = [tag for tag, _ in page.tags]
+    tables = inside.count("table")
+    assert tables == text.count('<div class="wide"><table>')  # which scroll by themselves
+    assert "max-width: 100%" in text
+
+
+def test_the_network_sees_what_is_shown(hostile):
+    clf, images, _ = hostile
+    seen = torch.cat(list(clf.preprocessing_.pixels(as_image_set(images[:3]))))
+    shown = _visible(seen.permute(0, 2, 3, 1).numpy(), clf.preprocessing_)
+    np.testing.assert_array_equal(shown, np.repeat(images[:3, ..., None], 3, axis=-1))
+
+
+def test_other_images_with_labels(hostile, tmp_path):
+    clf, images, names = hostile
+    clf.report(tmp_path / "a.html", images[:20], names[:20])
+    assert "on 20 images" in Page((tmp_path / "a.html").read_text()).text
+
+
+def test_without_images_it_shows_none(hostile, tmp_path):
+    hostile[0].report(tmp_path / "a.html")
+    said = Page((tmp_path / "a.html").read_text()).text
+    assert "No images are shown" in said
+    assert "on 12 images" in said
+
+
+def test_a_fit_that_held_nothing_out_says_so(fitted, tmp_path):
+    fitted.report(tmp_path / "a.html")
+    page = Page((tmp_path / "a.html").read_text())
+    assert "not measured" in page.text
+    assert "Distances from the images to the sources" in page.text
+    assert "Mistakes" not in page.text
+
+
+def test_what_does_not_fit_is_refused_before_any_work(hostile, fitted, tmp_path):
+    clf, images, names = hostile
+    with pytest.raises(ValueError, match="Pass both X and y"):
+        clf.report(tmp_path / "a.html", y=names)
+    with pytest.raises(ValueError, match="X has 3 images, but holdout_ names number"):
+        clf.report(tmp_path / "a.html", images[:3])
+    with pytest.raises(ValueError, match="needs the labels of X"):
+        fitted.report(tmp_path / "a.html", patterns()[0])
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        clf.report(tmp_path / "missing" / "a.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_fit_gives_the_same_page(hostile, text, tmp_path):
+    clf, images, _ = hostile
+    clf.report(tmp_path / "a.html", images)
+    assert (tmp_path / "a.html").read_text() == text
+
+
+def test_the_global_style_is_left_alone(hostile, tmp_path):
+    import matplotlib.pyplot as plt
+
+    before, figures = dict(plt.rcParams), plt.get_fignums()
+    hostile[0].report(tmp_path / "a.html")
+    assert dict(plt.rcParams) == before
+    assert plt.get_fignums() == figures
