@@ -91,15 +91,15 @@ class RandomPaths(SearchMethod):
 
 
 _SMALL: dict[str, Any] = {
-    "population": 20,
-    "mutations": 10,
-    "crossovers": 10,
-    "n_recalibration": 256,
+    "population": 16,
+    "mutations": 8,
+    "crossovers": 8,
+    "n_recalibration": 192,
 }
 
 SEARCHES = {
-    "evolution": partial(Evolution, 6, **_SMALL),
-    "shifting": partial(Shifting, 6, **_SMALL, parents=20, n_images=64),
+    "evolution": partial(Evolution, 5, **_SMALL),
+    "shifting": partial(Shifting, 5, **_SMALL, parents=16, n_images=64),
     "random": RandomPaths,
 }
 """Searches of single paths by name."""
