@@ -498,7 +498,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         dest="retraining__epochs",
         type=int,
-        help="epochs of the final training (default: 15)",
+        help="epochs of the final training (default: 30 of cells, 15 from random weights; 12 of "
+        "elastic networks)",
     )
     parser.add_argument(
         "--set",

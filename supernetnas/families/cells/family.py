@@ -157,7 +157,7 @@ class Cells(Family):
 
     def retraining(self, pretrained: bool) -> dict[str, Any]:
         """Return the numbers of the retraining."""
-        return {"epochs": 15, "learning_rate": 0.03, "dropout": 0.0}
+        return {"epochs": 30 if pretrained else 15, "learning_rate": 0.03, "dropout": 0.0}
 
     def pretraining_settings(self) -> SearchSettings:
         """Return the numbers of a search that pretrains a supernet."""
