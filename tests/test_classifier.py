@@ -230,7 +230,9 @@ def test_presets_are_for_what_is_left_open(tiny_zoo, strategy, preset, times):
 
 def test_the_time_is_estimated_before_the_first_epoch(tiny_zoo, capsys):
     start = time.monotonic()
-    tiny_classifier(tiny_zoo, "multi", verbose=2, search__epochs=2).fit(IMAGES, LABELS)
+    tiny_classifier(tiny_zoo, "multi", verbose=2, search__epochs=2, retraining__epochs=40).fit(
+        IMAGES, LABELS
+    )
     seconds = time.monotonic() - start
     lines = capsys.readouterr().err.splitlines()
     said, unit = re.fullmatch(r"fit: about ([\d.]+) (s|min) for 40 images", lines[0]).groups()
@@ -254,6 +256,7 @@ def test_verbose(tiny_zoo, capsys):
     quick(tiny_zoo, "scratch", verbose=2).fit(IMAGES, LABELS)
     lines = capsys.readouterr().err.splitlines()
     assert lines.pop(0).startswith("fit: about ")
+    assert "of 16 edges differ" in lines.pop(1)
     assert [line.split(",")[0] for line in lines] == [
         "search from scratch: epoch 1 of at most 1",
         "retrain: epoch 1 of at most 2",
@@ -743,7 +746,7 @@ def test_one_image_is_no_stack_of_rows(colour):
 
 def test_channels_of_the_fit_are_found_without_a_warning(recwarn):
     images = np.random.default_rng(0).integers(0, 256, (40, 4, 12, 8), dtype=np.uint8)
-    first = quick(image_shape=(12, 8, 4)).fit(images, LABELS)
+    first = quick(image_shape=(12, 8, 4), image_size=(12, 8)).fit(images, LABELS)
     assert first.image_shape_ == (12, 8, 4)
     expected = first.predict_proba(np.moveaxis(images, 1, 3)).tobytes()
     assert first.predict_proba(images).tobytes() == expected

@@ -15,7 +15,7 @@ from ..storage.destinations import check_file
 from .pictures import check_picture, save_picture
 from .printing import fields, table
 
-__all__ = ["evaluate", "known_labels", "report"]
+__all__ = ["described", "evaluate", "known_labels", "report"]
 
 _SHOWN = 10  # lines of a table
 

@@ -34,10 +34,11 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
         if there is that.
     """
     settable = "set" in options
+    nested = any("__" in name for name in options)  # else --set takes those of one part
 
     def owned(match: re.Match[str]) -> str:
         name, owner = match.groups()
-        if owner != "SupernetTransferClassifier":
+        if owner != "SupernetTransferClassifier" and nested:
             name = f"{_PART_OF.get(owner, 'search')}__{name}"
         if name in options:
             return options[name]
@@ -49,6 +50,7 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
         names.setdefault("batch_size", "--set batch_size=...")
     for name, option in names.items():
         start = rf"(?<![\w/\\.'\"-]){name}"
+        message = re.sub(rf"{start}=True\b", option, message)
         message = re.sub(rf"{start}=(?:'([^']*)'|(?=\w))", rf"{option} \1", message)
         if "_" in name:  # a word of its own; "search" and "zoo" are words of the language
             message = re.sub(rf"{start}(?![\w/\\'\"=-]|\.\w)", option, message)

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,7 +116,8 @@ def warn_of_lost_detail(
     seen : tuple of int
         Height and width that the network sees.
     image_size : int, tuple of int or "auto"
-        What the user wants; who wants a size is not warned of how small it is.
+        What the user wants; who wants a size is not warned of how small it is, nor who wants a
+        rectangle of its shape.
     resize : {"squeeze", "crop", "pad"}
     """
     size = images.typical_size
@@ -126,7 +128,8 @@ def warn_of_lost_detail(
             f"Details smaller than {times:.0f} pixels are lost; a larger image_size, up to "
             f"{SIDES[1]}, keeps more of them and takes longer."
         )
-    if aspect > _MOST_ASPECT and min(size) >= SIDES[0]:  # a row of features has no shape
+    chosen = not isinstance(image_size, str) and len(np.unique(image_size)) > 1
+    if aspect > _MOST_ASPECT and not chosen and min(size) >= SIDES[0]:  # of rows there is no shape
         said.append(
             f"Their height against their width changes {aspect:.2g} times; resize='crop' or "
             "'pad' keeps shapes as they are."

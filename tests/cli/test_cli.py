@@ -361,7 +361,7 @@ def test_fit_keeps_a_budget_and_checkpoints(run, folder, zoo, model, tmp_path):
     assert classifier.n_macs_ <= limit
     assert work.is_dir() and not any(work.iterdir())
     result = run("fit", *arguments, "--out", tmp_path / "n", "--max-parameters", "10")
-    assert refused(result, "max_parameters=10 cannot be met: the smallest network")
+    assert refused(result, "--max-parameters 10 cannot be met: the smallest network")
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_fit_refuses_bad_input(run, folder, zoo, tmp_path):
     assert refused(run("fit", folder / "dark", *out), "no class folders")
     assert refused(run("fit", folder, *out, "--strategy", "skies"), "skies", "grass")
     assert refused(run("fit", folder, "--out", tmp_path / "m", "--zoo", tmp_path), "no zoo in")
-    assert refused(run("fit", folder, *out, "--device", "cuda:99"), "device='cuda:99'")
+    assert refused(run("fit", folder, *out, "--device", "cuda:99"), "--device cuda:99")
     assert not (tmp_path / "model").exists()
 
 
@@ -535,7 +535,7 @@ def test_predict_counts_the_images_that_cannot_be_read(run, folder, model, tmp_p
     image, damaged = sorted((folder / "dark").iterdir())[0], tmp_path / "damaged.png"
     damaged.write_text("no picture")
     images = [image] * 300 + [damaged] + [image] * 300 + [damaged]
-    assert refused(run("predict", model, *images), "2 of 602 images cannot be read", "X[300]")
+    assert refused(run("predict", model, *images), "2 of 602 images cannot be read", "damaged.png")
 
 
 # ------------------------------------------------------------------------------------------ zoo
@@ -630,7 +630,7 @@ def test_pretrain_refuses_before_any_work(run, folder, zoo, tmp_path):
     (tmp_path / "diary.txt").write_text("dear diary")
     assert refused(run("zoo", "pretrain", folder, "--out", tmp_path), "'diary.txt'")
     assert refused(run("zoo", "pretrain", folder, folder, "--out", tmp_path / "z"), "name 'walls'")
-    assert refused(run("zoo", "pretrain", folder, "--out", zoo), "compact=True")
+    assert refused(run("zoo", "pretrain", folder, "--out", zoo), "go on with --compact.")
     assert refused(run("zoo", "pretrain", folder, "--out", zoo, "--compact"), "--no-multi")
     assert refused(run("zoo", "pretrain", tmp_path / "diary.txt", "--out", "z"), "not a dataset")
     assert list(tmp_path.iterdir()) == [tmp_path / "diary.txt"]

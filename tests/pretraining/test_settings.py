@@ -64,7 +64,7 @@ def test_a_difference_is_told_by_what_differs(tmp_path):
     [
         (["--family", "trees"], "Unknown family 'trees'"),
         (["--set", "depth=3"], "Invalid parameter 'depth'"),
-        (["--set", "n_cells=0"], "'n_cells' parameter of Cells must be int >= 1"),
+        (["--set", "n_cells=0"], "--set n_cells=... must be int >= 1"),
     ],
 )
 def test_the_command_line_refuses_families_and_sizes_that_there_are_not(

@@ -193,7 +193,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     arguments += [str(tmp_path / "zoo"), "--family", "elastic", "--image-size", "32", "--quiet"]
     arguments += ["--multi-epochs", "1", "--batch-size", "10"]
     for refused, text in (
-        (["--steps", "5"], "steps=5 has no meaning"),
+        (["--steps", "5"], "--steps 5 has no meaning"),
         (["--no-multi"], "--no-multi"),
         (["--set", "frozen_stages=2"], "fine-tuning"),
     ):

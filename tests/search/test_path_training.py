@@ -313,4 +313,4 @@ def test_label_smoothing_knows_the_number_of_classes():
     data = Labelled()
     for smoothing in (0.0, 0.1):
         (loss,) = FromLabels(smoothing).losses(supernet, data.images, data.labels, [None])
-        assert float(loss) == pytest.approx(0.6931472, rel=1e-6)
+        assert loss.item() == pytest.approx(0.6931472, rel=1e-6)

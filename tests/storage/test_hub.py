@@ -722,7 +722,7 @@ def test_the_card_says_what_the_hub_needs(files):
     assert card.data.library_name == "supernetnas"
     assert {"supernetnas", "search-space-s1", "supernet"} <= set(card.data.tags)
     assert card.data.datasets == ["bars", "spots"]
-    assert 'zoo="org/zoo"' in card.text and "supernetnas[hub]" in card.text
+    assert 'zoo="org/zoo"' in card.text and 'with the extra "hub"' in card.text
 
 
 def test_pushes_add_and_replace_only_if_told(push, pull, local, server):

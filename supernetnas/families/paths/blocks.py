@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..module_types import Layers
 from .space import Layer, PathSpace
 
-__all__ = ["InvertedBlock", "ShuffleBlock", "make_block", "make_last", "make_stem"]
+__all__ = ["InvertedBlock", "Pooled", "ShuffleBlock", "make_block", "make_last", "make_stem"]
 
 
 class ShuffleBlock(nn.Module):

@@ -29,7 +29,7 @@ from .pretraining import PathPretraining
 from .space import SPACES, PathArchitecture, PathSpace
 from .supernet import PathSupernet, inherit_path
 
-__all__ = ["Paths"]
+__all__ = ["Layers", "Paths"]
 
 _SMALLEST, _LARGEST = 32, 64  # side of an image under "auto"
 _SIDE = 4  # which sides are multiples of

@@ -10,7 +10,7 @@ from ..module_types import Layers
 from .blocks import make_block, make_last, make_stem
 from .config import PathNetworkConfig
 
-__all__ = ["PathNetwork"]
+__all__ = ["PathNetwork", "take_parameters"]
 
 
 class PathNetwork(nn.Module):

@@ -23,7 +23,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
-__all__ = ["SPACES", "Layer", "PathArchitecture", "PathSpace"]
+__all__ = ["SPACES", "Blocks", "Layer", "PathArchitecture", "PathSpace"]
 
 _LEFT = 4  # pixels of the shorter side, after all strides
 _MOST_DEPTH = 64  # layers of a stage: the paper's have at most four times eight
