@@ -240,7 +240,7 @@ def test_the_time_is_estimated_before_the_first_epoch(tiny_zoo, capsys):
     left = [float(found) for found in re.findall(r"about ([\d.]+) s left", "\n".join(lines))]
     assert len(left) >= 5 and left[-1] < left[0]
     clf = tiny_classifier(tiny_zoo, "multi", search="none", verbose=2).fit(IMAGES, LABELS)
-    assert "about" in capsys.readouterr().err.splitlines()[0]  # of the retraining alone
+    assert "fit: about" in capsys.readouterr().err  # of the retraining alone
     quiet = tiny_classifier(tiny_zoo, "multi", search="none").fit(IMAGES, LABELS)
     assert_equal(clf, quiet)  # nothing is drawn or changed to find out
 
