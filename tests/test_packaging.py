@@ -149,7 +149,7 @@ def test_wheel_has_what_it_needs_and_nothing_else(tmp_path):
     expected = {
         path.relative_to(ROOT).as_posix()
         for path in package.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.name != ".lock"
     }
     assert {name for name in files if ".dist-info/" not in name} == expected
     assert "supernetnas/py.typed" in expected
