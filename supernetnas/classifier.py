@@ -139,7 +139,7 @@ class SupernetTransferClassifier(
         they can be set as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
-        cost, see `at`; "random"; and "evolution". Paths have "evolution", which is "auto" there;
+        cost, see `at`; "random"; and "evolution". Single paths have "evolution", their "auto";
         "shifting", which goes on training the supernet along the paths that it compares; and
         "random", the best of some random paths.
     retraining : Retraining or None, default=None
