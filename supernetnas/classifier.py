@@ -107,10 +107,10 @@ class SupernetTransferClassifier(
     family : {"auto", "cells", "elastic", "paths"} or Family, default="auto"
         Kind of supernet: "cells", whose operations are chosen; "elastic", EfficientNet-Lite0
         with its ImageNet weights and smaller networks within it; or "paths", of which every block
-        is chosen from those of ShuffleNetV2 or MobileNetV2. "auto" is the one of the source;
-        a strategy that chooses within one family takes the first that has the ``search``. An
-        object, such as `Cells(n_cells=8)`, has the sizes of the supernet of
-        strategy "scratch" and of the final network; a source brings its own supernet.
+        of a row is chosen from a few. "auto" is the one of the source; a strategy that chooses
+        within one family takes the first that has the ``search``. An object, such as
+        `Cells(n_cells=8)`, has the sizes of the supernet of strategy "scratch" and of the final
+        network; a source brings its own supernet.
     zoo : str, path or Zoo, default="builtin"
         Where pretrained supernets come from: "builtin", the zoo that comes with the package; a
         folder; or a zoo on the Hugging Face Hub, ``"org/name"`` or ``"org/name@revision"``, of
