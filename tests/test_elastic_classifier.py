@@ -276,6 +276,11 @@ def test_errors_of_at(front, alone, fitted):
         fitted.at(max_macs=10**12)
 
 
+def test_where_nothing_was_compared_there_was_no_search(limited, alone):
+    assert alone.outcome_.startswith("there was no search: it is the most expensive network")
+    assert "were compared" in limited.outcome_
+
+
 def test_limits_are_kept(limited, alone):
     limit = alone.n_macs_ // 2
     assert limited.n_macs_ == count_macs(limited.network_, (3, 32, 32)) <= limit

@@ -29,9 +29,9 @@ def describe_outcome(found: Found, architecture: Any, family: Family) -> str:
     before = f"{family.unsearched_name} of {start}"
     difference = family.difference(found.start.before, architecture)
     history = found.search.history
-    if not difference and not history:
-        return f"there was no search: it is {before}"
     compared = [row["candidates"] for row in history if row.get("candidates")]
+    if not difference and (not history or compared == [1]):
+        return f"there was no search: it is {before}"
     among = family.among(found.search.searched_supernet().config)
     chosen = f"chosen from {among}"
     if compared:
