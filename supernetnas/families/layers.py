@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "Pooled"]
+__all__ = ["Dropout", "Pooled", "for_channels"]
 
 
 class Dropout(nn.Module):
@@ -35,3 +35,25 @@ class Pooled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))
+
+
+def for_channels(kernels: Tensor, channels: int) -> Tensor:
+    """Return the kernels of a first convolution for images of another number of channels.
+
+    They are summed over the old channels and shared out over the new: a grey image gives what its
+    three equal channels gave.
+
+    Parameters
+    ----------
+    kernels : torch.Tensor of shape (outputs, inputs, h, w)
+    channels : int
+
+    Returns
+    -------
+    torch.Tensor of shape (outputs, channels, h, w)
+        The kernels themselves where they have as many channels.
+    """
+    if kernels.shape[1] == channels:
+        return kernels
+    shared = kernels.sum(1, keepdim=True) / channels
+    return shared.expand(-1, channels, -1, -1).contiguous()

@@ -7,6 +7,7 @@ from supernetnas.families.base import NetworkInput
 from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.family import Cells
 from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.families.layers import for_channels
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.training.seeds import seeded_modules
 
@@ -121,3 +122,15 @@ def test_without_a_source_all_weights_are_seeded():
     for name, value in first.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
     assert not torch.equal(first.alphas_normal, other.alphas_normal)
+
+
+def test_a_stem_sees_in_other_channels_what_it_saw_in_equal_ones():
+    kernels = torch.randn(2, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert for_channels(kernels, 3) is kernels
+    grey = torch.randn(1, 1, 5, 5, generator=torch.Generator().manual_seed(1))
+    expected = torch.nn.functional.conv2d(grey.expand(-1, 3, -1, -1), kernels)
+    for channels in (1, 2, 13):
+        adapted = for_channels(kernels, channels)
+        assert adapted.shape == (2, channels, 3, 3) and adapted.is_contiguous()
+        found = torch.nn.functional.conv2d(grey.expand(-1, channels, -1, -1), adapted)
+        torch.testing.assert_close(found, expected)

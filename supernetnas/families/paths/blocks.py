@@ -9,10 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..layers import Pooled
 from ..module_types import Layers
 from .space import Layer, PathSpace
 
-__all__ = ["InvertedBlock", "Pooled", "ShuffleBlock", "make_block", "make_last", "make_stem"]
+__all__ = ["InvertedBlock", "ShuffleBlock", "make_block", "make_last", "make_stem"]
 
 
 class ShuffleBlock(nn.Module):
@@ -92,13 +93,6 @@ class InvertedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.main(x) if self.residual else self.main(x)
-
-
-class Pooled(nn.Module):
-    """Mean over all positions, whatever the size of the image."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
 
 
 def make_block(space: PathSpace, choice: str, layer: Layer, affine: bool) -> nn.Module:

@@ -20,6 +20,7 @@ from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution
 from ..base import Family, NetworkInput
+from ..layers import for_channels
 from .config import PathConfig, PathNetworkConfig
 from .costs import PathCosts
 from .folding import folded
@@ -136,18 +137,12 @@ class Paths(Family):
     ) -> None:
         """Give a supernet a source's weights.
 
-        Where the source has another number of channels, the stem's kernels are summed over them and
-        shared out over the target's: a grey image gives what its three equal channels gave. The
-        new head is made small, so that the first gradients are its own, not of what was
-        transferred.
+        Its stem is made `for_channels` of the target. The new head is made small, so that the first
+        gradients are its own, not of what was transferred.
         """
-        state = dict(state)
-        kernels, channels = state[_STEM], supernet.config.input_channels
-        if kernels.shape[1] != channels:
-            shared = kernels.sum(1, keepdim=True) / channels
-            state[_STEM] = shared.expand(-1, channels, -1, -1).contiguous()
+        stem = for_channels(state[_STEM], supernet.config.input_channels)
         head = {k: v for k, v in supernet.state_dict().items() if k.startswith(self.head)}
-        supernet.load_state_dict(state | head)
+        supernet.load_state_dict({**state, _STEM: stem, **head})
         with torch.no_grad():
             supernet.classifier.weight.mul_(0.1)
 
