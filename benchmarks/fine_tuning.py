@@ -4,8 +4,8 @@
 
 For every dataset, recipe and seed a fit on 300 images, and the accuracy on the other 100 and at
 most 300 more; splits are those of `peers.py` with ``--most 400``. What is chosen on some datasets
-is to be tested on others. A recipe is a base, all weights for 14 epochs at a rate of 5e-4, and what it
-changes:
+is to be tested on others. A recipe is a base, all weights for 14 epochs at a rate of 5e-4, and what
+it changes:
 
 - ``frozen``: stages that stay as they are, and the stem with them;
 - ``warm``: the classifier begins with a logistic regression, and not with small random weights;
