@@ -19,12 +19,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from .distance.signature import DatasetSignature
 from .distance.signing import sign
-from .embedding.embedder import get_embedder
+from .embedding.embedder import Embedder, get_embedder
 from .families.base import Family, available_families, get_family
 from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
 from .fitting.estimates import epoch_seconds, expect_search
 from .fitting.fitted import Fitted, plain_state
-from .fitting.front import member_within, validate_front
+from .fitting.front import choose_member, validate_front
 from .fitting.holding_out import HeldOut, hold_out, read_held_out
 from .fitting.outcome import describe_outcome
 from .fitting.progress import Planned, Progress, Rehearsal
@@ -426,13 +426,9 @@ class SupernetTransferClassifier(
         """
         watch = Stopwatch(self.time_limit)
         refuse_fit_parameters(fit_params)
-        check_parameters(self)
+        data, zoo, embedder = self._checked(X, y)
         device, execution = resolve_device(self.device), self._execution()
-        data = read_training_data(self, X, y)
         strategy = find_strategy(self.strategy)
-        embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
-        zoo = open_zoo(self.strategy, self.zoo, embedder, self._only_family())
-        self._check_limits(zoo, data)
 
         with (
             fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept,
@@ -539,7 +535,7 @@ class SupernetTransferClassifier(
         return self
 
     @own_surroundings()
-    def at(self, *, max_macs=None, max_parameters=None):
+    def at(self, *, max_macs=None, max_parameters=None, max_latency=None):
         """Return another network of the same fit as a classifier, without another fit.
 
         A fit under limits or with ``search="front"`` of the family "elastic" trains several
@@ -549,12 +545,17 @@ class SupernetTransferClassifier(
         ----------
         max_macs, max_parameters : int >= 1 or None, default=None
             Most multiply-accumulates for one image, and most trainable values.
+        max_latency : float > 0, Latency or None, default=None
+            Most seconds for one image, as measured now on ``device_`` with the threads that torch
+            has; or a `Latency`, as for a fit.
 
         Returns
         -------
         SupernetTransferClassifier
-            Fitted; its network is the best within the limits, by the accuracy on the images that
-            the fit has held out, or else the most expensive.
+            Fitted. Of the networks within the limits it has the one of the greatest
+            ``validation_accuracy``, which may be cheaper than the limits allow; ``outcome_`` says
+            what it was chosen from, and so does the log. Where none was measured it has the most
+            expensive.
 
         Raises
         ------
@@ -564,22 +565,33 @@ class SupernetTransferClassifier(
             If no network that was trained keeps the limits; names those that there are.
         """
         check_is_fitted(self)
-        limits = Limits(max_macs, max_parameters)
-        for name in ("max_macs", "max_parameters"):
-            constraint = self.constraints[name]
-            check_parameter(type(self).__name__, name, getattr(limits, name), constraint)
-        row = member_within(self.front_, limits)
+        given = {
+            "max_macs": max_macs,
+            "max_parameters": max_parameters,
+            "max_latency": max_latency,
+        }
+        for name, value in given.items():
+            check_parameter(type(self).__name__, name, value, self.constraints[name])
+        other = clone(self).set_params(**given)
+        limits = other._limits(self.device_)
+        if limits.max_latency is not None:
+            limits.max_latency.check()
         fitted, family = Fitted.of(self), get_family(self.family_)
         state = {name: torch.from_numpy(a) for name, a in self.supernet_state_.items()}
-        network = family.member(self.supernet_config_, state, row["architecture"])
-        other = clone(self).set_params(max_macs=max_macs, max_parameters=max_parameters)
+        shape = (fitted.preprocessing.channels, *self.image_size_)
+
+        def build(architecture) -> torch.nn.Module:
+            return placed(family.member(self.supernet_config_, state, architecture), self.device_)
+
+        row, network, outcome = choose_member(self.front_, limits, build, shape)
+        logger.info("%s", outcome)
         replace(
             fitted,
             architecture=row["architecture"],
-            outcome=f"chosen from {len(self.front_)} networks of a front",
-            network=placed(network, self.device_),
+            outcome=outcome,
+            network=network,
             holdout=None,
-            n_macs=count_macs(network, (fitted.preprocessing.channels, *self.image_size_)),
+            n_macs=count_macs(network, shape),
             n_parameters=count_parameters(network),
         ).assign(other)
         return other
@@ -690,6 +702,17 @@ class SupernetTransferClassifier(
 
     # Stages of a fit
 
+    def _checked(self, X, y) -> tuple[TrainingData, Zoo | None, Embedder | None]:
+        """Refuse what a fit cannot do, before any long work; return what it begins with."""
+        check_parameters(self)
+        resolve_device(self.device)
+        data = read_training_data(self, X, y)
+        strategy = find_strategy(self.strategy)
+        embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
+        zoo = open_zoo(self.strategy, self.zoo, embedder, self._only_family())
+        self._check_limits(zoo, data)
+        return data, zoo, embedder
+
     def _method(self, family: Family | None = None) -> SearchMethod:
         strategy = find_strategy(self.strategy)
         searching = self.strategy == "scratch" or (strategy is not None and strategy.compares)
@@ -716,13 +739,13 @@ class SupernetTransferClassifier(
             return self.precision
         return Execution(self.precision)
 
-    def _limits(self) -> Limits:
+    def _limits(self, device: str | None = None) -> Limits:
         latency = self.max_latency
         if latency is None:
             return Limits(self.max_macs, self.max_parameters)
         if not isinstance(latency, Latency):
             latency = Latency(float(latency))
-        device = str(resolve_device(self.device))
+        device = device or str(resolve_device(self.device))
         return Limits(self.max_macs, self.max_parameters, latency, device)
 
     def _draw_seed(self) -> int:
