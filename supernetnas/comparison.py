@@ -27,12 +27,21 @@ from sklearn.utils import _safe_indexing, indexable
 from .classifier import SupernetTransferClassifier
 from .fitting.progress import about
 from .fitting.validation import check_parameters
-from .parameters import NOTHING, AnyOf, Instance, ParameterError, Real, Whole, check_parameter
+from .parameters import (
+    NOTHING,
+    AnyOf,
+    Constraint,
+    Instance,
+    ParameterError,
+    Real,
+    Whole,
+    check_parameter,
+)
 
 __all__ = ["Comparison", "compare"]
 
 _LEVEL = 0.05
-_CONSTRAINTS = {
+_CONSTRAINTS: dict[str, Constraint] = {
     "estimator": AnyOf(Instance(SupernetTransferClassifier, "SupernetTransferClassifier"), NOTHING),
     "repeats": Whole(2),
     "test_size": Real(0, 1),
