@@ -8,9 +8,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from elastic_zoo import coloured, elastic_classifier
+from paths_zoo import paths_classifier
 from PIL import Image
 from tiny import patterns, tiny_classifier
 
+from supernetnas.families.base import available_families
 from supernetnas.images.reading import as_image_set
 from supernetnas.plotting._colours import contrast
 from supernetnas.reporting import page as pages
@@ -156,6 +159,25 @@ def test_other_images_with_labels(hostile, tmp_path):
     clf, images, names = hostile
     clf.report(tmp_path / "a.html", images[:20], names[:20])
     assert "on 20 images" in Page((tmp_path / "a.html").read_text()).text
+
+
+@pytest.mark.parametrize("family", available_families())
+def test_every_family_is_reported(family, request, tmp_path):
+    images, labels = coloured(n_per_class=5)
+    if family == "elastic":
+        clf = elastic_classifier(request.getfixturevalue("published_zoo"))
+    else:
+        clf = {"cells": tiny_classifier, "paths": paths_classifier}[family](image_size=8)
+    names = np.array(["ash", "birch", "cedar"])[labels]
+    clf.set_params(holdout_fraction=0.2).fit(images, names)
+    for arguments in ((images,), (images, names)):
+        found = clf.evaluate(*arguments) if len(arguments) == 2 else clf.holdout_
+        page = Page(clf.report(tmp_path / "a.html", *arguments).read_text())
+        reached = f"{found.accuracy:.1%} on {len(found)} images"
+        costs = f"{clf.n_macs_:,}", f"{clf.n_parameters_:,}"
+        for said in (clf.source_, clf.outcome_, reached, *costs, *clf.classes_):
+            assert said in page.text
+        assert page.all("img")
 
 
 def test_without_images_it_shows_none(hostile, tmp_path):

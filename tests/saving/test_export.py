@@ -13,6 +13,7 @@ import pytest
 import torch
 from elastic_zoo import coloured, elastic_classifier
 from numpy.testing import assert_allclose
+from paths_zoo import paths_classifier
 from PIL import Image
 from sklearn.exceptions import NotFittedError
 from tiny import patterns, tiny_classifier
@@ -58,10 +59,15 @@ def elastic(published_zoo, files):
     return elastic_classifier(published_zoo, search="front").fit(*files)
 
 
+@pytest.fixture(scope="module")
+def paths(files):
+    return paths_classifier(image_size=16).fit(*files)
+
+
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("elastic", "smaller member")]
 
 
-@pytest.fixture(scope="module", params=["cells", *SLOW])
+@pytest.fixture(scope="module", params=["cells", "paths", *SLOW])
 def classifier(request):
     """One of each family, and an elastic network that resizes what it is given."""
     clf = request.getfixturevalue(request.param.replace("smaller member", "elastic"))
