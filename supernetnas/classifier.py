@@ -211,6 +211,9 @@ class SupernetTransferClassifier(
         Name of the kind of supernet.
     source_ : str
         Name of the source that the search started from, or "scratch".
+    source_record_ : dict or None
+        What the source was: ``weights_sha256``, of its file of weights, and ``trained_on``, the
+        datasets that its supernet has seen. None without a source.
     distances_ : dict of str to float, or None
         Distance to each source, nearest first, where the strategy measured it.
     scores_ : list of dict or None
@@ -516,6 +519,7 @@ class SupernetTransferClassifier(
             preprocessing=target.preprocessing,
             family=family.name,
             source=found.start.name,
+            source_record=found.start.record,
             distances=selection.distances,
             scores=scores or None,
             signature=selection.signature,

@@ -244,6 +244,8 @@ def _provenance(clf: Any) -> str:
         return paragraph("The weights are of this fit alone: it started from random ones.")
     try:
         source = (clf.zoo if isinstance(clf.zoo, Zoo) else Zoo.open(clf.zoo))[clf.source_]
+        if clf.source_record_ and clf.source_record_["weights_sha256"] != source.weights_sha256:
+            raise ZooError(f"The zoo has another source {clf.source_!r} now.")
         provenance = {"licence": "not stated", **source.provenance}
     except (KeyError, OSError, TypeError, ValueError, ZooError):
         return paragraph(

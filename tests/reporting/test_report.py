@@ -194,6 +194,23 @@ def test_a_fit_that_held_nothing_out_says_so(fitted, tmp_path):
     assert "Mistakes" not in page.text
 
 
+def test_provenance_is_that_of_the_source_that_the_fit_started_from(tiny_zoo, fitted, tmp_path):
+    zoo = tiny_zoo.save(tmp_path / "zoo")
+    clf = tiny_classifier(zoo, fitted.source_, search="none").fit(*patterns())
+    source = zoo[clf.source_]
+    said = Page(clf.report(tmp_path / "a.html").read_text()).text
+    assert "of which its zoo says what follows" in said
+    zoo.add(
+        clf.source_,
+        config=source.config,
+        state_dict={name: 2 * tensor for name, tensor in source.state_dict().items()},
+        signature=source.signature(),
+        overwrite=True,
+    )
+    said = Page(clf.report(tmp_path / "a.html").read_text()).text
+    assert "of a zoo that is not at hand" in said
+
+
 def test_what_does_not_fit_is_refused_before_any_work(hostile, fitted, tmp_path):
     clf, images, names = hostile
     with pytest.raises(ValueError, match="Pass both X and y"):
