@@ -386,6 +386,31 @@ def test_random_members(zoo, limited):
     assert clf.architecture_ in clf.supernet_config_.members
 
 
+@pytest.mark.parametrize(
+    "on_another_scale",
+    [
+        lambda images: (images / 255).astype(np.float32),
+        lambda images: images / 255,
+        lambda images: images.astype(np.float32),
+        lambda images: images.astype(np.uint16),
+        lambda images: images / 127.5 - 1,
+    ],
+    ids=["0 to 1", "0 to 1 in double precision", "0 to 255", "in 16 bits", "-1 to 1"],
+)
+def test_a_picture_is_the_same_on_any_scale(zoo, on_another_scale):
+    """Though no pixel is white, as little as black ones."""
+    images, labels = coloured(side=32)
+    new, _ = coloured(n_per_class=8, seed=5, side=32)
+    images, new = (20 + 0.6 * images).astype(np.uint8), (20 + 0.6 * new).astype(np.uint8)
+    clf = elastic_classifier(zoo).fit(images, labels)
+    other = elastic_classifier(zoo).fit(on_another_scale(images), labels)
+    expected = clf.predict_proba(new)
+    found = other.predict_proba(on_another_scale(new))
+    assert_allclose(found, expected, atol=0.05)  # a training amplifies the rounding
+    other.network_ = clf.network_
+    assert_allclose(other.predict_proba(on_another_scale(new)), expected, atol=1e-4)
+
+
 # Kept and passed on
 
 

@@ -29,7 +29,7 @@ from .items import (
     table_error,
 )
 from .pictures import IMAGE_EXTENSIONS
-from .scales import eight_bit_range, values_held_by
+from .scales import eight_bit_range, usual_scale, values_held_by
 from .sets import ArrayImages, ImageSet, PictureImages, UnequalImages
 
 __all__ = [
@@ -501,7 +501,7 @@ def _value_range(arrays: list[np.ndarray], name: str) -> tuple[float, float]:
         )
     if all(array.dtype == np.uint8 for array in arrays):
         return eight_bit_range(high)
-    return low, high
+    return usual_scale(low, high)
 
 
 def _values_held_by_all(arrays: list[np.ndarray]) -> tuple[float, float] | None:
