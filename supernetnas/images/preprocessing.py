@@ -83,6 +83,11 @@ class Preprocessing:
             std=tuple(extent * value for value in std),
         )
 
+    @property
+    def black_and_white(self) -> tuple[float, float]:
+        """The values that are drawn black and white."""
+        return (0.0, 255.0) if self.eight_bit else usual_scale(*self.value_range)
+
     @classmethod
     def of(cls, pixels: Tensor | StoredPixels, resize: str = "squeeze") -> Preprocessing:
         """Describe the images of a fit, resized that way, of shape (n, c, h, w)."""

@@ -112,7 +112,7 @@ def _one_of_each_class(evaluation: Evaluation) -> np.ndarray:
 
 def _visible(pixels: np.ndarray, preprocessing: Any) -> np.ndarray:
     """Values within the range of the fit as red, green and blue."""
-    low, high = (0, 255) if preprocessing.eight_bit else preprocessing.value_range
+    low, high = preprocessing.black_and_white
     scaled = ((pixels - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
     if scaled.shape[-1] != 3:
         scaled = scaled[..., :3] if scaled.shape[-1] > 3 else scaled[..., :1]
