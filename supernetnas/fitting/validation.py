@@ -156,6 +156,7 @@ def read_training_data(clf: Any, X, y) -> TrainingData:
     else:
         images = as_image_set(X, image_shape=clf.image_shape)
         images.check()
+        _check_as_many_labels(X, y, len(images))
         rows = images.rows() if images.is_array else np.empty((len(images), 0))
         _, y = validate_data(blank, rows, y, ensure_min_features=0)
     _check_one_kind(y)
@@ -170,6 +171,21 @@ def read_training_data(clf: Any, X, y) -> TrainingData:
         class_weight=_weights_by_position(clf.class_weight, classes),
         n_features_in=blank.n_features_in_ if images.is_array else None,
         feature_names_in=getattr(blank, "feature_names_in_", None),
+    )
+
+
+def _check_as_many_labels(X, y, n_images: int) -> None:
+    """Refuse labels of another number than images; one image may be taken for many."""
+    n_labels = len(y) if hasattr(y, "__len__") and np.ndim(y) else n_images
+    if n_labels == n_images:
+        return
+    shape = _shape_of(X)
+    advice = ""
+    if len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4)):
+        advice = f" If X is one image of shape {shape}, it is X[None]."
+    raise ValueError(
+        f"X has {n_images} image{'' if n_images == 1 else 's'} and y {n_labels} "
+        f"label{'' if n_labels == 1 else 's'}; each image needs one.{advice}"
     )
 
 

@@ -242,8 +242,11 @@ class TestArrayErrors:
         [
             ("folder", r"X is one path, 'folder'.*load_images\(folder\)"),
             ({"a": 1}, "X is a dict"),
-            (torch.utils.data.TensorDataset(torch.zeros(2, 1)), "X is a torch Dataset"),
-            (torch.utils.data.DataLoader([1, 2]), "X is a torch DataLoader"),
+            (
+                torch.utils.data.TensorDataset(torch.zeros(2, 1)),
+                r"X is a torch Dataset.*zip\(\*dataset\)",
+            ),
+            (torch.utils.data.DataLoader([1, 2]), r"torch DataLoader.*zip\(\*loader.dataset\)"),
             (csr_array(np.eye(4)), r"Sparse data was passed for X.*toarray\(\)"),
             (torch.eye(4).to_sparse(), "Sparse data was passed for X"),
             (Image.new("L", (4, 4)), "X is one PIL image"),
@@ -257,7 +260,11 @@ class TestArrayErrors:
             (io.BytesIO(b"\x89PNG"), r"X is a BytesIO, the content of one image file"),
             ([io.StringIO("text")], r"X\[0\] is a StringIO.*Pass the paths of files, or what read"),
             ([{"a": 1}], r"X\[0\] is a dict, which is not read"),
-            (["a.png", np.zeros((3, 3))], r"X\[0\] is a path, X\[1\] a array"),
+            (["a.png", np.zeros((3, 3))], r"X\[0\] is a path, X\[1\] an array"),
+            ([(np.zeros((3, 3)), 1)] * 4, r"X\[0\] is a pair of an image.*X, y = zip\(\*X\)"),
+            ([(Image.new("L", (3, 3)), "cat")] * 4, r"X\[0\] is a pair of an image"),
+            ([("a.png", torch.tensor(2))] * 4, r"X\[0\] is a pair of an image"),
+            (np.ma.array(np.zeros((2, 3, 3))), r"masked array.*Pass X.filled\(0\)"),
         ],
     )
     def test_kinds_that_are_not_read(self, X, text):
@@ -396,6 +403,8 @@ class TestUnequalArrays:
             ([(4, 40, 60), (4, 32, 32), (4, 90, 48)], 4),
             ([(40, 60, 13), (50, 50, 13)], 13),
             ([(3, 9, 7), (3, 5, 3)], 3),
+            ([(2, 12, 10), (2, 13, 11)], 2),
+            ([(5, 12, 10), (5, 12, 11)], 5),
             ([(12, 30, 3), (12, 25, 1)], 3),
         ],
     )
@@ -425,6 +434,18 @@ class TestUnequalArrays:
     def test_incompatible_channels(self):
         with pytest.raises(ValueError, match="have 3 or 5 channels"):
             as_image_set([np.zeros((4, 4, 3)), np.zeros((6, 6, 5))])
+        with pytest.raises(
+            ValueError, match=r"channels come first, pass \[image.transpose\(1, 2, 0"
+        ):
+            as_image_set([np.zeros((13, 9, 10)), np.zeros((13, 9, 12))])
+
+    def test_batches_and_what_is_two_arguments(self):
+        with pytest.raises(
+            ValueError, match=r"Of batches, pass \[image for batch in X for image in"
+        ):
+            as_image_set([np.zeros((4, 6, 6, 3)), np.zeros((2, 6, 6, 3))])
+        with pytest.raises(ValueError, match="Images and labels are two arguments, X and y"):
+            as_image_set((np.zeros((4, 6, 6, 3)), np.zeros(4)))
 
 
 class TestFiles:
@@ -913,7 +934,6 @@ class NotAnArray:
         [np.nan, 2],
         range(3),
         collections.deque([[1, 2], [3, 4]]),
-        [],
         [np.zeros(3), np.zeros(3)],
         csr_array(np.eye(3)),
         torch.zeros(3, 4),
@@ -945,6 +965,8 @@ def test_looks_like_rows(X):
         np.array([b"bytes"]),
         collections.deque(["a.png"]),
         np.array([["a", "b"]]),
+        [],
+        [(np.zeros((2, 2)), 1)],
         [("a.png", "cat")],
         pd.DataFrame({"path": ["a.png"], "label": [3]}),
         pd.DataFrame({"path": [None, "a.png"], "label": [3, 4]}),
