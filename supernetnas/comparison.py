@@ -25,7 +25,9 @@ from sklearn.model_selection import ParameterGrid, StratifiedShuffleSplit
 from sklearn.utils import _safe_indexing, indexable
 
 from .classifier import SupernetTransferClassifier
+from .fitting.estimates import expected_seconds
 from .fitting.progress import about
+from .fitting.sources import checked
 from .fitting.validation import check_parameters
 from .parameters import (
     NOTHING,
@@ -192,7 +194,7 @@ def compare(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fits will warn
         for candidate in fits.values():
-            candidate._checked(X, y)
+            checked(candidate, X, y)
     splitter = StratifiedShuffleSplit(repeats, test_size=test_size, random_state=random_state)
     splits = _checked_splits(splitter, y)
     if verbose:
@@ -287,7 +289,7 @@ def _plan(
     fits: Mapping[str, SupernetTransferClassifier], repeats: int, X: Any, y: np.ndarray
 ) -> str:
     """Number of fits, and how long they are expected to take."""
-    expected = [clf._expected_seconds(X, y) for clf in fits.values()]
+    expected = [expected_seconds(clf, X, y) for clf in fits.values()]
     text = f"{len(fits) * repeats} fits, {len(fits)} on each of {repeats} splits"
     known = [seconds for seconds in expected if seconds is not None]
     if len(known) < len(expected):

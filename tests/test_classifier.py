@@ -43,6 +43,7 @@ from supernetnas import (
 )
 from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.space import SearchSpace, register_space
+from supernetnas.fitting.resolved import method_of
 
 IMAGES, LABELS = patterns()
 NEW, _ = patterns(seed=1)
@@ -1039,10 +1040,10 @@ class TestDefaultSearch:
         ],
     )
     def test_auto(self, strategy, name):
-        assert SupernetTransferClassifier(strategy, family="cells")._method().name == name
+        assert method_of(SupernetTransferClassifier(strategy, family="cells")).name == name
         for search in ("gdas", "none"):
             clf = SupernetTransferClassifier(strategy, family="cells", search=search)
-            assert clf._method().name == search
+            assert method_of(clf).name == search
 
     def test_its_parameters_are_of_a_search(self):
         clf = SupernetTransferClassifier().set_params(search__epochs=3)

@@ -159,7 +159,7 @@ def test_squares_only(zoo, monkeypatch):
     def untouched(*args, **kwargs):
         raise AssertionError("the zoo was opened")
 
-    monkeypatch.setattr("supernetnas.classifier.open_zoo", untouched)
+    monkeypatch.setattr("supernetnas.fitting.sources.open_zoo", untouched)
     for size in ((32, 48), [48, 32]):
         with pytest.raises(ParameterError, match=r"see squares; got image_size="):
             elastic_classifier(zoo, image_size=size).fit(IMAGES, LABELS)
@@ -188,11 +188,12 @@ def test_front(front):
 
 def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
     """On images of each class that nothing was trained on."""
-    from supernetnas import classifier as module
+    from supernetnas import classifier
+    from supernetnas.fitting import finetuning
 
     given = {}
 
-    def spy(name, position):
+    def spy(module, name, position):
         original = getattr(module, name)
 
         def spied(*args, **kwargs):
@@ -201,8 +202,8 @@ def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
 
         monkeypatch.setattr(module, name, spied)
 
-    spy("validate_front", 3)
-    spy("retrain", 1)
+    spy(classifier, "validate_front", 3)
+    spy(finetuning, "retrain", 1)
     clf = elastic_classifier(zoo, search=Front(validation_fraction=0.5), augmentation="none")
     clf.fit(IMAGES, LABELS)
     pixels = {}

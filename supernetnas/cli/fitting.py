@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..classifier import SupernetTransferClassifier
 from ..families.base import get_family
+from ..fitting.resolved import retraining_of, searching_method_of
 from ..images.datasets import load_dataset
 from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
@@ -96,7 +97,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     named = {"search__epochs": "--search-epochs", "retraining__epochs": "--retrain-epochs"}
     found = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
     classifier = SupernetTransferClassifier(search=args.search)
-    parts = {"search": classifier._searching_method(), "retraining": classifier._retraining()}
+    parts = {
+        "search": searching_method_of(classifier),
+        "retraining": retraining_of(classifier),
+    }
     for name, value in found.items():
         part, _, parameter = name.partition("__")
         if parameter not in parts[part].get_params():
