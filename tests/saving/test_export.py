@@ -148,7 +148,9 @@ def test_for_torch(classifier, tmp_path, files):
     pixels = torch.from_numpy(np.stack([as_pixels(path, about) for path in files[0]]))
     for n in (1, 4):
         found = module(pixels[:n]).numpy()
-        assert_allclose(found, classifier.predict_proba(files[0][:n]), atol=export_module._TOLERANCE)
+        assert_allclose(
+            found, classifier.predict_proba(files[0][:n]), atol=export_module._TOLERANCE
+        )
     assert b".py" not in exported.path.read_bytes()
 
 
@@ -175,7 +177,9 @@ def test_the_page_has_a_script_that_needs_no_more(files, resize, tmp_path, monke
         Path("unknown.jpg").write_bytes(Path(path).read_bytes())
         names = {}
         exec(script, names)
-        assert_allclose(names["probabilities"], clf.predict_proba([path])[0], atol=export_module._TOLERANCE)
+        assert_allclose(
+            names["probabilities"], clf.predict_proba([path])[0], atol=export_module._TOLERANCE
+        )
         assert capsys.readouterr().out.startswith(clf.predict([path])[0])
 
 
