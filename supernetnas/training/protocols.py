@@ -5,7 +5,7 @@ A network that states nothing is trained as it is, and settings that it would ig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .execution import Execution
 
-__all__ = ["Checkpoint", "Executable", "OwnDraws", "OwnLoss", "RandomModule", "set_execution"]
+__all__ = [
+    "Checkpoint",
+    "Executable",
+    "FreshParameters",
+    "OwnDraws",
+    "OwnLoss",
+    "RandomModule",
+    "set_execution",
+]
 
 
 class Checkpoint(Protocol):
@@ -54,6 +62,14 @@ class RandomModule(Protocol):
     @property
     def draws(self) -> bool:
         """Whether it draws at all; a dropout of nothing does not."""
+
+
+@runtime_checkable
+class FreshParameters(Protocol):
+    """A network some of whose parameters have learned nothing yet, such as a new classifier."""
+
+    def fresh_parameters(self) -> Iterable[torch.Tensor]:
+        """Return them; they learn at a rate of their own."""
 
 
 @runtime_checkable
