@@ -100,7 +100,7 @@ class SupernetTransferClassifier(
     strategy : str, default="auto"
         What the search starts from: "auto", of the supernets that were pretrained on many datasets,
         one of each family, the one whose features suit the images best, see ``scores_``; "multi",
-        the supernet of the first family that was pretrained on all sources together; "ot", the
+        the supernet of the first family that was pretrained on many sources together; "ot", the
         source at the smallest dataset distance; "oracle", every source in turn, of which the best
         on validation data is kept (an upper bound at the cost of one search per source); "random",
         a source drawn at random; "scratch", random weights; or the name of a source.
@@ -219,7 +219,8 @@ class SupernetTransferClassifier(
     scores_ : list of dict or None
         Where there was a choice of supernets: ``source``, ``family``,
         ``image_size``, and the ``accuracy`` of a linear model of its features on at most 400
-        images, each left out in turn; the fit started from the best.
+        images, each left out in turn; the fit started from the best. Of near ties also the
+        ``race_accuracy`` of brief fits on images held out, which then decides.
     signature_ : DatasetSignature or None
         What the strategy compared with the sources: statistics and a sample of the features of
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
