@@ -21,7 +21,8 @@ were measured with other settings. Out of these, for each target and seed:
 - "oracle" is the fit from the best source by its test accuracy, as in the paper: an upper bound,
   which the noise of the fits raises.
 
-With ``--sources nearest`` only that of "ot" is fitted, and "random" and "oracle" are left out.
+With ``--sources nearest`` only that of "ot" is fitted, and "random" and "oracle" are left out; with
+``none`` "ot" is, too.
 
 Table 1 has the accuracy, the relative improvement over scratch, ``(a - b) / b``, the share of
 scratch's errors that is removed, ``(a - b) / (1 - b)``, the distance to the oracle, and the epochs
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", help="names; by default all datasets")
     parser.add_argument("--folds", type=int, default=0, help="instead of leaving one out")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sources", choices=["all", "nearest"], default="all")
+    parser.add_argument("--sources", choices=["all", "nearest", "none"], default="all")
     parser.add_argument("--steps", type=int, default=400, help="of a single source")
     parser.add_argument("--multi-epochs", type=int, default=20)
     parser.add_argument(
@@ -146,7 +147,8 @@ def pretrained(
     """For each target a zoo with a source on many datasets, and one of single sources."""
     if arguments.zoo:
         zoo = Zoo.open(arguments.zoo)
-        return {target: (zoo, unseen(zoo, target)) for target in targets}
+        singles = arguments.sources != "none"
+        return {target: (zoo, unseen(zoo, target, singles)) for target in targets}
     pretraining = Pretraining(steps=arguments.steps, multi_epochs=arguments.multi_epochs)
     options = {"pretraining": pretraining, "n_jobs": arguments.jobs, "n_threads": 1}
     n_folds = arguments.folds or len(datasets)
@@ -168,10 +170,11 @@ def pretrained(
     return found
 
 
-def unseen(zoo: Zoo, target: str) -> Zoo:
+def unseen(zoo: Zoo, target: str, with_singles: bool) -> Zoo:
     """The single sources of cells on other datasets than a target, none of which has seen it."""
-    multi = zoo.multi()
-    singles = [s for s in zoo.singles() if s.family == "cells" and s.dataset != target]
+    multi, singles = zoo.multi(), []
+    if with_singles:
+        singles = [s for s in zoo.singles() if s.family == "cells" and s.dataset != target]
     for source in (*singles, *([] if multi is None else [multi])):
         told = source.provenance
         if target in (*told.get("datasets", ()), *told.get("warm_start_datasets", ())):
@@ -191,6 +194,9 @@ def rankings(
         if dataset.name not in targets:
             continue
         for seed in range(arguments.seeds):
+            if arguments.sources == "none":
+                ranked[dataset.name, seed] = []
+                continue
             X, _, y, _ = split(dataset, seed, arguments.most)
             signature = DatasetSignature.from_features(
                 embedder.embed(as_image_set(X)), y, embedder_id=embedder.identity
@@ -266,9 +272,9 @@ def strategies(rows: Sequence[Row], nearest: Sequence[str]) -> dict[str, list[Ro
     """The fits of one target and seed that each strategy stands for; several are averaged."""
     of = {row["start"]: row for row in rows}
     found = {name: [of[name]] for name in ("scratch", "multi") if name in of}
-    if nearest[0] in of:
+    if nearest and nearest[0] in of:
         found["ot"] = [of[nearest[0]]]
-    if all(name in of for name in nearest):
+    if nearest and all(name in of for name in nearest):
         found["random"] = [of[name] for name in nearest]
         found["oracle"] = [max(found["random"], key=lambda row: row["accuracy"])]
     return found

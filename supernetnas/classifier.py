@@ -442,7 +442,9 @@ class SupernetTransferClassifier(
             run = Run(torch.Generator().manual_seed(seed), watch, progress, kept)
             progress.doing("embedding" if embedder else "choosing the start")
             selection = selected(self, zoo, data, embedder, device, seed)
-            start, scores = chosen_start(self, selection.candidates, data, device, seed, kept)
+            start, scores = chosen_start(
+                self, selection.candidates, data, device, seed, kept, race=not progress.rehearses
+            )
             family, seen = start.family, start.seen
             method = method_of(self, family)
             candidates = selection.candidates

@@ -157,8 +157,12 @@ def test_a_target_that_a_source_has_seen_is_refused(common, monkeypatch):
     assert "flowers5" not in zoo.multi().provenance["datasets"]
     for target in ("butterflies", "omniglot"):  # which "multi" has seen
         with pytest.raises(SystemExit, match=rf"has seen '{target}'"):
-            script.unseen(zoo, target)
-    singles = script.unseen(zoo.subset(["flowers5", "sports", "multi-elastic"]), "gtsrb_signs")
+            script.unseen(zoo, target, False)
+    some = zoo.subset(["flowers5", "sports", "multi-elastic"])
+    with pytest.raises(SystemExit, match="'flowers5' of the zoo has seen 'sports'"):
+        script.unseen(some, "sports", True)
+    assert script.unseen(some, "sports", False).names == []
+    singles = script.unseen(some, "gtsrb_signs", True)
     assert singles.names == ["flowers5", "sports"]
 
 

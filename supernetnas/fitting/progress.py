@@ -23,7 +23,14 @@ class Progress:
     ----------
     verbose : int
         0 shows nothing, 1 one bar for the whole fit, 2 and more a line per epoch, for logs.
+
+    Attributes
+    ----------
+    rehearses : bool
+        Whether the fit is only to find out how long it would take.
     """
+
+    rehearses = False
 
     def __init__(self, verbose: int) -> None:
         self.lines = verbose > 1
@@ -136,6 +143,8 @@ class Rehearsal(Progress):
 
     def __init__(self) -> None:
         super().__init__(0)
+
+    rehearses = True
 
     @property
     def estimates(self) -> bool:

@@ -19,6 +19,7 @@ from ..selection.strategies import find_strategy
 from ..training.devices import resolve_device
 from ..zoo import Source, Zoo
 from .checkpoints import FitCheckpoints
+from .racing import raced
 from .resolved import execution_of, family_of, limits_of, method_of, only_family_of
 from .starts import Start, choose_start, possible_starts
 from .validation import TrainingData, check_parameters, read_training_data
@@ -87,8 +88,12 @@ def chosen_start(
     device: torch.device,
     seed: int,
     kept: FitCheckpoints,
+    race: bool = True,
 ) -> tuple[Start, list]:
-    """Choose what to start from, and how large images shall be, where there is a choice."""
+    """Choose what to start from, and how large images shall be, where there is a choice.
+
+    Near ties are raced if ``race``.
+    """
     strategy = find_strategy(clf.strategy)
     among: Sequence[Source | None] = sources
     if strategy is None or not strategy.probes:
@@ -98,7 +103,8 @@ def chosen_start(
     for start in starts:
         method_of(clf, start.family)  # of a source that was named it may lack the search
     checkpoint = kept.stage("start")
-    return choose_start(starts, data, limits, device, seed, checkpoint, clf.resize)
+    brief = partial(raced, clf, data=data, seed=seed) if race else None
+    return choose_start(starts, data, limits, device, seed, checkpoint, clf.resize, brief)
 
 
 def warn_of_unused_sizes(family: Family, source: Source | None) -> None:

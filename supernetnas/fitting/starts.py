@@ -1,12 +1,13 @@
 """Which supernet a fit starts from, where there is a choice.
 
 Every start is judged by what its features are worth before anything is trained: the accuracy of a
-linear classifier of them on some of the images, each left out in turn.
+linear classifier of them on some of the images, each left out in turn. Near ties can be raced.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,10 +118,12 @@ def choose_start(
     seed: int,
     checkpoint: StageCheckpoint | None = None,
     resize: str = "squeeze",
+    race: Callable[[Start], float | None] | None = None,
 ) -> tuple[Start, list[dict[str, Any]]]:
     """Choose the start whose features tell the classes apart best.
 
-    Equal ones are told apart by their order.
+    Equal ones are told apart by their order. The two best are raced if their accuracies are nearer
+    than the standard error of the difference, were they independent.
 
     Parameters
     ----------
@@ -134,13 +137,15 @@ def choose_start(
         Keeps the comparison, for a fit that goes on to start from the same.
     resize : {"squeeze", "crop", "pad"}
         How images become as large as the network sees them.
+    race : callable, optional
+        Returns the accuracy of a brief fit from a start, or None if it cannot be had.
 
     Returns
     -------
     start : Start
     scores : list of dict
-        ``source``, ``family``, ``image_size``, ``accuracy`` and ``seconds`` of each start; empty
-        where there is no choice.
+        ``source``, ``family``, ``image_size``, ``accuracy`` and ``seconds`` of each start, and
+        ``race_accuracy`` of those that were raced; empty where there is no choice.
     """
     if len(starts) == 1:
         return starts[0], []
@@ -150,17 +155,57 @@ def choose_start(
     names = [_named(start) for start in starts]
     if names != [{name: row[name] for name in names[0]} for row in scores]:
         scores = _compared(starts, names, data, limits, device, seed, resize)
+        if race is not None:
+            _race(race, starts, scores, min(len(data.labels), _MOST_IMAGES))
         checkpoint.save({}, {"scores": scores})
-    best = max(range(len(starts)), key=lambda place: scores[place]["accuracy"])
+    best = max(range(len(starts)), key=lambda place: _rank(scores[place]))
+    brief = _told(scores, "race_accuracy")
     logger.info(
-        "starting from %s at %s pixels; linear probes: %s",
+        "starting from %s at %s pixels; linear probes: %s%s",
         scores[best]["source"],
         "x".join(map(str, scores[best]["image_size"])),
-        ", ".join(
-            f"{row['source']} at {row['image_size'][0]}: {row['accuracy']:.3f}" for row in scores
-        ),
+        _told(scores, "accuracy"),
+        brief and f"; brief fits: {brief}",
     )
     return starts[best], scores
+
+
+def _race(
+    race: Callable[[Start], float | None],
+    starts: Sequence[Start],
+    scores: list[dict[str, Any]],
+    n_images: int,
+) -> None:
+    """Add what the two best reach in brief fits, if their probes do not tell them apart."""
+    order = sorted(range(len(starts)), key=lambda place: scores[place]["accuracy"], reverse=True)
+    first, second = (scores[place]["accuracy"] for place in order[:2])
+    error = math.sqrt((first * (1 - first) + second * (1 - second)) / n_images)
+    if first - second > error:
+        return
+    logger.info(
+        "racing %s and %s, whose features are worth the same",
+        *(scores[place]["source"] for place in order[:2]),
+    )
+    for place in order[:2]:
+        watch = Stopwatch()
+        accuracy = race(starts[place])
+        if accuracy is None:
+            return
+        scores[place]["race_accuracy"] = accuracy
+        scores[place]["seconds"] += watch.seconds
+
+
+def _rank(row: dict[str, Any]) -> tuple[float, float]:
+    """What the best start has most of: raced ones come before all others."""
+    return row.get("race_accuracy", -1.0), row["accuracy"]
+
+
+def _told(scores: Sequence[dict[str, Any]], name: str) -> str:
+    return ", ".join(
+        f"{row['source']} at {row['image_size'][0]}: {row[name]:.3f}"
+        for row in scores
+        if name in row
+    )
 
 
 def _named(start: Start) -> dict[str, Any]:

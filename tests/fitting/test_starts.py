@@ -14,6 +14,7 @@ from supernetnas import Execution, SupernetTransferClassifier, Zoo
 from supernetnas.families.base import get_family
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.fitting.checkpoints import FitCheckpoints, StageCheckpoint
+from supernetnas.fitting.racing import raced
 from supernetnas.fitting.resolved import method_of, only_family_of
 from supernetnas.fitting.sources import chosen_start
 from supernetnas.fitting.starts import choose_start, possible_starts
@@ -57,6 +58,82 @@ def test_the_best_probe_wins(tiny_zoo, data, caplog):
     assert start.source.name == best["source"]
     (message,) = caplog.messages
     assert f"starting from {best['source']} at 8x8" in message
+
+
+class TestRace:
+    """Of the two best, where probes do not tell them apart."""
+
+    def chosen(self, tiny_zoo, data, monkeypatch, probes, reached, checkpoint=None):
+        names = ["bars", "both", "multi"][: len(probes)]
+        starts = starts_of([tiny_zoo["both" if n == "multi" else n] for n in names], data)
+        monkeypatch.setattr(
+            "supernetnas.fitting.starts.linear_probe", lambda *_, left=list(probes): left.pop(0)
+        )
+        asked = []
+
+        def race(start):
+            asked.append(starts.index(start))
+            return reached[starts.index(start)]
+
+        start, scores = choose_start(starts, data, Limits(), CPU, 0, checkpoint, "squeeze", race)
+        return starts.index(start), asked, scores
+
+    def test_nearer_than_a_standard_error(self, tiny_zoo, data, monkeypatch):
+        n = len(data.labels)
+        error = (0.5 * 0.5 * 2 / n) ** 0.5  # about that of 0.5 and what is near it
+        place, asked, scores = self.chosen(
+            tiny_zoo, data, monkeypatch, [0.5, 0.5 + 0.9 * error], [0.8, 0.7]
+        )
+        assert (place, sorted(asked)) == (0, [0, 1])
+        assert [row["race_accuracy"] for row in scores] == [0.8, 0.7]
+        place, asked, scores = self.chosen(
+            tiny_zoo, data, monkeypatch, [0.5, 0.5 + 1.1 * error], [0.8, 0.7]
+        )
+        assert (place, asked) == (1, [])
+        assert not any("race_accuracy" in row for row in scores)
+
+    def test_equal_brief_fits_are_told_apart_by_probes(self, tiny_zoo, data, monkeypatch):
+        assert self.chosen(tiny_zoo, data, monkeypatch, [0.5, 0.51], [0.7, 0.7])[0] == 1
+
+    def test_where_it_cannot_be_had(self, tiny_zoo, data, monkeypatch):
+        place, _, scores = self.chosen(tiny_zoo, data, monkeypatch, [0.5, 0.51], [None, None])
+        assert place == 1 and not any("race_accuracy" in row for row in scores)
+
+    def test_it_is_kept(self, tiny_zoo, data, monkeypatch, tmp_path):
+        kept = FitCheckpoints(tmp_path, Stopwatch()).stage("start")
+        first = self.chosen(tiny_zoo, data, monkeypatch, [0.5, 0.51], [0.9, 0.7], kept)
+        kept = FitCheckpoints(tmp_path, Stopwatch()).stage("start")
+        again = self.chosen(tiny_zoo, data, monkeypatch, [0.0, 0.0], [0.0, 0.0], kept)
+        assert again[0] == first[0] == 0 and again[1] == []
+        assert again[2] == first[2]
+
+
+def test_a_brief_fit_is_one_of_a_third_of_the_epochs(tiny_zoo, monkeypatch):
+    X, y = patterns(30, colour=True)
+    names = np.array(["a", "b", "c", "d"])[y]
+    settings = {"retraining__epochs": 7, "class_weight": "balanced"}
+    clf = tiny_classifier(tiny_zoo, "auto", **settings)
+    data = read_training_data(clf, X, names)
+    (start,) = starts_of([tiny_zoo["both"]], data)
+    seen, fit = [], SupernetTransferClassifier.fit
+    monkeypatch.setattr(
+        SupernetTransferClassifier, "fit", lambda self, X, y: seen.append(fit(self, X, y))
+    )
+    accuracy = raced(clf, start, data, 3)
+    (brief,) = seen
+    assert (brief.retraining.epochs, brief.random_state, brief.image_size) == (3, 3, (8, 8))
+    assert set(brief.classes_) == set(names)
+    assert raced(clf, start, data, 3) == accuracy
+    assert 0 <= accuracy <= 1 and accuracy * 32 == pytest.approx(round(accuracy * 32))
+
+
+@pytest.mark.parametrize("n_per_class", [24, 25])
+def test_few_images_decide_nothing(tiny_zoo, n_per_class):
+    X, y = patterns(n_per_class, colour=True)
+    clf = tiny_classifier(tiny_zoo, "auto", retraining__epochs=1)
+    data = read_training_data(clf, X, y)
+    (start,) = starts_of([tiny_zoo["both"]], data)
+    assert (raced(clf, start, data, 0) is None) == (n_per_class == 24)
 
 
 def test_probes_are_those_of_the_networks_features(tiny_zoo, data):

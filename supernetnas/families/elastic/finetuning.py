@@ -139,8 +139,9 @@ class FineTuning(nn.Module):
         self.dropout = Dropout(dropout)
         self.deviation: Tensor
         self.register_buffer("deviation", deviation, persistent=False)
-        new = torch.zeros_like(supernet.classifier.weight), torch.zeros_like(
-            supernet.classifier.bias
+        new = (
+            torch.zeros_like(supernet.classifier.weight),
+            torch.zeros_like(supernet.classifier.bias),
         )
         supernet.take_heads(self.members, [new, *heads])
         supernet.requires_grad_(False)
