@@ -36,6 +36,8 @@ class RandomPaths(SearchMethod):
         Share of each class that paths are compared on. Retraining uses all images.
     n_recalibration : int >= 1, default=256
         Images, about, that the batch norms of each path get their statistics from.
+    split
+        Of `Evolution`.
     """
 
     name = "random"
@@ -46,6 +48,7 @@ class RandomPaths(SearchMethod):
         "label_smoothing": Real(0, 1, "low"),
         "validation_fraction": Real(0, 1),
         "n_recalibration": Whole(1),
+        "split": Evolution.constraints["split"],
     }
 
     def __init__(
@@ -57,6 +60,7 @@ class RandomPaths(SearchMethod):
         label_smoothing=0.1,
         validation_fraction=0.2,
         n_recalibration=256,
+        split=None,
     ):
         self.candidates = candidates
         self.epochs = epochs
@@ -64,6 +68,7 @@ class RandomPaths(SearchMethod):
         self.label_smoothing = label_smoothing
         self.validation_fraction = validation_fraction
         self.n_recalibration = n_recalibration
+        self.split = split
 
     @property
     def limited(self) -> bool:
@@ -71,7 +76,7 @@ class RandomPaths(SearchMethod):
 
     @property
     def n_epochs(self) -> int:
-        return int(self.epochs) + 1
+        return self._generation().n_epochs
 
     @property
     def validation_share(self) -> float:
@@ -79,15 +84,18 @@ class RandomPaths(SearchMethod):
 
     def start(self, supernet: Any, task: SearchTask) -> EvolutionSearch:
         """Begin a search of a supernet, which will be changed in place."""
-        given = {k: v for k, v in self.get_params(deep=False).items() if k != "candidates"}
-        generation = Evolution(1, population=self.candidates, mutations=0, crossovers=0, **given)
-        return EvolutionSearch(supernet, task, generation)
+        return EvolutionSearch(supernet, task, self._generation())
 
     def derive(
         self, search: EvolutionSearch, task: SearchTask, stopwatch: Stopwatch | None = None
     ) -> PathArchitecture:
         """Choose the path."""
         return search.derive(stopwatch)
+
+    def _generation(self) -> Evolution:
+        """Return the evolution of one generation that it is."""
+        given = {k: v for k, v in self.get_params(deep=False).items() if k != "candidates"}
+        return Evolution(1, population=self.candidates, mutations=0, crossovers=0, **given)
 
 
 _SMALL: dict[str, Any] = {
