@@ -12,10 +12,10 @@ do; its mean over batches, each with random other layers, is the weight of an ed
 choices. The minimal cut of that graph makes two groups, and the layer is split whose cut is the
 least.
 
-Deviations. There is one split, of one layer. A cut is compared with those of other layers by the mean of its edges, not their sum:
-layers may have different numbers of choices. Sub-supernets inherit their weights, as in the first
-paper; those of cells start anew in the second. They take turns, batch by batch, so that a training
-that is cut short has trained all of them equally.
+Deviations. There is one split, of one layer. A cut is compared with those of other layers by the
+mean of its edges, not their sum: layers may have different numbers of choices. Sub-supernets
+inherit their weights, as in the first paper; those of cells start anew in the second. They take
+turns, batch by batch, so that a training that is cut short has trained all of them equally.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Split(Parameters):
 
     References
     ----------
-    .. [1] Y. Zhao et al., "Few-shot Neural Architecture Search", ICML 2021.
-    .. [2] S. Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022.
+    .. [1] Yiyang Zhao et al., "Few-shot Neural Architecture Search", ICML 2021.
+    .. [2] Shoukang Hu et al., "Generalizing Few-Shot NAS with Gradient Matching", ICLR 2022.
     """
 
     constraints: ClassVar[dict[str, Constraint]] = {
