@@ -10,8 +10,8 @@ losses is compared:
 - "whole": one supernet;
 - "choices": after half of the time one layer, another one for each seed, is split into a part for
   each of its choices (few-shot NAS);
-- "gradients": the layer and two groups of its choices are chosen by matching gradients (GM-NAS), for
-  whose gradients there are that many fewer steps afterwards.
+- "gradients": the layer and two groups of its choices are chosen by matching gradients (GM-NAS),
+  for which there are that many fewer steps afterwards.
 
 Seconds are of the processor.
 """
