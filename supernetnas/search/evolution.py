@@ -79,8 +79,8 @@ class EvolutionSearch(SearchLoop, Generic[A]):
 
     Parameters
     ----------
-    supernet : Evolvable
-        Trained in place.
+    supernet : torch.nn.Module
+        An `Evolvable`, or what the task's is made of; trained in place.
     task : SearchTask
     method : Evolution
 
@@ -92,6 +92,8 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         What the next generation comes from, best first.
     n_generations : int
         Generations that were scored.
+    members : Evolvable
+        The supernet, or what runs its members with its weights.
     training : SupernetTraining
         Of the weights, before the first generation.
     """
@@ -100,12 +102,13 @@ class EvolutionSearch(SearchLoop, Generic[A]):
 
     def __init__(self, supernet: Evolvable[A], task: SearchTask, method: Evolution) -> None:
         super().__init__(supernet, method.n_epochs, task.generator, _AllGenerations(None))
+        self.members: Any = supernet if task.evolvable is None else task.evolvable
         timed = "latency" in method.objectives
-        self.bounds = Bounds(supernet, task.limits, task.train.images.shape, timed)
+        self.bounds = Bounds(self.members, task.limits, task.train.images.shape, timed)
         self.method, self.task = method, task
         self.seed = int(torch.randint(2**31 - 1, (), generator=task.generator))
         self.scorer = Scorer(
-            *(supernet, task.train, task.validation),
+            *(self.members, task.train, task.validation),
             seed=self.seed,
             n_recalibration=int(method.n_recalibration),
             probe=method.score == "probe",
@@ -142,7 +145,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
 
     @property
     def searched(self) -> Any:
-        """The supernet, or the parts that it was split into."""
+        """The supernet with its members, or the parts that it was split into."""
         return self.training.trained
 
     def may_stop(self) -> bool:
@@ -210,7 +213,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
             self.run_epoch()
         best = self._confirmed()
         if isinstance(self.searched, SplitSupernet):
-            self.supernet.load_state_dict(self.searched.part(best).state_dict())
+            self.members.load_state_dict(self.searched.part(best).state_dict())
         return best
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -243,7 +246,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
     def _new_training(self) -> SupernetTraining[A]:
         method = self.method
         return SupernetTraining(
-            *(self.supernet, self.bounds.space, self.task),
+            *(self.members, self.bounds.space, self.task),
             seed=self.seed,
             epochs=int(method.epochs),
             learning_rate=float(method.learning_rate),

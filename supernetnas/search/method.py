@@ -38,6 +38,8 @@ class SearchTask:
         `supernetnas.families.base.Family.budget`.
     limits : Limits
         On the cost of the network.
+    evolvable : Evolvable or None
+        The supernet as one whose members are run one at a time; None if it is that itself.
     """
 
     train: LabelledImages
@@ -47,6 +49,7 @@ class SearchTask:
     class_weight: Tensor | None = None
     budget: Any = None
     limits: Limits = field(default_factory=Limits)
+    evolvable: Any = None
 
 
 class SearchMethod(Parameters):

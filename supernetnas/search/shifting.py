@@ -32,6 +32,7 @@ from ..training.batches import endless_batches
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.clock import Stopwatch
 from ..training.history import HistoryRow
+from ..training.protocols import seed_draws
 from .evolution import Evolution, EvolutionSearch
 from .method import SearchTask
 from .protocols import Architecture, Evolvable
@@ -79,6 +80,8 @@ class ShiftingSearch(EvolutionSearch[A]):
         batches = endless_batches(len(train), self.task.batch_size, generator, device)
         if not self.n_generations:
             self.optimizer = self._new_optimizer()  # the training may have split the supernet
+        number = seeded(self.seed + 1, self.n_generations).initial_seed()
+        seed_draws(self.searched, torch.Generator(train.labels.device).manual_seed(number))
         self.searched.train()
         self.optimizer.zero_grad(set_to_none=True)
         if self.method.update == "immediate":

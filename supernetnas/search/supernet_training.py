@@ -10,11 +10,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from ..training.batches import endless_batches
 from ..training.clock import Stopwatch
 from ..training.history import HistoryRow
+from ..training.protocols import seed_draws
 from .distillation import FromLabels
 from .method import SearchTask
 from .path_training import AugmentedImages, PathTraining, PathTrainingSettings
@@ -30,7 +32,7 @@ A = TypeVar("A", bound=Architecture)
 
 _WARMUP = 20  # steps
 _SHARE = 0.5  # of a time limit, that the training gets
-_SPLIT = 2**40  # further than any epoch: where what a split draws comes from
+_SPLIT, _DRAWS = 2**40, 2**41  # further than any epoch: where other draws come from
 
 
 class SupernetTraining(Generic[A]):
@@ -83,8 +85,10 @@ class SupernetTraining(Generic[A]):
 
     def run_epoch(self, row: HistoryRow, stopwatch: Stopwatch | None = None) -> None:
         """Pass once over the images; the row gets the loss, and what was split before."""
+        self._seed_draws(row["epoch"])
         if self._training is None:
             self._divide(*self._choose())
+            self._seed_draws(row["epoch"])  # of the parts
             row["split"] = self._described()
             logger.info("the supernet is split at %s", row["split"])
             self._training = self._new_training()
@@ -154,6 +158,12 @@ class SupernetTraining(Generic[A]):
         indices = endless_batches(len(train), self.task.batch_size, generator, device)
         batches = ((train.images.augmented(i, generator), train.labels_at(i)) for i in indices)
         return self.split.choose(self.supernet, self.space, self.distillation, batches, generator)
+
+    def _seed_draws(self, epoch: int) -> None:
+        """Let what draws in training draw what follows from the epoch, whatever came before."""
+        number = seeded(self.seed, _DRAWS + epoch).initial_seed()
+        device = self.task.train.labels.device
+        seed_draws(self.trained, torch.Generator(device).manual_seed(number))
 
     def _divide(self, gene: int, groups: Groups) -> None:
         self.trained = SplitSupernet(self.supernet, self.space, gene, groups)

@@ -14,7 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .execution import Execution
 
-__all__ = ["Checkpoint", "Executable", "OwnDraws", "OwnLoss", "RandomModule", "set_execution"]
+__all__ = [
+    "Checkpoint",
+    "Executable",
+    "OwnDraws",
+    "OwnLoss",
+    "RandomModule",
+    "seed_draws",
+    "set_execution",
+]
 
 
 class Checkpoint(Protocol):
@@ -54,6 +62,14 @@ class RandomModule(Protocol):
     @property
     def draws(self) -> bool:
         """Whether it draws at all; a dropout of nothing does not."""
+
+
+def seed_draws(module: nn.Module, generator: torch.Generator) -> bool:
+    """Let all parts of a module that draw do so from a generator; returns whether there are any."""
+    drawing = [m for m in module.modules() if isinstance(m, RandomModule) and m.draws]
+    for part in drawing:
+        part.generator = generator
+    return bool(drawing)
 
 
 @runtime_checkable

@@ -1,19 +1,18 @@
 """The searches of single paths as values: what the ``search`` of a fit can be.
 
-Evolution and shifting are those of all families, in numbers that suit a few hundred images.
+Evolution and shifting are those of all families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from ...parameters import Constraint, Real, Whole
 from ...search.evolution import Evolution, EvolutionSearch
 from ...search.method import SearchMethod, SearchTask
-from ...search.shifting import Shifting
 from ...training.clock import Stopwatch
+from ..evolutions import EVOLUTIONS
 from .space import PathArchitecture
 
 __all__ = ["SEARCHES", "RandomPaths"]
@@ -98,16 +97,5 @@ class RandomPaths(SearchMethod):
         return Evolution(1, population=self.candidates, mutations=0, crossovers=0, **given)
 
 
-_SMALL: dict[str, Any] = {
-    "population": 16,
-    "mutations": 8,
-    "crossovers": 8,
-    "n_recalibration": 192,
-}
-
-SEARCHES = {
-    "evolution": partial(Evolution, 5, **_SMALL),
-    "shifting": partial(Shifting, 5, **_SMALL, parents=16, n_images=64),
-    "random": RandomPaths,
-}
+SEARCHES = {**EVOLUTIONS, "random": RandomPaths}
 """Searches of single paths by name."""
