@@ -3,7 +3,8 @@
     python benchmarks/ranking.py --seeds 3
 
 On the digits of scikit-learn, some single ShuffleNetV2 paths are trained alone, several times, and
-their losses on images held out averaged. Then supernets are trained, each for the time of
+their losses on images held out averaged. How well these trainings agree with each other, by
+Kendall's tau of two of them, says what can be hoped for. Then supernets are trained, each for the time of
 ``--epochs`` passes over the images, and Kendall's tau of their scores of the same paths with these
 losses is compared:
 
@@ -19,11 +20,13 @@ Seconds are of the processor.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 
 import numpy as np
 import torch
 from common import add_output, mean_and_std, write_results
+from scipy.stats import kendalltau
 from sklearn.datasets import load_digits
 
 from supernetnas import Evolution, PathArchitecture, Split
@@ -64,15 +67,19 @@ def main() -> None:
     data, space = digits(args), PathSpace(width=args.width, depths=tuple(args.depth))
     drawn = Uniform(space, 4 * args.architectures, seed=0)(0)
     architectures = [*dict.fromkeys(drawn)][: args.architectures]
-    losses = [alone(args, space, data, architecture) for architecture in architectures]
-    print(f"losses alone: {min(losses):.3f} to {max(losses):.3f}")
+    apart = np.array([alone(args, space, data, architecture) for architecture in architectures])
+    losses = apart.mean(axis=1)
+    pairs = [kendalltau(*pair).statistic for pair in itertools.combinations(apart.T, 2)]
+    agreement = float(np.mean(pairs)) if pairs else None
+    print(f"losses alone: {losses.min():.3f} to {losses.max():.3f}")
+    print(f"Kendall's tau of two trainings of each: {agreement}")
     rows = []
     for seed in range(args.seeds):
         for name, method in methods(args, space, seed).items():
             search, seconds = trained(args, space, data, method, seed)
             scores = [-score.loss for score in search.scorer(architectures)]
             n_good = max(2, len(losses) // 3)
-            found = order_preserving(scores, [-loss for loss in losses], n_good)
+            found = order_preserving(scores, -losses, n_good)
             row = {
                 "way": name,
                 "seed": seed,
@@ -92,7 +99,8 @@ def main() -> None:
         columns = ([r[key] for r in rows if r["way"] == name] for key in ("tau", "hits", "seconds"))
         print(f"| {name} | " + " | ".join(map(mean_and_std, columns)) + " |")
     arguments = {name: value for name, value in vars(args).items() if name != "out"}
-    write_results(args.out, arguments=arguments, losses=losses, rows=rows)
+    found = {"losses": losses.tolist(), "agreement": agreement, "rows": rows}
+    write_results(args.out, arguments=arguments, **found)
 
 
 def digits(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages]:
@@ -123,8 +131,8 @@ def alone(
     space: PathSpace,
     data: tuple[LabelledImages, LabelledImages],
     architecture: PathArchitecture,
-) -> float:
-    """Mean loss, on images held out, of the network of an architecture that is trained alone."""
+) -> list[float]:
+    """Losses, on images held out, of trainings of an architecture's network alone."""
     train, held_out = data
     losses = []
     for seed in range(args.alone_seeds):
@@ -134,7 +142,7 @@ def alone(
         retrain(network, train, settings, generator)
         recalibrate_batch_norm(network, train.images, generator=generator)
         losses.append(evaluate(network.eval(), held_out)[0])
-    return float(np.mean(losses))
+    return losses
 
 
 def methods(args: argparse.Namespace, space: PathSpace, seed: int) -> dict[str, Evolution]:

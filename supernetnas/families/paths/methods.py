@@ -35,8 +35,8 @@ class RandomPaths(SearchMethod):
         Share of each class that paths are compared on. Retraining uses all images.
     n_recalibration : int >= 1, default=256
         Images, about, that the batch norms of each path get their statistics from.
-    split
-        Of `Evolution`.
+    split : Split or None, default=None
+        As in `Evolution`.
     """
 
     name = "random"
