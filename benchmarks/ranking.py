@@ -4,9 +4,9 @@
 
 On the digits of scikit-learn, some single ShuffleNetV2 paths are trained alone, several times, and
 their losses on images held out averaged. How well these trainings agree with each other, by
-Kendall's tau of two of them, says what can be hoped for. Then supernets are trained, each for the time of
-``--epochs`` passes over the images, and Kendall's tau of their scores of the same paths with these
-losses is compared:
+Kendall's tau of two of them, says what can be hoped for. Then supernets are trained, each for the
+time of ``--epochs`` passes over the images, and Kendall's tau of their scores of the same paths
+with these losses is compared:
 
 - "whole": one supernet;
 - "choices": after half of the time one layer, another one for each seed, is split into a part for

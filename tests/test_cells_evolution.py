@@ -129,6 +129,22 @@ def test_a_fit_that_was_interrupted_goes_on(tmp_path, monkeypatch, stage, epoch,
     assert_same_fit(clone(clf).fit(IMAGES, LABELS), found)
 
 
+@pytest.mark.parametrize(("search", "whole"), [(SEARCH, 0), ("random_search", 0), ("darts", 1)])
+def test_an_epoch_is_expected_to_take_as_long_as_what_it_runs(monkeypatch, search, whole):
+    from supernetnas.fitting import estimates
+
+    timed, original = [], estimates.epoch_seconds
+
+    def spied(module, *args):
+        timed.append(type(module).__name__)
+        return original(module, *args)
+
+    monkeypatch.setattr(estimates, "epoch_seconds", spied)
+    evolved(search=search, verbose=2, retraining__epochs=1).fit(IMAGES, LABELS)
+    assert timed.count("CellSupernet") == whole
+    assert timed.count("Network") >= 1
+
+
 def test_names_of_searches():
     family = get_family("cells")
     for name, kind in (("evolution", Evolution), ("shifting", Shifting)):

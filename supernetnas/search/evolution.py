@@ -350,6 +350,7 @@ class Evolution(SearchMethod):
     """
 
     name = "evolution"
+    along_paths = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "generations": Whole(1),
         "population": Whole(2),

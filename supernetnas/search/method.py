@@ -61,6 +61,8 @@ class SearchMethod(Parameters):
         What stands for the method with its default parameters.
     limited : bool
         Whether it can keep limits on the cost of the network.
+    along_paths : bool
+        Whether its epochs run one architecture at a time, not the whole supernet.
     compares : bool
         Whether it measures a validation accuracy by which searches from several sources compare.
     n_epochs : int
@@ -73,6 +75,7 @@ class SearchMethod(Parameters):
     """
 
     name: ClassVar[str]
+    along_paths: ClassVar[bool] = False
 
     @property
     def limited(self) -> bool:

@@ -40,6 +40,7 @@ class RandomPaths(SearchMethod):
     """
 
     name = "random"
+    along_paths = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "candidates": Whole(1),
         "epochs": Whole(0),

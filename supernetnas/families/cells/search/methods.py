@@ -429,6 +429,7 @@ class RandomSearch(_EpochSearch):
     """
 
     name = "random_search"
+    along_paths = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
         **_EPOCHS,
         "n_candidates": Whole(1),
