@@ -25,7 +25,8 @@ The peers:
   epochs.
 - "probe": logistic regression on EfficientNet-Lite0's features, at the best of 64, 96 and 128
   pixels by cross-validation.
-- "lite0": EfficientNet-Lite0 fine-tuned as a whole at 128 pixels, batch norms frozen.
+- "lite0": EfficientNet-Lite0 fine-tuned as a whole at 128 pixels, batch norms frozen; rates, new
+  classifier and epochs are the best of twenty-one settings on eight other datasets.
 - "plain": a plain convolutional network of three layers.
 """
 
@@ -264,7 +265,7 @@ def lite0(split: Split, seed: int, zoo: str, side: int = 128) -> list[Row]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network.classifier = nn.Linear(network.classifier.in_features, n_classes)
-    accuracy = finetune(network, split, side, seed, epochs=14, of_classifier=10.0)
+    accuracy = finetune(network, split, side, seed, epochs=25, of_classifier=10.0)
     return [{"accuracy": accuracy, "size": side, "macs": _LITE0_MACS[side]}]
 
 

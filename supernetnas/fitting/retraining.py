@@ -21,7 +21,14 @@ from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.clock import Stopwatch
 from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow, figures
-from ..training.protocols import Checkpoint, OwnDraws, OwnLoss, seed_draws, set_execution
+from ..training.protocols import (
+    Checkpoint,
+    FreshParameters,
+    OwnDraws,
+    OwnLoss,
+    seed_draws,
+    set_execution,
+)
 from ..training.steps import cosine_schedule
 
 __all__ = ["RetrainSettings", "Retraining", "retrain"]
@@ -36,7 +43,7 @@ class Retraining(Parameters):
     ----------
     epochs : int >= 1 or "auto", default="auto"
         Passes over the images. "auto" is 30 for cells, whose search by default leaves the time
-        to them, 15 from random weights; 15 for paths; and 12 for elastic networks, and 20 for what
+        to them, 15 from random weights; 15 for paths; and 25 for elastic networks, and 20 for what
         one of them teaches.
     learning_rate : float > 0 or "auto", default="auto"
         Peak learning rate. "auto" is 0.03 for cells and paths, which SGD trains, and 0.0005 for
@@ -90,6 +97,8 @@ class RetrainSettings:
     batch_size : int
     learning_rate : float
         Peak of the cosine, which ends at zero.
+    fresh_rate : float
+        How many times the learning rate `supernetnas.training.protocols.FreshParameters` learn at.
     warmup : float
         Share of the steps over which the learning rate rises to its peak.
     optimizer : {"sgd", "adamw"}
@@ -104,6 +113,7 @@ class RetrainSettings:
     epochs: int = 15
     batch_size: int = 64
     learning_rate: float = 0.03
+    fresh_rate: float = 10.0
     warmup: float = 0.1
     optimizer: str = "sgd"
     momentum: float = 0.9
@@ -203,7 +213,8 @@ def retrain(
 
     def step(index: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            times = group["times"]
+            group["lr"] = rate if times == 1 else rate * times
         images, labels = train.images.augmented(index, draws), train.labels_at(index)
         with execution.autocast(images.device), guard:
             if isinstance(network, OwnLoss):
@@ -277,10 +288,16 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     """Optimiser of what is trained of a network."""
     trained = [p for p in network.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1]},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    fresh = set(network.fresh_parameters()) if isinstance(network, FreshParameters) else set()
+    groups: list[dict[str, Any]] = []
+    for times, part in (
+        (1.0, [p for p in trained if p not in fresh]),
+        (settings.fresh_rate, [p for p in trained if p in fresh]),
+    ):
+        decays, others = [p for p in part if p.ndim > 1], [p for p in part if p.ndim <= 1]
+        groups.append({"params": decays, "times": times})
+        groups.append({"params": others, "times": times, "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
     options: dict[str, Any] = {
         "lr": settings.learning_rate,
         "weight_decay": settings.weight_decay,

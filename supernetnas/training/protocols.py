@@ -5,7 +5,7 @@ A network that states nothing is trained as it is, and settings that it would ig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -17,6 +17,7 @@ from .execution import Execution
 __all__ = [
     "Checkpoint",
     "Executable",
+    "FreshParameters",
     "OwnDraws",
     "OwnLoss",
     "RandomModule",
@@ -70,6 +71,14 @@ def seed_draws(module: nn.Module, generator: torch.Generator) -> bool:
     for part in drawing:
         part.generator = generator
     return bool(drawing)
+
+
+@runtime_checkable
+class FreshParameters(Protocol):
+    """A network some of whose parameters have learned nothing yet, such as a new classifier."""
+
+    def fresh_parameters(self) -> Iterable[torch.Tensor]:
+        """Return them; they learn at a rate of their own."""
 
 
 @runtime_checkable

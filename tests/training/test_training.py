@@ -551,6 +551,43 @@ class TestRetrain:
         assert rows[-1]["train_accuracy"] > 0.9
 
 
+class WithFresh(nn.Module):
+    """A linear layer of known gradient, some of whose parameters are fresh."""
+
+    def __init__(self, *fresh):
+        super().__init__()
+        self.layer = nn.Linear(3 * 64, 3)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        self.fresh = fresh
+
+    def fresh_parameters(self):
+        return [self.layer.get_parameter(name) for name in self.fresh]
+
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("fresh", [(), ("weight",), ("bias",), ("weight", "bias")])
+def test_fresh_parameters_learn_at_their_own_rate(optimizer, fresh):
+    """One step from zeros, which nothing clips or decays, is proportional to the rate."""
+
+    def moved(*fresh):
+        module = WithFresh(*fresh)
+        settings = RetrainSettings(
+            1, 9, 1e-3, warmup=0.0, optimizer=optimizer, clip_norm=1e9, fresh_rate=7.0
+        )
+        retrain(module, labelled(9), settings, seeded())
+        return {name: p.detach().clone() for name, p in module.layer.named_parameters()}
+
+    plain, found = moved(), moved(*fresh)
+    for name, change in plain.items():
+        assert change.any()
+        times = 7 if name in fresh else 1
+        torch.testing.assert_close(found[name], times * change, rtol=1e-4, atol=1e-9)
+
+
 class TestHeldConstant:
     def test_a_backward_pass_in_python_computes_no_gradients_of_them(self):
         wanted = []

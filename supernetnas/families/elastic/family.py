@@ -72,7 +72,7 @@ class Elastic(Family):
     head = "classifier."
     exact = ("running_", "mean", "variance")
     keeps_statistics = True
-    patience = 5 / 3
+    patience = 4 / 5
     searches = SEARCHES
     default_search = "probe"
     searching_search = "probe"
@@ -295,7 +295,7 @@ class Elastic(Family):
     def retraining(self, pretrained: bool) -> dict[str, Any]:
         """Return the numbers of the fine-tuning."""
         return {
-            "epochs": 12,
+            "epochs": 25,
             "learning_rate": 5e-4 if pretrained else 2e-3,
             "dropout": 0.2,
             "optimizer": "adamw",
@@ -322,7 +322,7 @@ class Elastic(Family):
             *(supernet, chosen.members, chosen.heads, chosen.deviation),
             n_frozen=int(frozen),
             dropout=dropout,
-            fixed_statistics=pretrained,
+            pretrained=pretrained,
         ).to(supernet.classifier.weight.device)
         costs, head = supernet.costs(architecture), supernet.classifier
         n_head = head.weight.numel() + head.bias.numel()

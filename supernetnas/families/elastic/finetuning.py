@@ -108,15 +108,17 @@ class FineTuning(nn.Module):
     members : sequence of ElasticArchitecture
         The first is trained, and can teach the others.
     heads : sequence of tuple of torch.Tensor
-        Weight and bias that each member's classifier begins with.
+        Weight and bias that the classifier of each member but the first begins with. That of the
+        first begins with zeros, which ends better than a fitted one.
     deviation : torch.Tensor of shape (features,)
         Of the first member's features, in units of which others learn them.
     n_frozen : int
         Stages of the largest that stay as they are, and the stem with them.
     dropout : float
         Of the pooled features.
-    fixed_statistics : bool
-        Whether batch norms keep their statistics; else they follow the images.
+    pretrained : bool
+        Whether the weights are those of a source. Batch norms then keep their statistics; else they
+        follow the images.
     """
 
     def __init__(
@@ -128,16 +130,19 @@ class FineTuning(nn.Module):
         *,
         n_frozen: int = 0,
         dropout: float = 0.0,
-        fixed_statistics: bool = True,
+        pretrained: bool = True,
     ) -> None:
         super().__init__()
         self.supernet, self.members, self.n_frozen = supernet, tuple(members), n_frozen
-        self.fixed_statistics = fixed_statistics
+        self.fixed_statistics = pretrained
         self.cached = False  # whether it is given activations of the frozen stages, not images
         self.dropout = Dropout(dropout)
         self.deviation: Tensor
         self.register_buffer("deviation", deviation, persistent=False)
-        supernet.take_heads(self.members, heads)
+        new = torch.zeros_like(supernet.classifier.weight), torch.zeros_like(
+            supernet.classifier.bias
+        )
+        supernet.take_heads(self.members, [new, *heads])
         supernet.requires_grad_(False)
         supernet.heads[0].requires_grad_(True)
         first, largest = self.members[0], supernet.largest
@@ -155,6 +160,10 @@ class FineTuning(nn.Module):
         if self.fixed_statistics:
             self.supernet.eval()
         return self
+
+    def fresh_parameters(self) -> list[nn.Parameter]:
+        """Return those of the classifier, where nothing else is new."""
+        return list(self.supernet.heads[0].parameters()) if self.fixed_statistics else []
 
     def forward(self, images: Tensor) -> Tensor:
         """Class scores of the first member."""

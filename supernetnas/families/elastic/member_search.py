@@ -47,7 +47,7 @@ __all__ = [
 
 _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
-_MOST_IN_HEADS = 4000  # images that a first classifier is fitted to
+_MOST_IN_HEADS = 4000  # images that the first classifiers of those taught are fitted to
 _STEP = 16  # pixels between the sizes of the largest member
 _FRONT = 0.55  # most of the largest member's cost that the first member of a front may have
 
@@ -113,7 +113,7 @@ class MemberSearch(SearchLoop):
     scores : dict of ElasticArchitecture to float
         Accuracy of a linear probe.
     deviation : torch.Tensor of shape (features,)
-        Of the first member's features.
+        Of the first member's features, where it teaches others.
     """
 
     supernet: ElasticSupernet
@@ -135,7 +135,7 @@ class MemberSearch(SearchLoop):
         self.deviation = torch.ones(supernet.config.space.backbone.features)
 
     def run_epoch(self) -> HistoryRow:
-        """Compare the members, and fit a first classifier to the features of those chosen."""
+        """Compare the members, and fit a first classifier to the features of those taught."""
         watch = Stopwatch()
         labels = self.train.labels.cpu()
         repeated = (labels.bincount()[labels] > 1).nonzero()[:, 0]  # of classes to leave one out of
@@ -149,11 +149,14 @@ class MemberSearch(SearchLoop):
         n_classes, class_weight = self.supernet.config.n_classes, None
         if self.class_weight is not None:
             class_weight = self.class_weight.double().cpu().numpy()
-        for member in self.members:
-            features = self._features(member, seen)
-            if not self.heads:
-                self.deviation = torch.from_numpy(features.std(axis=0)).clamp(min=1e-3)
-            self.heads.append(linear_head(features, labels[seen].numpy(), n_classes, class_weight))
+        for place, member in enumerate(self.members):
+            if len(self.members) > 1:
+                features = self._features(member, seen)
+                if place == 0:
+                    self.deviation = torch.from_numpy(features.std(axis=0)).clamp(min=1e-3)
+                else:
+                    head = linear_head(features, labels[seen].numpy(), n_classes, class_weight)
+                    self.heads.append(head)
             if member not in self.scores:
                 self.scores[member] = self._score(member, probed)
         self.epoch += 1
@@ -192,7 +195,7 @@ class MemberSearch(SearchLoop):
         self.deviation = tensors["deviation"]
         self.heads = [
             (tensors[f"head.{index}.weight"], tensors[f"head.{index}.bias"])
-            for index in range(len(self.members))
+            for index in range(len(self.members) - 1)
         ]
 
     def _largest(self) -> ElasticArchitecture:

@@ -34,7 +34,7 @@ def fine_tuning(members, supernet=None, **options):
     generator = seeded(2)
     heads = [
         (torch.randn(4, 9, generator=generator), torch.randn(4, generator=generator))
-        for _ in members
+        for _ in members[1:]
     ]
     deviation = 0.5 + torch.rand(9, generator=generator)
     return FineTuning(supernet, members, heads, deviation, **options)
@@ -55,6 +55,15 @@ def moved(before, module):
     after = module.state_dict()
     assert after.keys() == before.keys()
     return {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+
+
+def test_the_first_classifier_begins_with_zeros_and_alone_is_fresh():
+    for pretrained in (True, False):
+        module = fine_tuning([LARGEST, MEMBERS[1]], pretrained=pretrained)
+        first, second = module.supernet.heads
+        assert all(not parameter.any() for parameter in first.parameters())
+        assert second.weight.any() and second.bias.any()
+        assert module.fresh_parameters() == (list(first.parameters()) if pretrained else [])
 
 
 # The frozen stages
@@ -250,7 +259,7 @@ def test_one_member_without_the_largest_leaves_that_as_it_is():
 
 def test_statistics_follow_the_images_where_there_is_nothing_to_keep():
     data = labelled()
-    first = fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False)
+    first = fine_tuning([LARGEST, MEMBERS[1]], pretrained=False)
     before = state(first)
     trained(first, data)
     running = {n for n in before if n.startswith("supernet.largest.") and "running" in n}
@@ -265,7 +274,7 @@ def test_statistics_follow_the_images_where_there_is_nothing_to_keep():
     assert not {n for n in changed if n.startswith("supernet.shared.") and "running" in n}
     assert not {n for n in changed if n.startswith("teacher.")}
     # As of plain networks whose weights stay, whatever trains them.
-    module = Taught(fine_tuning([LARGEST, MEMBERS[1]], fixed_statistics=False)).train()
+    module = Taught(fine_tuning([LARGEST, MEMBERS[1]], pretrained=False)).train()
     network = module.supernet.network(MEMBERS[1]).train()
     images = data.images.clean(torch.arange(24))
     module.training_loss(images, data.labels, F.cross_entropy)
@@ -285,7 +294,7 @@ def test_loss_of_what_is_taught(fixed, monkeypatch):
     )
     supernet = tiny_supernet().float()
     members = [LARGEST, MEMBERS[2], MEMBERS[0]]
-    module = Taught(fine_tuning(members, supernet, fixed_statistics=fixed)).train()
+    module = Taught(fine_tuning(members, supernet, pretrained=fixed)).train()
     assert supernet.config.front == tuple(members)
     data = labelled()
     images, labels = data.images.clean(torch.arange(24)), data.labels
