@@ -13,7 +13,7 @@ The peers:
 - "default": ``SupernetTransferClassifier(zoo=ZOO)``; "quick" and "best": the other presets.
 - "elastic 64", "elastic 96", "elastic 128": the largest elastic network at these pixels, its first
   stages frozen; "elastic 96 free": nothing frozen, "elastic 128 deep": five stages frozen.
-- "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 96 pixels.
+- "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 128 pixels.
 - "front": one fit of several elastic networks at 96 pixels; every network is a row.
 - "one by one": the same networks, each trained alone after the largest, which teaches it.
 - "cells": the multi-dataset supernet of cells without a search and 30 epochs of retraining; all
@@ -352,7 +352,7 @@ def _elastic(size: int, frozen: int | str = "auto") -> Callable[[Split, int, str
 
 
 def _share(share: float) -> Callable[[Split, int, str], list[Row]]:
-    return ours("auto", max_macs=int(share * _LITE0_MACS[96]))
+    return ours("auto", max_macs=int(share * _LITE0_MACS[128]))
 
 
 def _cells(

@@ -99,7 +99,7 @@ def one_after_another(split: Split, seed: int, zoo: str) -> list[Row]:
 
 def as_in_front(search: MemberSearch, first: FineTuning, member: ElasticArchitecture) -> FineTuning:
     """The trained largest, and a member as the front begins with it."""
-    head = search.heads[search.members.index(member)]
+    head = dict(zip(search.members[1:], search.heads, strict=True))[member]
     return _alone(first, copy.deepcopy(first.supernet), member, head)
 
 

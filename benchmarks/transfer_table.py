@@ -2,12 +2,14 @@
 
     python benchmarks/transfer_table.py ALBUM --work WORK --seeds 3 --jobs 2
     python benchmarks/transfer_table.py ALBUM --work WORK --folds 3 --figures FIGURES
+    python benchmarks/transfer_table.py flowers5.npz sports.npz --work WORK --zoo builtin
 
 ALBUM is a folder of datasets (or several, or .npz files). Every dataset is a target once, and
 nothing that it is fitted from has seen it: with its single sources, each trained on one other
 dataset, and with a supernet on many that was trained on all others (leave-one-out, as in the paper)
 or, with ``--folds``, on those of the other folds. What is pretrained lies in WORK, and is gone on
-with if the script is interrupted.
+with if the script is interrupted. With ``--zoo`` nothing is pretrained: the sources are those of a
+zoo, but for a target's own, and a target that others have seen is refused.
 
 A fit is a target, a seed (its split into 75 % training and 25 % test images), and what it starts
 from: "scratch", "multi", or a single source. Every fit is one line of ``--fits`` as soon as it is
@@ -59,7 +61,8 @@ from supernetnas.selection.ranking import rank_sources
 
 Row = dict[str, Any]
 STRATEGIES = ("scratch", "ot", "multi", "random", "oracle")
-BUDGET = ("steps", "multi_epochs", "from_multi", "folds", "search_epochs", "retrain_epochs", "most")
+BUDGET = ("steps", "multi_epochs", "from_multi", "folds", "zoo")
+BUDGET += ("search_epochs", "retrain_epochs", "most")
 
 
 def main() -> None:
@@ -75,6 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--from-multi", action="store_true", help="start single sources from that on many"
     )
+    parser.add_argument("--zoo", help="whose sources to fit from, instead of pretraining some")
     parser.add_argument("--search-epochs", type=int, default=6)
     parser.add_argument("--retrain-epochs", type=int, default=10)
     parser.add_argument("--most", type=int, help="images of a target")
@@ -140,6 +144,9 @@ def pretrained(
     datasets: Sequence[SourceDataset], targets: Sequence[str], arguments: argparse.Namespace
 ) -> dict[str, tuple[Zoo, Zoo]]:
     """For each target a zoo with a source on many datasets, and one of single sources."""
+    if arguments.zoo:
+        zoo = Zoo.open(arguments.zoo)
+        return {target: (zoo, unseen(zoo, target)) for target in targets}
     pretraining = Pretraining(steps=arguments.steps, multi_epochs=arguments.multi_epochs)
     options = {"pretraining": pretraining, "n_jobs": arguments.jobs, "n_threads": 1}
     n_folds = arguments.folds or len(datasets)
@@ -159,6 +166,17 @@ def pretrained(
             alone = singles.subset(source for source in singles if source != name)
             found[name] = multi, alone
     return found
+
+
+def unseen(zoo: Zoo, target: str) -> Zoo:
+    """The single sources of cells on other datasets than a target, none of which has seen it."""
+    multi = zoo.multi()
+    singles = [s for s in zoo.singles() if s.family == "cells" and s.dataset != target]
+    for source in (*singles, *([] if multi is None else [multi])):
+        told = source.provenance
+        if target in (*told.get("datasets", ()), *told.get("warm_start_datasets", ())):
+            raise SystemExit(f"The source {source.name!r} of the zoo has seen {target!r}.")
+    return zoo.subset(source.name for source in singles)
 
 
 def rankings(

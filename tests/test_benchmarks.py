@@ -79,6 +79,7 @@ def test_every_script_writes_by_that_helper(script):
 
 # The least that each script does all its work with. Words in capitals are paths.
 SMALLEST = {
+    "cells_teacher.py": "builtin COLOURED --seeds 0 --most 40",
     "digits.py": "--seeds 1 --strategies scratch",
     "distance.py": "--repeats 1 --rows 60 --pairs 3 --cases 16:3 --complete --real FEATURES "
     "--halves TARGET --sources ZOO",
@@ -87,9 +88,11 @@ SMALLEST = {
     "export.py": "TARGET --most 60 --image-size 8 --families cells --preset quick --repeats 1",
     "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --population 4 "
     "--generations 1 --epochs 1 --shift-images 64 --networks 3",
+    "fine_tuning.py": "COLOURED --recipes 3-frozen",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
+    "paths_transfer.py": "builtin COLOURED --seeds 0 --most 40 --image-size 32 --epochs 1",
     "peers.py": "ZOO TARGET --peers plain --seeds 0 --most 80",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
     "peers_members.py": "ELASTIC COLOURED --seeds 0 --most 40",
@@ -147,6 +150,18 @@ def test_each_step_of_an_attack_runs_one_backward_pass(path, common, monkeypatch
         passes[perturbation] = len(seen)
         assert search.supernet.training
     assert passes == {"none": 2, "adversarial": 2 + 7}  # of alphas and weights, and the attack
+
+
+def test_a_target_that_a_source_has_seen_is_refused(common, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    script = importlib.import_module("transfer_table")
+    zoo = supernetnas.Zoo.open("builtin")
+    assert "flowers5" not in zoo.multi().provenance["datasets"]
+    for target in ("butterflies", "omniglot"):  # which "multi" has seen
+        with pytest.raises(SystemExit, match=rf"has seen '{target}'"):
+            script.unseen(zoo, target)
+    singles = script.unseen(zoo.subset(["flowers5", "sports", "multi-elastic"]), "gtsrb_signs")
+    assert singles.names == ["flowers5", "sports"]
 
 
 @pytest.mark.slow
