@@ -72,7 +72,7 @@ def main() -> None:
     pairs = [kendalltau(*pair).statistic for pair in itertools.combinations(apart.T, 2)]
     agreement = float(np.mean(pairs)) if pairs else None
     print(f"losses alone: {losses.min():.3f} to {losses.max():.3f}")
-    print(f"Kendall's tau of two trainings of each: {agreement}")
+    print(f"Kendall's tau of two trainings of each: {agreement}", flush=True)
     rows = []
     for seed in range(args.seeds):
         for name, method in methods(args, space, seed).items():
