@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from .distance.signature import DatasetSignature
-from .distance.signing import sign
-from .embedding.embedder import get_embedder
 from .families.base import Family, available_families, get_family
-from .fitting.checkpoints import FitCheckpoints, fingerprint, fit_checkpoints
-from .fitting.estimates import epoch_seconds, expect_search
+from .fitting.checkpoints import fingerprint, fit_checkpoints
+from .fitting.estimates import expect_search
+from .fitting.finetuning import finetune
 from .fitting.fitted import Fitted, plain_state
-from .fitting.front import member_within, validate_front
+from .fitting.front import choose_member, validate_front
 from .fitting.holding_out import HeldOut, hold_out, read_held_out
 from .fitting.outcome import describe_outcome
-from .fitting.progress import Planned, Progress, Rehearsal
-from .fitting.retraining import Retraining, RetrainSettings, retrain
+from .fitting.progress import Progress
+from .fitting.resolved import (
+    PRESETS,
+    batch_size_of,
+    draw_seed,
+    execution_of,
+    family_of,
+    limits_of,
+    method_of,
+    retraining_of,
+    searching_method_of,
+    settings_of,
+)
+from .fitting.retraining import Retraining
 from .fitting.run import Run
 from .fitting.searching import candidates_of, derive, search_best
-from .fitting.starts import Start, choose_start, possible_starts
+from .fitting.sources import checked, chosen_start, selected, warn_of_unused_sizes
 from .fitting.summary import summary_html
-from .fitting.target import Target, prepare, warn_of_lost_detail
+from .fitting.target import prepare, warn_of_lost_detail
 from .fitting.validation import (
     TrainingData,
-    check_parameters,
     read_new_images,
-    read_training_data,
     refuse_fit_parameters,
 )
 from .images.augmentation import Augmentation
@@ -60,17 +65,14 @@ from .saving.export import ExportMixin
 from .saving.folding import for_predictions
 from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
-from .search.limits import Latency, Limits
+from .search.limits import Latency
 from .search.method import SearchMethod
-from .selection.select import Selection, open_zoo, select_sources
 from .selection.strategies import find_strategy
-from .training.batches import LabelledImages
 from .training.clock import Stopwatch
 from .training.devices import placed, resolve_device
 from .training.execution import PRECISIONS, Execution
 from .training.memory import explained_memory_error, explained_shortage
 from .training.surroundings import own_surroundings
-from .zoo import Source, Zoo
 
 __all__ = ["SupernetTransferClassifier"]
 
@@ -78,8 +80,6 @@ logger = logging.getLogger(__name__)
 
 _SEARCH_SHARE = 0.5  # of a time limit
 _DERIVATION_SHARE = 0.75  # after the search
-_TEACHER_SHARE = 0.5  # of what is left, where others are taught after the retraining
-_EPOCHS = {"quick": 1 / 3, "default": 1.0, "best": 3.0}  # of the retraining, by preset
 
 
 class SupernetTransferClassifier(
@@ -211,6 +211,9 @@ class SupernetTransferClassifier(
         Name of the kind of supernet.
     source_ : str
         Name of the source that the search started from, or "scratch".
+    source_record_ : dict or None
+        What the source was: ``weights_sha256``, of its file of weights, and ``trained_on``, the
+        datasets that its supernet has seen. None without a source.
     distances_ : dict of str to float, or None
         Distance to each source, nearest first, where the strategy measured it.
     scores_ : list of dict or None
@@ -267,7 +270,7 @@ class SupernetTransferClassifier(
         "resize": RESIZING,
         "search": AnyOf(Instance(str, "str"), Instance(SearchMethod, "SearchMethod")),
         "retraining": AnyOf(Instance(Retraining, "Retraining"), NOTHING),
-        "preset": OneOf(*_EPOCHS),
+        "preset": OneOf(*PRESETS),
         "max_macs": AnyOf(Whole(1), NOTHING),
         "max_parameters": AnyOf(Whole(1), NOTHING),
         "max_latency": AnyOf(Real(), Instance(Latency, "Latency"), NOTHING),
@@ -349,9 +352,9 @@ class SupernetTransferClassifier(
         parts = {name.partition("__")[0] for name in nested}
         before = {name: getattr(self, name) for name in self.get_params(deep=False)}
         makers = {
-            "search": self._searching_method,
-            "retraining": self._retraining,
-            "family": self._family,
+            "search": searching_method_of,
+            "retraining": retraining_of,
+            "family": family_of,
         }
         for name in parts & before.keys() - makers.keys():
             if not hasattr(before[name], "set_params"):
@@ -362,7 +365,7 @@ class SupernetTransferClassifier(
         try:
             super().set_params(**{name: v for name, v in params.items() if "__" not in name})
             for name in parts & makers.keys():
-                setattr(self, name, makers[name]())
+                setattr(self, name, makers[name](self))
             return super().set_params(**nested)
         except Exception:  # all or nothing
             for name, value in before.items():
@@ -426,40 +429,35 @@ class SupernetTransferClassifier(
         """
         watch = Stopwatch(self.time_limit)
         refuse_fit_parameters(fit_params)
-        check_parameters(self)
-        device, execution = resolve_device(self.device), self._execution()
-        data = read_training_data(self, X, y)
-        strategy = find_strategy(self.strategy)
-        embedder = get_embedder(self.embedder) if strategy and strategy.embeds else None
-        zoo = open_zoo(self.strategy, self.zoo, embedder, self._only_family())
-        self._check_limits(zoo, data)
+        data, zoo, embedder = checked(self, X, y)
+        device, execution = resolve_device(self.device), execution_of(self)
+        strategy, limits = find_strategy(self.strategy), limits_of(self)
 
         with (
             fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept,
             self._progress() as progress,
         ):
-            seed = kept.seed(self._draw_seed)
+            seed = kept.seed(partial(draw_seed, self))
             data, aside, places = hold_out(data, float(self.holdout_fraction), seed)
             run = Run(torch.Generator().manual_seed(seed), watch, progress, kept)
             progress.doing("embedding" if embedder else "choosing the start")
-            selection = self._select(zoo, data, embedder, device, seed)
-            start, scores = self._start(selection.candidates, data, device, seed, kept)
+            selection = selected(self, zoo, data, embedder, device, seed)
+            start, scores = chosen_start(self, selection.candidates, data, device, seed, kept)
             family, seen = start.family, start.seen
-            method = self._method(family)
+            method = method_of(self, family)
             candidates = selection.candidates
             if strategy is not None and strategy.probes:
                 candidates = () if start.source is None else (start.source,)
-            self._warn_of_unused(family, start.source)
+            warn_of_unused_sizes(family, start.source)
             warn_of_lost_detail(data.images, seen.size, self.image_size, self.resize)
             target = prepare(data, seen, self.augmentation, device, self.resize)
             held_out = read_held_out(aside, places, target)
             n_train = round(len(target.labels) * (1 - method.validation_share))
-            with explained_memory_error(self._batch_size(n_train), execution.checkpointing):
-                searched = candidates_of(
-                    candidates, family, seen, target, self._limits(), execution, run
-                )
+            batch_size = batch_size_of(self, n_train)
+            with explained_memory_error(batch_size, execution.checkpointing):
+                searched = candidates_of(candidates, family, seen, target, limits, execution, run)
                 if progress.estimates and method.n_epochs:
-                    settings = self._settings(family, searched[0].pretrained, len(target.labels))
+                    settings = settings_of(self, family, searched[0].pretrained, len(target.labels))
                     expect_search(
                         searched, family, seen, target, method, settings.epochs, execution, run
                     )
@@ -467,7 +465,7 @@ class SupernetTransferClassifier(
                     searched,
                     target,
                     method,
-                    self._batch_size(n_train),
+                    batch_size,
                     run,
                     self._share_of_time(_SEARCH_SHARE),
                 )
@@ -477,7 +475,7 @@ class SupernetTransferClassifier(
             outcome = describe_outcome(found, architecture, family)
             run.progress.tell(outcome)
             logger.info("%s", outcome)
-            settings = self._settings(family, found.start.pretrained, len(target.labels))
+            settings = settings_of(self, family, found.start.pretrained, len(target.labels))
             learner, inherited = family.learner(
                 found.search,
                 architecture,
@@ -495,10 +493,12 @@ class SupernetTransferClassifier(
                 return held_out.measure(family.trained(learner, architecture), family)
 
             retraining = (train, target, settings, family, execution, run, measured)
-            history = self._retrain(learner, *retraining)
+            history = finetune(learner, *retraining, time_limit=self.time_limit)
             if family.teaches(learner):
-                learner = family.taught(learner)
-                history += self._retrain(learner, *retraining, n_before=len(history))
+                learner, n_before = family.taught(learner), len(history)
+                history += finetune(
+                    learner, *retraining, time_limit=self.time_limit, n_before=n_before
+                )
             history[-1] |= measured()  # after the last pass over the statistics
             network = family.trained(learner, architecture)
             holdout = None
@@ -520,6 +520,7 @@ class SupernetTransferClassifier(
             preprocessing=target.preprocessing,
             family=family.name,
             source=found.start.name,
+            source_record=found.start.record,
             distances=selection.distances,
             scores=scores or None,
             signature=selection.signature,
@@ -539,7 +540,7 @@ class SupernetTransferClassifier(
         return self
 
     @own_surroundings()
-    def at(self, *, max_macs=None, max_parameters=None):
+    def at(self, *, max_macs=None, max_parameters=None, max_latency=None):
         """Return another network of the same fit as a classifier, without another fit.
 
         A fit under limits or with ``search="front"`` of the family "elastic" trains several
@@ -549,12 +550,17 @@ class SupernetTransferClassifier(
         ----------
         max_macs, max_parameters : int >= 1 or None, default=None
             Most multiply-accumulates for one image, and most trainable values.
+        max_latency : float > 0, Latency or None, default=None
+            Most seconds for one image, as measured now on ``device_`` with the threads that torch
+            has; or a `Latency`, as for a fit.
 
         Returns
         -------
         SupernetTransferClassifier
-            Fitted; its network is the best within the limits, by the accuracy on the images that
-            the fit has held out, or else the most expensive.
+            Fitted. Of the networks within the limits it has the one of the greatest
+            ``validation_accuracy``, which may be cheaper than the limits allow; ``outcome_`` says
+            what it was chosen from, and so does the log. Where none was measured it has the most
+            expensive.
 
         Raises
         ------
@@ -564,22 +570,33 @@ class SupernetTransferClassifier(
             If no network that was trained keeps the limits; names those that there are.
         """
         check_is_fitted(self)
-        limits = Limits(max_macs, max_parameters)
-        for name in ("max_macs", "max_parameters"):
-            constraint = self.constraints[name]
-            check_parameter(type(self).__name__, name, getattr(limits, name), constraint)
-        row = member_within(self.front_, limits)
+        given = {
+            "max_macs": max_macs,
+            "max_parameters": max_parameters,
+            "max_latency": max_latency,
+        }
+        for name, value in given.items():
+            check_parameter(type(self).__name__, name, value, self.constraints[name])
+        other = clone(self).set_params(**given)
+        limits = limits_of(other, self.device_)
+        if limits.max_latency is not None:
+            limits.max_latency.check()
         fitted, family = Fitted.of(self), get_family(self.family_)
         state = {name: torch.from_numpy(a) for name, a in self.supernet_state_.items()}
-        network = family.member(self.supernet_config_, state, row["architecture"])
-        other = clone(self).set_params(max_macs=max_macs, max_parameters=max_parameters)
+        shape = (fitted.preprocessing.channels, *self.image_size_)
+
+        def build(architecture) -> torch.nn.Module:
+            return placed(family.member(self.supernet_config_, state, architecture), self.device_)
+
+        row, network, outcome = choose_member(self.front_, limits, build, shape)
+        logger.info("%s", outcome)
         replace(
             fitted,
             architecture=row["architecture"],
-            outcome=f"chosen from {len(self.front_)} networks of a front",
-            network=placed(network, self.device_),
+            outcome=outcome,
+            network=network,
             holdout=None,
-            n_macs=count_macs(network, (fitted.preprocessing.channels, *self.image_size_)),
+            n_macs=count_macs(network, shape),
             n_parameters=count_parameters(network),
         ).assign(other)
         return other
@@ -688,48 +705,11 @@ class SupernetTransferClassifier(
 
         return InputsDisplay.from_estimator(self, X, y, n_images=n_images)
 
-    # Stages of a fit
+    def _progress(self) -> Progress:
+        return Progress(int(self.verbose))
 
-    def _method(self, family: Family | None = None) -> SearchMethod:
-        strategy = find_strategy(self.strategy)
-        searching = self.strategy == "scratch" or (strategy is not None and strategy.compares)
-        return (family or self._family()).method(self.search, searching=searching)
-
-    def _searching_method(self) -> SearchMethod:
-        """What a fit searches with whose search has parameters of its own."""
-        return self._family().method(self.search, searching=True)
-
-    def _retraining(self) -> Retraining:
-        return Retraining() if self.retraining is None else self.retraining
-
-    def _family(self, source: Source | None = None) -> Family:
-        """The family that was asked for, or that of a source; else the first with the search."""
-        if isinstance(self.family, Family) or self.family != "auto":
-            return get_family(self.family)
-        if source is not None:
-            return get_family(source.family)
-        families = [get_family(name) for name in available_families()]
-        return next((f for f in families if f.has_search(self.search)), families[0])
-
-    def _execution(self) -> Execution:
-        if isinstance(self.precision, Execution):
-            return self.precision
-        return Execution(self.precision)
-
-    def _limits(self) -> Limits:
-        latency = self.max_latency
-        if latency is None:
-            return Limits(self.max_macs, self.max_parameters)
-        if not isinstance(latency, Latency):
-            latency = Latency(float(latency))
-        device = str(resolve_device(self.device))
-        return Limits(self.max_macs, self.max_parameters, latency, device)
-
-    def _draw_seed(self) -> int:
-        """Draw the one seed that everything random follows from."""
-        if self.random_state is None:
-            return int(np.random.SeedSequence().generate_state(1)[0] >> 1)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+    def _share_of_time(self, share: float) -> float | None:
+        return None if self.time_limit is None else share * self.time_limit
 
     def _fingerprint(self, data: TrainingData, device: torch.device) -> str:
         """Name this fit for its checkpoints, after the images as they came."""
@@ -738,173 +718,3 @@ class SupernetTransferClassifier(
         parameters = self.get_params(deep=False)
         contents = [data.labels, data.classes]
         return fingerprint(parameters, data.images.contents(), contents, device.type)
-
-    def _select(self, zoo, data: TrainingData, embedder, device, seed: int) -> Selection:
-        """Choose the sources to start from; embeds the images if the strategy asks for it."""
-
-        def signature() -> DatasetSignature:
-            return sign(
-                *(data.images, data.labels, embedder, [str(label) for label in data.classes]),
-                device=device,
-                random_state=seed,
-            )
-
-        return select_sources(
-            self.strategy,
-            zoo,
-            signature=signature,
-            random_state=np.random.RandomState(seed),
-            device=device,
-        )
-
-    def _only_family(self) -> str | None:
-        """The family that the strategy chooses within; None for all of them.
-
-        A source is named whatever its family, and strategies that compare families choose among
-        those that have the search.
-        """
-        strategy = find_strategy(self.strategy)
-        if self.family == "auto" and (strategy is None or (strategy.probes and self._any_family())):
-            return None
-        return self._family().name
-
-    def _any_family(self) -> bool:
-        """Whether every family has the search."""
-        return all(get_family(name).has_search(self.search) for name in available_families())
-
-    def _start(
-        self,
-        sources: Sequence[Source],
-        data: TrainingData,
-        device: torch.device,
-        seed: int,
-        kept: FitCheckpoints,
-    ) -> tuple[Start, list]:
-        """Choose what to start from, and how large images shall be, where there is a choice."""
-        strategy = find_strategy(self.strategy)
-        among: Sequence[Source | None] = sources
-        if strategy is None or not strategy.probes:
-            among = [next(iter(sources), None)]
-        limits, execution = self._limits(), self._execution()
-        starts = possible_starts(among, self._family, data, self.image_size, limits, execution)
-        for start in starts:
-            self._method(start.family)  # of a source that was named it may lack the search
-        checkpoint = kept.stage("start")
-        return choose_start(starts, data, limits, device, seed, checkpoint, self.resize)
-
-    @staticmethod
-    def _warn_of_unused(family: Family, source: Source | None) -> None:
-        """Warn of sizes that were chosen and that the source does not have."""
-        if source is None:
-            return
-        for said in family.unused(source.config):
-            warnings.warn(
-                f"{said} The search starts from the source {source.name!r}, which brings its own "
-                "supernet; the sizes of one count with strategy='scratch'.",
-                UserWarning,
-                stacklevel=4,  # the caller of `fit`
-            )
-
-    def _check_limits(self, zoo: Zoo | None, data: TrainingData) -> None:
-        """Refuse limits that no network keeps, whichever source may be selected."""
-        errors, limits = [], self._limits()
-        named = zoo is not None and find_strategy(self.strategy) is None
-        sources = [None] if zoo is None else [zoo[self.strategy]] if named else [*zoo.values()]
-        for source in sources if limits else []:
-            try:
-                possible_starts([source], self._family, data, self.image_size, limits)
-                return
-            except ValueError as error:
-                errors.append(error)
-        if errors:
-            raise type(errors[0])(" ".join(dict.fromkeys(map(str, errors))))
-
-    def _share_of_time(self, share: float) -> float | None:
-        return None if self.time_limit is None else share * self.time_limit
-
-    def _settings(self, family: Family, pretrained: bool, n_images: int) -> RetrainSettings:
-        """Numbers of the retraining."""
-        defaults = family.retraining(pretrained)
-        if self.batch_size != "auto":
-            defaults.pop("batch_size", None)
-        defaults["epochs"] = max(1, round(defaults["epochs"] * _EPOCHS[self.preset]))
-        return self._retraining().settings(defaults, self._batch_size(n_images))
-
-    def _retrain(
-        self,
-        network: torch.nn.Module,
-        train: LabelledImages,
-        target: Target,
-        settings: RetrainSettings,
-        family: Family,
-        execution: Execution,
-        run: Run,
-        measure: Callable[[], dict[str, float]],
-        n_before: int = 0,
-    ) -> list:
-        """Finetune what a family trains on images of the target; returns its history.
-
-        After so many epochs it is what has been taught by what was trained in them.
-        """
-        name, time_limit = "retrain", None
-        teacher = not n_before and family.teaches(network)
-        if self.time_limit is not None:
-            time_limit = self.time_limit - run.watch.seconds
-            if teacher:
-                time_limit *= _TEACHER_SHARE
-        if n_before:
-            name = "teach"
-            settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
-        with ExitStack() as stack:
-            stack.enter_context(
-                explained_memory_error(settings.batch_size, execution.checkpointing)
-            )
-            if not family.keeps_statistics:
-                run.recalibrate(network, train, settings.batch_size)
-            data = family.training_data(network, train, run.generator)
-            if run.progress.estimates:
-                seconds = epoch_seconds(network, data, execution)
-                if seconds is not None:
-                    run.progress.expect(len(train), {name: (settings.epochs, seconds)})
-            advance = stack.enter_context(run.progress.stage(name, settings.epochs))
-            history = retrain(
-                network,
-                data,
-                settings,
-                run.generator,
-                execution=execution,
-                class_weight=target.class_weight,
-                time_limit=time_limit,
-                measure=None if teacher else measure,  # which is of what is taught
-                on_epoch=advance,
-                checkpoint=run.checkpoints.stage(name),
-            )
-            if not family.keeps_statistics:
-                run.recalibrate(network, train, settings.batch_size)
-        if len(history) < settings.epochs:
-            logger.warning("%s ended after %d of %d epochs", name, len(history), settings.epochs)
-        for row in history:
-            row["epoch"] += n_before
-        return history
-
-    def _progress(self) -> Progress:
-        return Progress(int(self.verbose))
-
-    def _expected_seconds(self, X, y) -> float | None:
-        """Seconds that a fit is expected to take; does what comes before its first epoch."""
-        if self._execution().compiled or self._execution().captured:
-            return None
-        other = clone(self).set_params(checkpoint_dir=None)
-        other._progress = Rehearsal
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the fit itself will warn
-                other.fit(X, y)
-        except Planned as planned:
-            return planned.seconds
-        return None
-
-    def _batch_size(self, n_images: int) -> int:
-        if self.batch_size != "auto":
-            return int(self.batch_size)
-        return min(max(n_images // 16, 16), 64)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -24,11 +25,30 @@ from sklearn.model_selection import ParameterGrid, StratifiedShuffleSplit
 from sklearn.utils import _safe_indexing, indexable
 
 from .classifier import SupernetTransferClassifier
+from .fitting.estimates import expected_seconds
 from .fitting.progress import about
+from .fitting.sources import checked
+from .fitting.validation import check_parameters
+from .parameters import (
+    NOTHING,
+    AnyOf,
+    Constraint,
+    Instance,
+    ParameterError,
+    Real,
+    Whole,
+    check_parameter,
+)
 
 __all__ = ["Comparison", "compare"]
 
 _LEVEL = 0.05
+_CONSTRAINTS: dict[str, Constraint] = {
+    "estimator": AnyOf(Instance(SupernetTransferClassifier, "SupernetTransferClassifier"), NOTHING),
+    "repeats": Whole(2),
+    "test_size": Real(0, 1),
+    "random_state": Whole(0, 2**31),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +150,7 @@ def compare(
     candidates : sequence of str, or dict of str to sequence
         Strategies, such as ``["multi", "scratch"]``; or a grid of parameters as for
         `sklearn.model_selection.GridSearchCV`, such as ``{"search": ["sdarts", "none"]}``. At least
-        two.
+        two; ``random_state`` is none of them.
     estimator : SupernetTransferClassifier, optional
         With the parameters that all have in common; by default ``SupernetTransferClassifier()``.
     repeats : int, default=5
@@ -152,7 +172,7 @@ def compare(
     ------
     ValueError, TypeError
         If there are not two candidates, one has parameters that it may not have, or X and y do not
-        suit.
+        suit; before the first fit.
 
     Notes
     -----
@@ -160,13 +180,23 @@ def compare(
     correction for all pairs. Few splits show large differences alone: "no difference beyond noise"
     does not mean that there is none.
     """
+    given = {
+        "estimator": estimator,
+        "repeats": repeats,
+        "test_size": test_size,
+        "random_state": random_state,
+    }
+    for name, constraint in _CONSTRAINTS.items():
+        check_parameter("compare", name, given[name], constraint)
     estimator = SupernetTransferClassifier() if estimator is None else estimator
     fits = _candidates(estimator, candidates)
-    if not isinstance(repeats, int) or repeats < 2:
-        raise ValueError(f"repeats must be an int of at least 2; got {repeats!r}.")
     X, y = indexable(X, np.asarray(y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fits will warn
+        for candidate in fits.values():
+            checked(candidate, X, y)
     splitter = StratifiedShuffleSplit(repeats, test_size=test_size, random_state=random_state)
-    splits = list(splitter.split(np.zeros(len(y)), y))
+    splits = _checked_splits(splitter, y)
     if verbose:
         train = splits[0][0]
         _tell(_plan(fits, repeats, _safe_indexing(X, train), y[train]))
@@ -187,24 +217,79 @@ def _candidates(
     estimator: SupernetTransferClassifier, candidates: Any
 ) -> dict[str, SupernetTransferClassifier]:
     """Unfitted classifiers by their names."""
-    if isinstance(candidates, str):
-        raise TypeError(f"candidates is one name, {candidates!r}. Pass a list of at least two.")
-    if not isinstance(candidates, Mapping) and all(isinstance(one, str) for one in candidates):
-        candidates = {"strategy": list(candidates)}
+    grids = _grids(candidates)
+    known = estimator.get_params(deep=False)
+    for key in dict.fromkeys(key for grid in grids for key in grid):
+        name = key.partition("__")[0] if isinstance(key, str) else key
+        if name not in known:
+            raise ValueError(
+                f"candidates has the parameter {key!r}, but {type(estimator).__name__} has no "
+                f"{name!r}. It has {', '.join(known)}."
+            )
+        if name == "random_state":
+            raise ValueError(
+                "candidates cannot differ in random_state: those of one split are fitted with the "
+                "same seed. Pass repeats=... for more splits."
+            )
     fits = {}
-    for parameters in ParameterGrid(candidates):
+    for parameters in ParameterGrid(grids):
         name = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
-        fits[name] = clone(estimator).set_params(**parameters)
+        try:
+            fits[name] = clone(estimator).set_params(**parameters)
+            check_parameters(fits[name])
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"The candidate {name}: {error}") from error
     if len(fits) < 2:
         raise ValueError(f"There must be at least two different candidates; got {candidates!r}.")
     return fits
+
+
+def _grids(candidates: Any) -> list[Mapping[str, Sequence[Any]]]:
+    """Return grids of parameters; refuse what is none, with what would be."""
+    if isinstance(candidates, str):
+        raise TypeError(f"candidates is one name, {candidates!r}. Pass a list of at least two.")
+    grids = [candidates] if isinstance(candidates, Mapping) else candidates
+    if isinstance(grids, Iterable):
+        grids = list(grids)
+        if grids and all(isinstance(one, str) for one in grids):
+            grids = [{"strategy": grids}]
+        if all(isinstance(grid, Mapping) for grid in grids):
+            for key, values in ((key, grid[key]) for grid in grids for key in grid):
+                if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray):
+                    raise TypeError(
+                        f"candidates[{key!r}] must be a list of values; got {values!r}. Of one "
+                        f"value it is [{values!r}]."
+                    )
+                if not len(values):
+                    raise ValueError(f"candidates[{key!r}] has no values.")
+            return [dict(grid) for grid in grids]
+    raise TypeError(
+        "candidates must be names of strategies, such as ['multi', 'scratch'], or a dict of "
+        "parameters to lists of their values, such as {'search': ['sdarts', 'none']}, or a list of "
+        f"such dicts. Got {candidates!r}."
+    )
+
+
+def _checked_splits(splitter: StratifiedShuffleSplit, y: np.ndarray) -> list[tuple]:
+    """Draw the splits; refuse those that a fit could not train on."""
+    splits = list(splitter.split(np.zeros(len(y)), y))
+    classes = np.unique(y)
+    for train, _ in splits:
+        rare = [c for c in classes if (y[train] == c).sum() < 2]
+        if rare:
+            raise ValueError(
+                f"A split leaves fewer than 2 images to train on of {len(rare)} class(es): "
+                f"{', '.join(map(str, rare[:5]))}{', ...' if len(rare) > 5 else ''}. Pass more "
+                "images of them, or a smaller test_size."
+            )
+    return splits
 
 
 def _plan(
     fits: Mapping[str, SupernetTransferClassifier], repeats: int, X: Any, y: np.ndarray
 ) -> str:
     """Number of fits, and how long they are expected to take."""
-    expected = [clf._expected_seconds(X, y) for clf in fits.values()]
+    expected = [expected_seconds(clf, X, y) for clf in fits.values()]
     text = f"{len(fits) * repeats} fits, {len(fits)} on each of {repeats} splits"
     known = [seconds for seconds in expected if seconds is not None]
     if len(known) < len(expected):

@@ -43,6 +43,7 @@ from supernetnas import (
 )
 from supernetnas.families.cells.network import Network
 from supernetnas.families.cells.space import SearchSpace, register_space
+from supernetnas.fitting.resolved import method_of
 
 IMAGES, LABELS = patterns()
 NEW, _ = patterns(seed=1)
@@ -585,7 +586,10 @@ def test_types_are_checked(spoiled_zoo, parameter):
     [
         (IMAGES, np.zeros(40), "one class only"),
         (IMAGES, np.arange(40) // 39, r"1 class\(es\) have 1: 1"),
-        (IMAGES, LABELS[:-1], "inconsistent numbers of samples"),
+        (IMAGES, LABELS[:-1], "^X has 40 images and y 39 labels; each image needs one.$"),
+        (IMAGES.reshape(40, -1), LABELS[:-1], "inconsistent numbers of samples"),
+        (np.zeros((8, 8, 3)), LABELS, r"8 images .* 40 labels.* X is one image .* it is X\[None\]"),
+        ([], [], "0 images"),
         (IMAGES, None, "requires y to be passed"),
         (IMAGES, np.where(LABELS == 0, np.nan, LABELS), "NaN"),
         (IMAGES, LABELS + 0.5, "Unknown label type"),
@@ -611,7 +615,7 @@ def test_labels_of_files_are_checked_as_those_of_arrays(files, spoiled_zoo):
     X, y = load_images(files)
     for labels, text in [
         (None, "requires y"),
-        (y[:-1], "inconsistent"),
+        (y[:-1], "40 images and y 39 labels"),
         (np.where(LABELS == 0, np.nan, LABELS), "NaN"),
         (LABELS + 0.5, "Unknown label type"),
         (np.zeros(40), "one class only"),
@@ -1036,10 +1040,10 @@ class TestDefaultSearch:
         ],
     )
     def test_auto(self, strategy, name):
-        assert SupernetTransferClassifier(strategy, family="cells")._method().name == name
+        assert method_of(SupernetTransferClassifier(strategy, family="cells")).name == name
         for search in ("gdas", "none"):
             clf = SupernetTransferClassifier(strategy, family="cells", search=search)
-            assert clf._method().name == search
+            assert method_of(clf).name == search
 
     def test_its_parameters_are_of_a_search(self):
         clf = SupernetTransferClassifier().set_params(search__epochs=3)

@@ -11,6 +11,7 @@ from tiny import patterns, tiny_classifier
 
 from supernetnas import Comparison, ImageFiles, SupernetTransferClassifier, compare
 from supernetnas.fitting.progress import about
+from supernetnas.zoo import ZooError
 
 IMAGES, LABELS = patterns(n_per_class=6)
 
@@ -110,13 +111,54 @@ def test_strategies_on_files(tiny_zoo, tmp_path):
         ({"candidates": "multi"}, "candidates is one name"),
         ({"candidates": ["multi"]}, "at least two different candidates"),
         ({"candidates": ["multi", "multi"]}, "at least two different candidates"),
-        ({"candidates": {"serach": ["a", "b"]}}, "serach"),
-        ({"candidates": ["multi", "ot"], "repeats": 1}, "repeats must be an int of at least 2"),
+        ({"candidates": []}, "at least two different candidates"),
+        ({"candidates": [1, 2]}, r"names of strategies, such as .*Got \[1, 2\]"),
+        ({"candidates": None}, "names of strategies, such as .*Got None"),
+        ({"candidates": ["multi", {"search": ["none"]}]}, "names of strategies, such as"),
+        ({"candidates": [tiny_classifier(), tiny_classifier()]}, "names of strategies, such as"),
+        ({"candidates": {"search": "none"}}, r"candidates\['search'\] must be .* it is \['none'\]"),
+        ({"candidates": {"search": []}}, r"candidates\['search'\] has no values"),
+        ({"candidates": {"serach": ["a", "b"]}}, "has no 'serach'. It has augmentation, .*search"),
+        ({"candidates": {"serach__epochs": [1, 2]}}, "has no 'serach'"),
+        ({"candidates": {1: ["a", "b"]}}, "has no 1"),
+        ({"candidates": {"random_state": [0, 1]}}, "cannot differ in random_state.*repeats="),
+        ({"candidates": {"search": ["none", "dart"]}}, "The candidate search='dart': The 'search'"),
+        ({"candidates": {"retraining__steps": [1, 2]}}, "The candidate retraining__steps=1: Inval"),
+        (
+            {"candidates": {"preset": ["quick", "slow"]}},
+            "The candidate preset='slow': The 'preset'",
+        ),
+        ({"candidates": ["scratch", "nowhere"]}, "There is no zoo in"),
+        ({"candidates": {"max_macs": [None, 10]}}, "max_macs=10 cannot be met"),
+        (
+            {"candidates": ["scratch", "multi"], "repeats": 1},
+            "'repeats' .* must be int >= 2. Got 1",
+        ),
+        ({"candidates": ["scratch", "multi"], "test_size": 2}, "'test_size' .* must be float > 0"),
+        (
+            {"candidates": ["scratch", "multi"], "random_state": "x"},
+            "'random_state' .* must be int",
+        ),
+        ({"candidates": ["scratch", "multi"], "estimator": 3}, "'estimator' .* must be Supernet"),
+        (
+            {"candidates": {"search": ["none", "random"]}, "test_size": 0.8},
+            "leaves fewer than 2 im",
+        ),
     ],
 )
-def test_what_is_refused(arguments, words):
-    with pytest.raises((ValueError, TypeError), match=words):
-        compare(IMAGES, LABELS, **arguments)
+def test_what_is_refused_before_any_fit(monkeypatch, arguments, words):
+    def untouched(*args):
+        raise AssertionError("something was fitted")
+
+    monkeypatch.setattr(SupernetTransferClassifier, "fit", untouched)
+    arguments = {"estimator": tiny_classifier(search="none"), **arguments}
+    with pytest.raises((ValueError, TypeError, ZooError), match=words):
+        compare(IMAGES, LABELS, verbose=False, **arguments)
+
+
+def test_images_that_no_candidate_can_be_fitted_on():
+    with pytest.raises(ValueError, match=r"^Each class needs at least 2 images"):
+        compare(IMAGES, [0] * 23 + [1], {"search": ["none", "random"]}, estimator=tiny_classifier())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from tiny import EMBEDDER, tiny_classifier
 
-from supernetnas import Execution, SupernetTransferClassifier, Zoo
+from supernetnas import Execution, Latency, SupernetTransferClassifier, Zoo
 from supernetnas.families.elastic import LITE0_SPACE
 from supernetnas.families.elastic.family import Elastic
 from supernetnas.families.elastic.member_search import Front
@@ -159,7 +159,7 @@ def test_squares_only(zoo, monkeypatch):
     def untouched(*args, **kwargs):
         raise AssertionError("the zoo was opened")
 
-    monkeypatch.setattr("supernetnas.classifier.open_zoo", untouched)
+    monkeypatch.setattr("supernetnas.fitting.sources.open_zoo", untouched)
     for size in ((32, 48), [48, 32]):
         with pytest.raises(ParameterError, match=r"see squares; got image_size="):
             elastic_classifier(zoo, image_size=size).fit(IMAGES, LABELS)
@@ -188,11 +188,12 @@ def test_front(front):
 
 def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
     """On images of each class that nothing was trained on."""
-    from supernetnas import classifier as module
+    from supernetnas import classifier
+    from supernetnas.fitting import finetuning
 
     given = {}
 
-    def spy(name, position):
+    def spy(module, name, position):
         original = getattr(module, name)
 
         def spied(*args, **kwargs):
@@ -201,8 +202,8 @@ def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
 
         monkeypatch.setattr(module, name, spied)
 
-    spy("validate_front", 3)
-    spy("retrain", 1)
+    spy(classifier, "validate_front", 3)
+    spy(finetuning, "retrain", 1)
     clf = elastic_classifier(zoo, search=Front(validation_fraction=0.5), augmentation="none")
     clf.fit(IMAGES, LABELS)
     pixels = {}
@@ -242,6 +243,51 @@ def test_at(front):
     clf = front.at(max_parameters=least)
     assert clf.n_parameters_ == count_parameters(clf.network_) == least
     assert clf.max_parameters == least and clf.max_macs is None
+
+
+def test_at_says_what_it_chose_and_why(front, caplog):
+    rows = sorted(front.front_, key=lambda row: row["n_macs"])
+    better = [{**row, "validation_accuracy": 0.9 - 0.1 * place} for place, row in enumerate(rows)]
+    other = pickle.loads(pickle.dumps(front))
+    other.front_ = better
+    caplog.set_level("INFO", "supernetnas")
+    clf = other.at(max_macs=rows[2]["n_macs"])
+    assert clf.n_macs_ == rows[0]["n_macs"]  # cheaper than what is allowed, and better
+    assert caplog.messages == [clf.outcome_]
+    assert clf.outcome_ == (
+        f"chosen from 3 of the {len(rows)} networks of a front by validation accuracy: 0.900 with "
+        f"{rows[0]['n_macs']:,} multiply-accumulates, against 0.700 of the most expensive within "
+        f"the limits, with {rows[2]['n_macs']:,}"
+    )
+    assert "against" not in other.at(max_macs=rows[0]["n_macs"]).outcome_
+
+
+def test_at_a_latency(front):
+    def measure(network, shape):
+        assert shape == (2, 3, 32, 32)
+        return count_macs(network, (3, 32, 32)) / 1e9
+
+    seconds = sorted(row["n_macs"] / 1e9 for row in front.front_)
+    latency = Latency(seconds[1], batch_size=2, measure=measure)
+    clf = front.at(max_latency=latency)
+    assert clf.n_macs_ / 1e9 <= seconds[1] and clf.max_latency == latency
+    assert clf.outcome_.startswith("chosen from 2 of the ")
+    clf = front.at(max_latency=latency, max_macs=round(seconds[0] * 1e9))
+    assert clf.n_macs_ == round(seconds[0] * 1e9)
+    with pytest.raises(ValueError, match=rf"within max_latency={seconds[0] / 2}, .* in .* seconds"):
+        front.at(max_latency=replace(latency, seconds=seconds[0] / 2))
+    with pytest.raises(ValueError, match=r"max_latency=20 is no limit: it is in seconds"):
+        front.at(max_latency=20)
+    for bad in (0, -1, "fast"):
+        with pytest.raises(ParameterError, match="'max_latency'"):
+            front.at(max_latency=bad)
+    with pytest.raises(ParameterError, match="'repeats' parameter of Latency"):
+        front.at(max_latency=replace(latency, repeats=0))
+
+
+def test_at_a_latency_is_measured_on_the_device_of_the_network(front):
+    clf = pickle.loads(pickle.dumps(front)).set_params(device="cuda:99")
+    assert clf.at(max_latency=0.1).device_ == "cpu"
 
 
 def test_at_its_own_cost_is_the_network_of_the_fit(front, alone):
@@ -339,6 +385,31 @@ def test_random_members(zoo, limited):
     clf = elastic_classifier(zoo, search="random", max_macs=limit).fit(IMAGES, LABELS)
     assert clf.n_macs_ <= limit
     assert clf.architecture_ in clf.supernet_config_.members
+
+
+@pytest.mark.parametrize(
+    "on_another_scale",
+    [
+        lambda images: (images / 255).astype(np.float32),
+        lambda images: images / 255,
+        lambda images: images.astype(np.float32),
+        lambda images: images.astype(np.uint16),
+        lambda images: images / 127.5 - 1,
+    ],
+    ids=["0 to 1", "0 to 1 in double precision", "0 to 255", "in 16 bits", "-1 to 1"],
+)
+def test_a_picture_is_the_same_on_any_scale(zoo, on_another_scale):
+    """Though no pixel is white, as little as black ones."""
+    images, labels = coloured(side=32)
+    new, _ = coloured(n_per_class=8, seed=5, side=32)
+    images, new = (20 + 0.6 * images).astype(np.uint8), (20 + 0.6 * new).astype(np.uint8)
+    clf = elastic_classifier(zoo).fit(images, labels)
+    other = elastic_classifier(zoo).fit(on_another_scale(images), labels)
+    expected = clf.predict_proba(new)
+    found = other.predict_proba(on_another_scale(new))
+    assert_allclose(found, expected, atol=0.05)  # a training amplifies the rounding
+    other.network_ = clf.network_
+    assert_allclose(other.predict_proba(on_another_scale(new)), expected, atol=1e-4)
 
 
 # Kept and passed on

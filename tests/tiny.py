@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo, get_embedder
 from supernetnas.families.cells.config import SupernetConfig
 from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.fitting.resolved import family_of, method_of
 from supernetnas.images.reading import as_image_set
 
 CONFIG = SupernetConfig("s1", 2, 3, (8, 8), 3, 4)
@@ -90,8 +91,8 @@ def tiny_classifier(zoo=None, strategy="scratch", settings=None, **parameters):
             clf.set_params(**{name: parameters.pop(name)})
             if not isinstance(getattr(clf, name), str):  # it has its own settings
                 defaults = {k: v for k, v in defaults.items() if not k.startswith(f"{name}__")}
-    if isinstance(clf.search, str) and clf.search in ("auto", *clf._family().searches):
-        has = clf._method().get_params()
+    if isinstance(clf.search, str) and clf.search in ("auto", *family_of(clf).searches):
+        has = method_of(clf).get_params()
         defaults = {
             key: value
             for key, value in defaults.items()

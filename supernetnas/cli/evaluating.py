@@ -31,6 +31,7 @@ def evaluate(args: argparse.Namespace) -> None:
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     images, labels = _labelled(classifier, args.data)
     found = classifier.evaluate(images, labels)
+    print(described(found, args.worst))
     if args.csv:
         found.to_csv(args.csv)
     if args.json:
@@ -44,7 +45,6 @@ def evaluate(args: argparse.Namespace) -> None:
 
         display = ErrorsDisplay.from_evaluation(found, images, n=args.worst)
         save_picture(display, args.errors)
-    print(described(found, args.worst))
 
 
 def report(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from ..classifier import SupernetTransferClassifier
 from ..images.datasets import load_dataset
 from ..saving.export import ENDINGS
+from ..storage.destinations import check_file
 from .printing import fields
 
 __all__ = ["export"]
@@ -23,6 +24,7 @@ def export(args: argparse.Namespace) -> None:
         raise ValueError(f"PATH must end in {' or '.join(formats)}; got {args.path!r}.")
     if args.int8 is not None and formats[ending] != "onnx":
         raise ValueError(f"--int8 writes an ONNX file; PATH must end in {ENDINGS['onnx']}.")
+    check_file(args.path, "PATH")
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device="cpu")
     images = labels = None
     if args.int8 is not None:

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from ..classifier import SupernetTransferClassifier
 from ..families.base import get_family
+from ..fitting.resolved import retraining_of, searching_method_of
 from ..images.datasets import load_dataset
 from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
-from ..storage.destinations import check_file, check_folder, refusal, user_path, write_file
+from ..storage.destinations import check_file, check_folder, user_path, write_file
 from ..storage.files import FileError, dump_csv, is_text
 from ..storage.foreign_text import printable
 from .printing import as_json, fields, progress_shown, table
@@ -96,7 +97,10 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
     named = {"search__epochs": "--search-epochs", "retraining__epochs": "--retrain-epochs"}
     found = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
     classifier = SupernetTransferClassifier(search=args.search)
-    parts = {"search": classifier._searching_method(), "retraining": classifier._retraining()}
+    parts = {
+        "search": searching_method_of(classifier),
+        "retraining": retraining_of(classifier),
+    }
     for name, value in found.items():
         part, _, parameter = name.partition("__")
         if parameter not in parts[part].get_params():
@@ -179,12 +183,12 @@ def predict(args: argparse.Namespace) -> None:
         for row, values in zip(rows, probabilities, strict=True):
             row |= {f"p({name})": value for name, value in _by_class(classes, values).items()}
     if args.csv:
+        what = f"--csv {args.csv}: it cannot be written, so the rows were printed"
         try:
-            write_file(args.csv, dump_csv(rows))
-        except OSError as error:
+            write_file(args.csv, dump_csv(rows), what)
+        except OSError:
             print(dump_csv(rows).decode(), end="")
-            what = f"--csv {args.csv}: it cannot be written, so the rows were printed"
-            raise refusal(FileError, what, error) from error
+            raise
     else:
         print(table(list(rows[0]), (row.values() for row in rows)))
 

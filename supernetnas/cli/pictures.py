@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from ..storage.destinations import check_file
+from ..storage.destinations import check_file, write_file
 
 __all__ = ["check_picture", "save_picture"]
 
@@ -24,5 +25,7 @@ def save_picture(display: Any, path: str) -> None:
     """Write what a display has drawn, and free it."""
     from ..plotting._common import import_pyplot
 
-    display.figure_.savefig(path)
+    data = io.BytesIO()
+    display.figure_.savefig(data, format=Path(path).suffix[1:].lower())
     import_pyplot().close(display.figure_)
+    write_file(path, data.getvalue())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Dropout", "Pooled", "for_channels"]
+__all__ = ["Dropout", "Pooled", "for_channels", "take_over"]
 
 
 class Dropout(nn.Module):
@@ -57,3 +59,32 @@ def for_channels(kernels: Tensor, channels: int) -> Tensor:
         return kernels
     shared = kernels.sum(1, keepdim=True) / channels
     return shared.expand(-1, channels, -1, -1).contiguous()
+
+
+@torch.no_grad()
+def take_over(supernet: nn.Module, state: Mapping[str, Tensor], stem: str, head: str) -> None:
+    """Give a supernet a source's tensors, but for its head.
+
+    That is made small, so that the first gradients are its own, not of what was transferred.
+
+    Parameters
+    ----------
+    supernet : torch.nn.Module
+        Of random weights; has a linear ``classifier``.
+    state : mapping of str to torch.Tensor
+        The source's, without a head.
+    stem : str
+        Name of the kernels that see the images; they are made `for_channels` of the supernet's.
+    head : str
+        What the names of the head's tensors begin with.
+    """
+    own = supernet.state_dict()
+    kept = {name: tensor for name, tensor in own.items() if name.startswith(head)}
+    kernels = for_channels(state[stem], own[stem].shape[1])
+    supernet.load_state_dict({**state, stem: kernels, **kept})
+    classifier = supernet.get_submodule("classifier")
+    for name, parameter in classifier.named_parameters():
+        if name == "bias":
+            parameter.zero_()
+        else:
+            parameter.mul_(0.1)

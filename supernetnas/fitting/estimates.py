@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from sklearn.base import clone
 
 from ..families.base import Family, NetworkInput
 from ..search.method import SearchMethod
@@ -15,11 +17,13 @@ from ..training.batches import LabelledImages
 from ..training.devices import placed
 from ..training.execution import Execution
 from ..training.protocols import OwnLoss
+from .progress import Planned, Rehearsal
+from .resolved import execution_of
 from .run import Run
 from .searching import Candidate
 from .target import Target
 
-__all__ = ["epoch_seconds", "expect_search"]
+__all__ = ["epoch_seconds", "expect_search", "expected_seconds"]
 
 _IMAGES = 16  # enough for the time of an image, and few against those of an epoch
 
@@ -111,3 +115,21 @@ def expect_search(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def expected_seconds(clf: Any, X, y) -> float | None:
+    """Seconds that a fit is expected to take; does what comes before its first epoch.
+
+    None where training is compiled or captured.
+    """
+    if execution_of(clf).compiled or execution_of(clf).captured:
+        return None
+    other = clone(clf).set_params(checkpoint_dir=None)
+    other._progress = Rehearsal
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the fit itself will warn
+            other.fit(X, y)
+    except Planned as planned:
+        return planned.seconds
+    return None

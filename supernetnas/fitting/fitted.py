@@ -37,6 +37,7 @@ class Fitted:
     preprocessing: Preprocessing
     family: str
     source: str
+    source_record: dict[str, Any] | None
     distances: dict[str, float] | None
     scores: list[dict[str, Any]] | None
     signature: DatasetSignature | None
@@ -83,6 +84,7 @@ class Fitted:
             "preprocessing": self.preprocessing.to_dict(),
             "family": self.family,
             "source": self.source,
+            "source_record": self.source_record,
             "distances": self.distances,
             "scores": self.scores,
             "architecture": self.architecture.to_dict(),
@@ -126,6 +128,7 @@ class Fitted:
             preprocessing=Preprocessing.from_dict(data["preprocessing"]),
             family=family.name,
             source=data["source"],
+            source_record=data.get("source_record"),
             distances=None if names is None else dict(names),
             scores=data.get("scores"),
             signature=signature,

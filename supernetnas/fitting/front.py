@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..families.base import Family
+from ..search.latency import check_unit, measured_seconds
 from ..search.limits import Limits
 from ..training.batches import LabelledImages
 
-__all__ = ["member_within", "validate_front"]
+__all__ = ["choose_member", "validate_front"]
 
 _BATCH = 128
 
@@ -31,26 +33,75 @@ def validate_front(
         row["validation_accuracy"] = hits / len(validation)
 
 
-def member_within(front: Sequence[Mapping[str, Any]], limits: Limits) -> Mapping[str, Any]:
-    """Choose the row of a front that is best within limits.
+def choose_member(
+    front: Sequence[Mapping[str, Any]],
+    limits: Limits,
+    build: Callable[[Any], nn.Module],
+    shape: tuple[int, ...],
+) -> tuple[Mapping[str, Any], nn.Module, str]:
+    """Choose the network of a front that is best within limits.
 
     That of the greatest validation accuracy, or where none was measured the most expensive.
+
+    Parameters
+    ----------
+    front : sequence of mapping
+    limits : Limits
+        That on latency is kept by what is measured of the built networks.
+    build : callable
+        Returns the network of an architecture, on the device of the limits.
+    shape : tuple of int (channels, height, width)
+        Of what the networks see.
+
+    Returns
+    -------
+    row : mapping
+    network : torch.nn.Module
+    outcome : str
+        From what it was chosen, and why.
 
     Raises
     ------
     ValueError
-        If none keeps the limits; names what there is.
+        If none keeps the limits; names what there is. If the limit on latency is in another unit
+        than seconds, or its callable fails.
     """
-    within = [row for row in front if limits.keep(row["n_macs"], row["n_parameters"])]
+    latency, networks = limits.max_latency, {}
+    costs = [
+        f"{row['n_macs']:,} multiply-accumulates and {row['n_parameters']:,} parameters"
+        for row in front
+    ]
+    kept = [limits.keep(row["n_macs"], row["n_parameters"]) for row in front]
+    if front and latency is not None and latency.seconds is not None:
+        networks = {place: build(row["architecture"]) for place, row in enumerate(front)}
+        device = torch.device(limits.device)
+        seconds = measured_seconds([*networks.values()], shape, latency, device)
+        check_unit(latency, max(seconds))
+        kept = [k and s <= latency.seconds for k, s in zip(kept, seconds, strict=True)]
+        costs = [f"{cost} in {s:.3g} seconds" for cost, s in zip(costs, seconds, strict=True)]
+    within = [place for place, keeps in enumerate(kept) if keeps]
     if not within:
-        there = "; ".join(
-            f"{row['n_macs']:,} multiply-accumulates and {row['n_parameters']:,} parameters"
-            for row in front
-        )
         raise ValueError(
-            f"The fit has trained no network within max_macs={limits.max_macs} and "
-            f"max_parameters={limits.max_parameters}, but of {there or 'one architecture alone'}. "
+            f"The fit has trained no network within {limits}, but of "
+            f"{'; '.join(costs) or 'one architecture alone'}. "
             "Fit with these limits, or a front of several networks with family='elastic' and "
             "search='front'."
         )
-    return max(within, key=lambda row: (row.get("validation_accuracy") or 0.0, row["n_macs"]))
+
+    def merit(place: int) -> tuple[float, int]:
+        return front[place].get("validation_accuracy") or 0.0, front[place]["n_macs"]
+
+    best = max(within, key=merit)
+    row = front[best]
+    outcome = f"chosen from {len(within)} of the {len(front)} networks of a front"
+    if "validation_accuracy" in row:
+        outcome += f" by validation accuracy: {row['validation_accuracy']:.3f}"
+        dearest = max((front[place] for place in within), key=lambda other: other["n_macs"])
+        if dearest["n_macs"] > row["n_macs"]:
+            outcome += (
+                f" with {row['n_macs']:,} multiply-accumulates, against "
+                f"{dearest['validation_accuracy']:.3f} of the most expensive within the limits, "
+                f"with {dearest['n_macs']:,}"
+            )
+    network = networks[best] if best in networks else build(row["architecture"])
+    return row, network, outcome

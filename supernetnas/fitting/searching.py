@@ -38,6 +38,8 @@ class Candidate:
     ----------
     name : str
         Of its source.
+    record : dict or None
+        What its source is: hash of its weights, and what they were trained on.
     supernet : torch.nn.Module
     pretrained : bool
     recalibrated : bool
@@ -52,6 +54,7 @@ class Candidate:
     """
 
     name: str
+    record: dict[str, Any] | None
     supernet: Any
     pretrained: bool
     recalibrated: bool
@@ -102,10 +105,17 @@ def candidates_of(
     execution : Execution
     run : Run
     """
-    starts: list[tuple[str, tuple[Any, Mapping[str, Tensor]] | None]]
-    starts = [(source.name, (source.config, source.state_dict())) for source in sources]
+    starts: list[tuple[str, dict[str, Any] | None, tuple[Any, Mapping[str, Tensor]] | None]]
+    starts = [
+        (
+            source.name,
+            {"weights_sha256": source.weights_sha256, "trained_on": source.trained_on},
+            (source.config, source.state_dict()),
+        )
+        for source in sources
+    ]
     candidates = []
-    for name, source in starts or [("scratch", None)]:
+    for name, record, source in starts or [("scratch", None, None)]:
         supernet = starting_supernet(family, seen, target.n_classes, run.draw_seed(), source)
         budget = family.budget(supernet.config, seen, target.n_classes, limits)
         before = family.unsearched(supernet, budget, seen)
@@ -114,7 +124,9 @@ def candidates_of(
         recalibrated = pretrained and not family.keeps_statistics
         evolvable = family.evolvable(supernet, seen, target.n_classes)
         candidates.append(
-            Candidate(name, supernet, pretrained, recalibrated, before, budget, limits, evolvable)
+            Candidate(
+                name, record, supernet, pretrained, recalibrated, before, budget, limits, evolvable
+            )
         )
     return candidates
 

@@ -23,6 +23,7 @@ from ..parameters import ParameterError, check_parameter
 from ..saving.labels import check_labels
 from ..selection.strategies import find_strategy
 from ..training.devices import resolve_device
+from .resolved import execution_of, family_of, limits_of, method_of, retraining_of
 
 __all__ = [
     "TrainingData",
@@ -73,10 +74,10 @@ def check_parameters(clf: Any) -> None:
     name = type(clf).__name__
     for parameter, constraint in clf.constraints.items():
         check_parameter(name, parameter, getattr(clf, parameter), constraint)
-    method, limits = clf._method(), clf._limits()
-    for part in (clf._family(), method, clf._retraining()):
+    method, limits = method_of(clf), limits_of(clf)
+    for part in (family_of(clf), method, retraining_of(clf)):
         part.check()
-    get_family(clf._family().name)  # which a saved classifier is read by
+    get_family(family_of(clf).name)  # which a saved classifier is read by
     if limits.max_latency is not None:
         limits.max_latency.check()
     if limits and not method.limited:
@@ -90,16 +91,16 @@ def check_parameters(clf: Any) -> None:
             f"strategy={clf.strategy!r} compares sources by their searches, so there has to be "
             "one: its epochs must be at least 1, and search must not be 'random'."
         )
-    if clf._execution().captured and resolve_device(clf.device).type != "cuda":
+    if execution_of(clf).captured and resolve_device(clf.device).type != "cuda":
         raise ParameterError(
             "Execution(compile='graph') captures steps as CUDA graphs, and there is no GPU to do "
             "it on. Use compile=False, which is the fastest on a CPU."
         )
     _check_image_size(clf.image_size)
     if clf.family != "auto":
-        family = clf._family()  # which may refuse what follows, whatever the images
+        family = family_of(clf)  # which may refuse what follows, whatever the images
         family.input((1, 1), 1, clf.image_size)
-        family.check_execution(clf._execution())
+        family.check_execution(execution_of(clf))
 
 
 def refuse_fit_parameters(parameters: Mapping[str, Any]) -> None:
@@ -156,6 +157,7 @@ def read_training_data(clf: Any, X, y) -> TrainingData:
     else:
         images = as_image_set(X, image_shape=clf.image_shape)
         images.check()
+        _check_as_many_labels(X, y, len(images))
         rows = images.rows() if images.is_array else np.empty((len(images), 0))
         _, y = validate_data(blank, rows, y, ensure_min_features=0)
     _check_one_kind(y)
@@ -170,6 +172,21 @@ def read_training_data(clf: Any, X, y) -> TrainingData:
         class_weight=_weights_by_position(clf.class_weight, classes),
         n_features_in=blank.n_features_in_ if images.is_array else None,
         feature_names_in=getattr(blank, "feature_names_in_", None),
+    )
+
+
+def _check_as_many_labels(X, y, n_images: int) -> None:
+    """Refuse labels of another number than images; one image may be taken for many."""
+    n_labels = len(y) if hasattr(y, "__len__") and np.ndim(y) else n_images
+    if n_labels == n_images:
+        return
+    shape = _shape_of(X)
+    advice = ""
+    if len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4)):
+        advice = f" If X is one image of shape {shape}, it is X[None]."
+    raise ValueError(
+        f"X has {n_images} image{'' if n_images == 1 else 's'} and y {n_labels} "
+        f"label{'' if n_labels == 1 else 's'}; each image needs one.{advice}"
     )
 
 

@@ -21,11 +21,13 @@ __all__ = [
     "from_torch",
     "holds_items",
     "holds_rows",
+    "is_pair",
     "is_table",
     "kind_of",
     "path_or_content",
     "refuse_missing",
     "table_error",
+    "with_article",
 ]
 
 ENCODED = bytes | bytearray | memoryview | io.BytesIO
@@ -50,6 +52,19 @@ def kind_of(item) -> str:
     return "array" if hasattr(item, "__array__") else type(item).__name__
 
 
+def with_article(kind: str) -> str:
+    """A kind of thing with its article."""
+    return f"an {kind}" if kind[:1].lower() in "aeiou" else f"a {kind}"
+
+
+def is_pair(item) -> bool:
+    """Whether an item is an image and something else, such as its label."""
+    if not isinstance(item, list | tuple) or len(item) != 2 or not _is_image(item[0]):
+        return False
+    named = isinstance(item[1], str) and kind_of(item[0]) != "path"
+    return named or not _is_image(item[1])
+
+
 def path_or_content(item) -> str | bytes:
     """The path or the content of an item of one of the kinds `FILES`."""
     if isinstance(item, Mapping):
@@ -57,7 +72,9 @@ def path_or_content(item) -> str | bytes:
         item = item["path"] if content is None else content
     if isinstance(item, io.BytesIO):
         return item.getvalue()  # wherever its position is
-    return bytes(item) if isinstance(item, bytes | bytearray | memoryview) else os.fsdecode(item)
+    return (
+        bytes(item) if isinstance(item, bytes | bytearray | memoryview) else str(os.fsdecode(item))
+    )
 
 
 def from_torch(tensor: torch.Tensor) -> np.ndarray:
@@ -106,10 +123,10 @@ def _first(items: Iterable):
 
 
 def holds_rows(items: Sequence) -> bool:
-    """Whether a sequence is empty or holds numbers, or rows of numbers of equal lengths."""
+    """Whether a sequence holds numbers, or rows of numbers of equal lengths."""
     first = _first(items)
     if first is None:
-        return len(items) == 0
+        return False
     if kind_of(first) == "number":
         return True
     if kind_of(first) not in ("list", "array") or torch.is_tensor(first) or _is_image(first):

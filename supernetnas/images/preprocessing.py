@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .augmentation import Augmentation, StandardisedImages
 from .reading import ImageSet
-from .scales import Scale, ScaleCheck
+from .scales import Scale, ScaleCheck, usual_scale
 from .stored_pixels import StoredPixels, image_tensors
 
 __all__ = ["SIDES", "Preprocessing", "channel_statistics"]
@@ -20,7 +20,7 @@ __all__ = ["SIDES", "Preprocessing", "channel_statistics"]
 SIDES = (8, 224)
 """Least and greatest height and width in pixels that a network sees."""
 
-_HALF = 128  # the brighter half of 8 bits begins there
+_REACHED = 1 / 2  # of a scale, by images that are on it
 _BLOCK_IMAGES = 1024  # decoded at a time where batches are made
 
 
@@ -69,20 +69,24 @@ class Preprocessing:
         Parameters
         ----------
         mean, std : tuple of float or None
-            In units of the range that pixels may have: of 8-bit images the whole one, unless they
-            leave the brighter half of it unused; of others that of the values there are.
+            In units of the range that pixels may have: 0 to 255, 0 to 1 or -1 to 1 where the images
+            lie within it and use its brighter half; of others that of the values there are.
         """
         if mean is None or std is None:
             return self
-        low, high = self.value_range
-        if self.eight_bit:
-            low, high = (0.0, 1.0) if high >= _HALF else (low / 255, high / 255)
+        low, high = (value / 255 if self.eight_bit else value for value in self.value_range)
+        low, high = usual_scale(low, high, _REACHED)
         extent = high - low
         return replace(
             self,
             mean=tuple(low + extent * value for value in mean),
             std=tuple(extent * value for value in std),
         )
+
+    @property
+    def black_and_white(self) -> tuple[float, float]:
+        """The values that are drawn black and white."""
+        return (0.0, 255.0) if self.eight_bit else usual_scale(*self.value_range)
 
     @classmethod
     def of(cls, pixels: Tensor | StoredPixels, resize: str = "squeeze") -> Preprocessing:

@@ -22,14 +22,16 @@ from .items import (
     from_torch,
     holds_items,
     holds_rows,
+    is_pair,
     is_table,
     kind_of,
     path_or_content,
     refuse_missing,
     table_error,
+    with_article,
 )
 from .pictures import IMAGE_EXTENSIONS
-from .scales import eight_bit_range, values_held_by
+from .scales import eight_bit_range, usual_scale, values_held_by
 from .sets import ArrayImages, ImageSet, PictureImages, UnequalImages
 
 __all__ = [
@@ -96,6 +98,10 @@ def as_image_set(X, *, image_shape: tuple[int, ...] | None = None, name: str = "
     if isinstance(X, ImageFiles):
         return _from_sequence(X.paths, image_shape, name)
     _refuse(X, name)
+    if isinstance(X, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, and no pixel can be left out. Pass {name}.filled(0)."
+        )
     if isinstance(X, torch.Tensor):
         X = from_torch(X)
     elif hasattr(X, "__array__"):
@@ -280,7 +286,8 @@ def _refuse(X, name: str) -> None:
     if isinstance(X, Dataset | DataLoader):
         raise TypeError(
             f"{name} is a torch {'Dataset' if isinstance(X, Dataset) else 'DataLoader'}, which has "
-            f"no array interface. {instead}: X, y = supernetnas.load_images(folder)."
+            "no array interface. Pass images and labels apart: X, y = "
+            f"zip(*{'dataset' if isinstance(X, Dataset) else 'loader.dataset'})."
         )
     if issparse(X) or (isinstance(X, torch.Tensor) and X.layout != torch.strided):
         raise TypeError(
@@ -290,11 +297,13 @@ def _refuse(X, name: str) -> None:
     if isinstance(X, Image.Image):
         raise TypeError(f"{name} is one PIL image. Pass a list of images: [{name}].")
     if isinstance(X, Mapping):
-        raise TypeError(f"{name} is a {type(X).__name__}. {instead}, and the labels as y.")
+        kind = with_article(type(X).__name__)
+        raise TypeError(f"{name} is {kind}. {instead}, and the labels as y.")
     if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
         if hasattr(X, "column_names"):  # of Hugging Face
             instead = f"Pass the column of the images, such as {name}['image']"
-        raise TypeError(f"{name} is a {type(X).__name__}, which is not read. {instead}.")
+        kind = with_article(type(X).__name__)
+        raise TypeError(f"{name} is {kind}, which is not read. {instead}.")
 
 
 def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: str) -> ImageSet:
@@ -305,8 +314,9 @@ def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: s
     for i, kind in enumerate(kinds):
         if kind != kinds[0] and not {kind, kinds[0]} <= FILES:
             raise TypeError(
-                f"{name} mixes images of different kinds: {name}[0] is a {kinds[0]}, {name}[{i}] a "
-                f"{kind}. Pass images of one kind."
+                f"{name} mixes images of different kinds: {name}[0] is "
+                f"{with_article(kinds[0])}, {name}[{i}] {with_article(kind)}. Pass images of one "
+                "kind."
             )
     if kinds[0] == "PIL image":
         return PictureImages(items, name)
@@ -317,6 +327,11 @@ def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: s
         if len({array.shape for array in arrays}) == 1:
             return _from_array(np.stack(arrays), image_shape, name)
         return _from_unequal(arrays, name)
+    if is_pair(items[0]):
+        raise TypeError(
+            f"{name}[0] is a pair of an image and something else, such as its label. Pass them "
+            f"apart: X, y = zip(*{name})."
+        )
     if kinds[0] == "list" and is_table(items):
         raise table_error(name)
     if kinds[0] in ("list", "number"):
@@ -332,15 +347,21 @@ def _from_sequence(items: Sequence, image_shape: tuple[int, ...] | None, name: s
     instead = "Pass paths, PIL images or arrays"
     if hasattr(items[0], "read"):
         instead = "Pass the paths of files, or what read() gives"
-    raise TypeError(f"{name}[0] is a {kinds[0]}, which is not read. {instead}.")
+    raise TypeError(f"{name}[0] is {with_article(kinds[0])}, which is not read. {instead}.")
 
 
 def _from_unequal(arrays: list[np.ndarray], name: str) -> ImageSet:
     for i, array in enumerate(arrays):
         if array.ndim not in (2, 3) or array.size == 0:
+            instead = ""
+            if array.ndim == 4:
+                instead = f" Of batches, pass [image for batch in {name} for image in batch]."
+            if len(arrays) == 2 and arrays[1].shape == arrays[0].shape[:1]:
+                instead = " Images and labels are two arguments, X and y."
             raise ValueError(
                 f"{name} is a sequence of arrays of different shapes, and {name}[{i}] of shape "
                 f"{array.shape} is not an image: (height, width) or (height, width, channels)."
+                f"{instead}"
             )
     arrays = [_numeric(array, name) for array in arrays]
     value_range = _value_range(arrays, name)
@@ -352,7 +373,8 @@ def _from_unequal(arrays: list[np.ndarray], name: str) -> ImageSet:
     if len(counts) > 1 and counts != [1, 3]:
         raise ValueError(
             f"The images in {name} have {' or '.join(map(str, counts))} channels. Unequal images "
-            f"may mix 1 and 3 channels only."
+            "may mix 1 and 3 channels only. If their channels come first, pass [image.transpose(1, "
+            f"2, 0) for image in {name}]."
         )
     return UnequalImages(images, value_range, held)
 
@@ -454,7 +476,8 @@ def _unequal_channels_last(arrays: list[np.ndarray], name: str) -> list[np.ndarr
     # An axis that all share, where sizes differ, is that of the channels.
     if len(lasts) == 1 < len(firsts):
         return [image if image.ndim == 4 else image[..., None] for image in images]
-    if len(firsts) == 1 < len(lasts) and max(firsts) <= _FEW_CHANNELS < max(lasts):
+    few = len(firsts) == 1 and max(firsts) <= _FEW_CHANNELS
+    if few and len(lasts) > 1 and (max(firsts) < min(lasts) or max(lasts) > _FEW_CHANNELS):
         return [np.moveaxis(i, 1, 3) if i.ndim == 4 else i[..., None] for i in images]
     return [_channels_last(image, None, name) for image in images]
 
@@ -501,7 +524,7 @@ def _value_range(arrays: list[np.ndarray], name: str) -> tuple[float, float]:
         )
     if all(array.dtype == np.uint8 for array in arrays):
         return eight_bit_range(high)
-    return low, high
+    return usual_scale(low, high)
 
 
 def _values_held_by_all(arrays: list[np.ndarray]) -> tuple[float, float] | None:

@@ -17,8 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Scale", "ScaleCheck", "eight_bit_range", "reaches_pixels", "values_held_by"]
+__all__ = [
+    "Scale",
+    "ScaleCheck",
+    "eight_bit_range",
+    "reaches_pixels",
+    "usual_scale",
+    "values_held_by",
+]
 
+_SCALES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))  # that pixels usually have
 _DIM = 64  # 8-bit values that stay below count as data on a scale of their own
 
 _FARTHEST = 4  # times the range of the fit that a value may lie beyond it
@@ -34,6 +42,19 @@ _USUAL = 0.99  # share of the images of the fit that reach the usual range
 def eight_bit_range(greatest: float) -> tuple[float, float]:
     """The scale of 8-bit values: that of pixels, or their own if they stay far below it."""
     return 0.0, greatest if 0 < greatest < _DIM else 255.0
+
+
+def usual_scale(low: float, high: float, reached: float = _DIM / 255) -> tuple[float, float]:
+    """The scale that pixels from low to high are on, so that a picture is the same on each.
+
+    It is 0 to 255, 0 to 1 or -1 to 1 where they lie within it and the brightest reaches as much of
+    it; otherwise their own. Of -1 to 1 some have to be dark, too.
+    """
+    for first, last in _SCALES:
+        bright = high >= first + reached * (last - first)
+        if first <= low and high <= last and bright and low <= (first / 2 or high):
+            return first, last
+    return low, high
 
 
 def reaches_pixels(greatest: float) -> bool:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from .pictures import open_picture, shown_size, upright
 from .resizing import resized_picture, resized_tensor
-from .scales import eight_bit_range, reaches_pixels, values_held_by
+from .scales import eight_bit_range, reaches_pixels, usual_scale, values_held_by
 
 __all__ = ["ArrayImages", "ImageSet", "PictureImages", "UnequalImages"]
 
@@ -55,8 +55,9 @@ class ImageSet(ABC):
         Whether there are three channels and they differ. Files and PIL images are judged by
         up to 64 of them.
     value_range : tuple of float (low, high)
-        The values that `batches` maps to 0 and 255: (0, 255) for 8-bit images, else the least
-        and greatest value of the whole set. 8-bit images that stay below 64, such as masks of
+        The values that `batches` maps to 0 and 255: (0, 255) for 8-bit images; (0, 255), (0, 1)
+        or (-1, 1) for others within it that reach a quarter of it; else the least and greatest
+        value of the whole set. 8-bit images that stay below 64, such as masks of
         0 and 1 or digits of 0 to 16, count as data on a scale of their own too. Subsets keep
         the range of their set. May be set: later images must be read on the scale of the
         images that were fitted. Files and PIL images are decoded to find it, those of 8 bits
@@ -353,7 +354,7 @@ class PictureImages(ImageSet):
             if eight_bit and reaches_pixels(limits[-1][1]):
                 break
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
-        return eight_bit_range(high) if eight_bit else (low, high)
+        return eight_bit_range(high) if eight_bit else usual_scale(low, high)
 
     @property
     def held(self) -> tuple[float, float] | None:

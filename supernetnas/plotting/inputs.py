@@ -107,7 +107,7 @@ class InputsDisplay:
             raise ValueError(f"y names {len(y)} images; X has {len(images)}.")
         chosen = np.linspace(0, len(images) - 1, min(n_images, len(images))).astype(int)
         pixels = np.concatenate([block.numpy() for block in seen.pixels(images.take(chosen))])
-        low, high = (0.0, 255.0) if seen.eight_bit else seen.value_range
+        low, high = seen.black_and_white
         values = ((pixels - low) / (high - low or 1.0)).clip(0, 1).transpose(0, 2, 3, 1)
         if values.shape[3] in (3, 4):
             values = values[..., :3]

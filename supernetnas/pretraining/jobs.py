@@ -229,13 +229,6 @@ def _bar(name: str, conditions: Conditions) -> Iterator[OnEpoch]:
         yield advance
 
 
-def _seen(start: Source) -> set[str]:
-    """Names of all datasets that a supernet was trained on, with those that it started from."""
-    said = start.provenance
-    own = said.get("datasets") or [start.dataset or start.name]
-    return {*map(str, own), *map(str, said.get("warm_start_datasets", []))}
-
-
 def _contents(search: Pretrained, task: Task, pretraining: Pretraining) -> dict[str, Any]:
     """What `Zoo.add` takes of a finished pretraining."""
     counts = [data.counts for data in task.datasets]
@@ -245,8 +238,8 @@ def _contents(search: Pretrained, task: Task, pretraining: Pretraining) -> dict[
     before = start.history() if start is not None and start.name == task.name else []
     if start is not None and not before:
         provenance["warm_start"] = start.name
-    if start is not None and not _seen(start) <= {data.name for data in task.datasets}:
-        provenance["warm_start_datasets"] = sorted(_seen(start))
+    if start is not None and not {*start.trained_on} <= {data.name for data in task.datasets}:
+        provenance["warm_start_datasets"] = start.trained_on
     rows = [row.copy() for row in search.history]
     for row in rows:
         row["epoch"] += len(before)

@@ -112,7 +112,7 @@ def _one_of_each_class(evaluation: Evaluation) -> np.ndarray:
 
 def _visible(pixels: np.ndarray, preprocessing: Any) -> np.ndarray:
     """Values within the range of the fit as red, green and blue."""
-    low, high = (0, 255) if preprocessing.eight_bit else preprocessing.value_range
+    low, high = preprocessing.black_and_white
     scaled = ((pixels - low) / max(high - low, 1e-12) * 255).clip(0, 255).astype(np.uint8)
     if scaled.shape[-1] != 3:
         scaled = scaled[..., :3] if scaled.shape[-1] > 3 else scaled[..., :1]
@@ -244,6 +244,8 @@ def _provenance(clf: Any) -> str:
         return paragraph("The weights are of this fit alone: it started from random ones.")
     try:
         source = (clf.zoo if isinstance(clf.zoo, Zoo) else Zoo.open(clf.zoo))[clf.source_]
+        if clf.source_record_ and clf.source_record_["weights_sha256"] != source.weights_sha256:
+            raise ZooError(f"The zoo has another source {clf.source_!r} now.")
         provenance = {"licence": "not stated", **source.provenance}
     except (KeyError, OSError, TypeError, ValueError, ZooError):
         return paragraph(

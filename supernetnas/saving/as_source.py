@@ -61,6 +61,9 @@ class SourceMixin(BaseEstimator):
         metrics["seconds"] = round(sum(row.get("seconds", 0) for row in self.history_), 1)
         metrics |= plain(card.get("metrics", {}))
         provenance = {key: value for key, value in card.items() if key != "metrics"}
+        if (record := getattr(self, "source_record_", None)) is not None:
+            provenance["started_from_sha256"] = record["weights_sha256"]
+            provenance.setdefault("warm_start_datasets", record["trained_on"])
         return {
             "config": replace(self.supernet_config_, n_classes=len(self.classes_)),
             "state_dict": self.supernet_state_,

@@ -31,7 +31,7 @@ from ..images.augmentation import scale_and_offset
 from ..images.preprocessing import Preprocessing
 from ..images.sets import ImageSet
 from ..parameters import OneOf, check_parameter
-from ..storage.destinations import check_file, user_path, write_file
+from ..storage.destinations import check_file, user_path, write_files
 from ..storage.files import FileError, dump_json, parse_json, read_bytes
 from ..training.surroundings import own_surroundings
 from ..version import __version__
@@ -179,6 +179,7 @@ class ExportMixin(BaseEstimator):
         with torch.no_grad(), _quiet():
             data = make(module, sample, about)
             _compare(module, sample, _runner(data, format))
+        files = {path: data}
         report: dict[str, float] = {}
         if images is not None:
             chosen = np.unique(
@@ -187,9 +188,9 @@ class ExportMixin(BaseEstimator):
             calibrating = _pixels(self.preprocessing_, images.take(chosen))
             small = quantised(data, _INPUT, calibrating, {**about, "precision": "int8"})
             report = _judged(data, small, self.preprocessing_, images, answers)
-            write_file(int8, small)
-        write_file(path, data)
-        write_file(described, dump_json({**about, **report}))
+            files[int8] = small
+        files[described] = dump_json({**about, **report})
+        write_files(files)
         return Exported(path, described, None if images is None else int8, **report)
 
     def _folded_copy(self) -> nn.Module:

@@ -15,7 +15,7 @@ from typing import Any
 from ..families.base import Family, NetworkInput
 from ..images.preprocessing import SIDES, Preprocessing
 from ..images.resizing import RESIZING
-from ..zoo.entries import check_name
+from ..zoo.entries import check_name, is_sha256
 
 __all__ = ["check_fitted"]
 
@@ -63,6 +63,7 @@ def check_fitted(fitted: Mapping[str, Any], family: Family, network: Any, supern
     source = fitted["source"]
     if source != "scratch":
         check_name(source)
+    _check_record(fitted.get("source_record"))
     if fitted["distances"] is not None:
         for name, distance in _mapping("distances", fitted["distances"]).items():
             check_name(name)
@@ -167,6 +168,20 @@ def _check_front(front: Any, family: Family, supernet: Any) -> None:
                 raise ValueError(f"front has {name!r:.80}")
             if value is not None:
                 _number(name, value, 0, 1)
+
+
+def _check_record(record: Any) -> None:
+    """Check what is said of the source."""
+    if record is None:
+        return
+    record = dict(_mapping("source_record", record))
+    if not is_sha256(digest := record.pop("weights_sha256")):
+        raise ValueError(f"{digest!r:.80} is not a SHA-256")
+    datasets = record.pop("trained_on")
+    if not isinstance(datasets, list) or not all(isinstance(name, str) for name in datasets):
+        raise TypeError("trained_on must be a list of names")
+    if record:
+        raise ValueError(f"source_record has {min(record)!r:.80}")
 
 
 def _check_scores(scores: Any) -> None:

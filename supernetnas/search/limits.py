@@ -92,3 +92,14 @@ class Limits:
         return (self.max_macs is None or macs <= self.max_macs) and (
             self.max_parameters is None or parameters <= self.max_parameters
         )
+
+    def __str__(self) -> str:
+        """Return the limits that there are, as a user writes them."""
+        most = None if self.max_latency is None else self.max_latency.seconds
+        limits = {
+            "max_macs": self.max_macs,
+            "max_parameters": self.max_parameters,
+            "max_latency": most,
+        }
+        given = [f"{name}={value}" for name, value in limits.items() if value is not None]
+        return ", ".join(given) or "no limits"

@@ -6,12 +6,13 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from .files import TEMPORARY, FileError, temporary_beside, write_atomic, write_new
+from .files import TEMPORARY, FileError, sync_folder, temporary_beside, write_new
 from .folders import make_folder, unmake
 
-__all__ = ["check_file", "check_folder", "refusal", "user_path", "write_file"]
+__all__ = ["check_file", "check_folder", "refusal", "user_path", "write_file", "write_files"]
 
 _REMEDIES = {
     errno.ENOSPC: "The disk is full: free some space, or choose another folder.",
@@ -81,20 +82,56 @@ def check_folder(folder: Path) -> None:
         raise refusal(type(error), f"{folder} cannot be written to", error) from error
 
 
-def write_file(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file that a user named, in one step where it can be replaced.
+def write_files(contents: Mapping[Path, bytes], what: str | None = None) -> None:
+    """Write files that a user named, once there is room for all of them.
 
-    A symbolic link is followed. A pipe, a device and a file that is a mount point are written to.
+    Each takes its place in one step. A symbolic link is followed. A pipe, a device and a file that
+    is a mount point are written to.
+
+    Parameters
+    ----------
+    contents : mapping of Path to bytes
+    what : str, optional
+        The sentence that an error begins with; by default it names the file.
+
+    Raises
+    ------
+    FileError
+        If the system refuses; says why, and what helps.
     """
-    if not _is_device(path):
-        path = os.path.realpath(path)
-        try:
-            write_atomic(path, data)
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-    Path(path).write_bytes(data)
+    waiting: dict[Path, Path] = {}
+    try:
+        for path, data in contents.items():
+            if not _is_device(path):
+                waiting[path] = temporary_beside(Path(os.path.realpath(path)))
+                write_new(waiting[path], data)
+        for path, data in contents.items():
+            if path not in waiting or not _replaced(waiting[path], Path(os.path.realpath(path))):
+                path.write_bytes(data)
+    except OSError as error:
+        plain = OSError(error.strerror or str(error))  # the name of a temporary file says nothing
+        plain.errno = error.errno
+        raise refusal(FileError, what or f"{path} cannot be written", plain) from error
+    finally:
+        for temporary in waiting.values():
+            temporary.unlink(missing_ok=True)
+
+
+def write_file(path: str | os.PathLike, data: bytes, what: str | None = None) -> None:
+    """Write one file as `write_files` does."""
+    write_files({Path(path): data}, what)
+
+
+def _replaced(temporary: Path, path: Path) -> bool:
+    """Whether a file has taken the place of another, which may be a mount point."""
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    sync_folder(path.parent)
+    return True
 
 
 def check_file(path: str | os.PathLike, option: str) -> None:

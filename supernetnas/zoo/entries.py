@@ -46,6 +46,7 @@ __all__ = [
     "decode_vector",
     "described",
     "encode_vector",
+    "is_sha256",
     "read_verified",
     "same_source",
     "shared_path",
@@ -145,6 +146,11 @@ def _is_portable(name: str) -> bool:
     return not name.endswith(".") and name.lower().split(".")[0] not in _DEVICES
 
 
+def is_sha256(value: object) -> bool:
+    """Whether a value is a SHA-256 as 64 hexadecimal digits."""
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """Content hash (64 hexadecimal digits) and size (bytes) of a file."""
@@ -161,7 +167,7 @@ class FileRecord:
     def from_dict(cls, data: Mapping[str, Any], limit: int) -> Self:
         """Check and rebuild a record of a file of at most ``limit`` bytes."""
         record = cls(**data)
-        if not isinstance(record.sha256, str) or not _SHA256.fullmatch(record.sha256):
+        if not is_sha256(record.sha256):
             raise ValueError(f"{record.sha256!r:.80} is not a SHA-256")
         if type(record.size) is not int or not 0 <= record.size <= limit:
             raise ValueError(f"a size of {record.size!r:.80} bytes is not within 0 to {limit}")

@@ -143,6 +143,13 @@ class Source:
         return self.entry.files[SUPERNET].sha256
 
     @property
+    def trained_on(self) -> list[str]:
+        """Names of all datasets that the supernet has seen, those that it started from included."""
+        own = self.entry.provenance.get("datasets") or [self.dataset or self.name]
+        before = self.entry.provenance.get("warm_start_datasets", [])
+        return sorted({*map(str, own), *map(str, before)})
+
+    @property
     def config(self) -> Config:
         """What the supernet is built from. Its ``n_classes`` is that of the head that was dropped.
 

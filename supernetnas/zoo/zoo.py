@@ -721,7 +721,8 @@ class Zoo(Mapping[str, Source]):
         name : str
             Of the source.
         card : mapping, optional
-            What `provenance` is in `add`, and ``metrics`` besides.
+            What `provenance` is in `add`, and ``metrics`` besides. What the fit started from is
+            added: ``started_from``, ``started_from_sha256`` and ``warm_start_datasets``.
         X, y : images and labels, optional
             Those that it was fitted on. They are needed unless the fit has made a signature of
             them, which it does with strategy "ot", or if that was with another embedder than the

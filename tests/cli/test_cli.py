@@ -322,7 +322,8 @@ def test_predictions_are_printed_where_the_file_refuses(run, folder, model, tmp_
         raise OSError(28, "No space left on device", str(path))
 
     assert run("predict", model, folder, "--csv", tmp_path / "good.csv")[0] == 0
-    monkeypatch.setattr("supernetnas.storage.destinations.write_atomic", full)
+    monkeypatch.setattr("supernetnas.storage.destinations.write_new", full)
+    monkeypatch.setattr("supernetnas.cli.fitting.check_file", lambda *_: None)
     result = run("predict", model, folder, "--csv", tmp_path / "p.csv")
     assert refused(result, "p.csv", "the rows were printed", "The disk is full", status=1)
     assert result[1] == (tmp_path / "good.csv").read_text()

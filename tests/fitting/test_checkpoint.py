@@ -154,7 +154,7 @@ def test_a_fresh_seed_is_kept_until_the_fit_ends(batches, tmp_path, monkeypatch)
     seed = int(record.read_text().split('"seed": ')[1].split(",")[0])
     clf.fit(IMAGES, LABELS)
     other = classifier(None)
-    monkeypatch.setattr(other, "_draw_seed", lambda: seed)
+    monkeypatch.setattr("supernetnas.classifier.draw_seed", lambda _: seed)
     assert_equal(clf, other.fit(IMAGES, LABELS))
 
 
@@ -457,7 +457,7 @@ class TestDerivation:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr("supernetnas.classifier.retrain", interrupted)
+            patch.setattr("supernetnas.fitting.finetuning.retrain", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 fit()
         return seen

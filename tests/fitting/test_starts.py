@@ -14,6 +14,8 @@ from supernetnas import Execution, SupernetTransferClassifier, Zoo
 from supernetnas.families.base import get_family
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.fitting.checkpoints import FitCheckpoints, StageCheckpoint
+from supernetnas.fitting.resolved import method_of, only_family_of
+from supernetnas.fitting.sources import chosen_start
 from supernetnas.fitting.starts import choose_start, possible_starts
 from supernetnas.fitting.target import prepare
 from supernetnas.fitting.validation import read_training_data
@@ -170,13 +172,13 @@ def test_families_that_cannot_are_left_out(tiny_zoo, tmp_path, monkeypatch, para
     clf.set_params(search="none", retraining__epochs=1).fit(X, y)
     clf = SupernetTransferClassifier("auto", zoo=zoo, random_state=0, **parameters)
     data = read_training_data(clf, X, y)
-    start, scores = clf._start(zoo.multis(), data, CPU, 0, FitCheckpoints(None, Stopwatch()))
+    start, scores = chosen_start(clf, zoo.multis(), data, CPU, 0, FitCheckpoints(None, Stopwatch()))
     assert (start.family.name, scores) == ("cells", [])
 
     def untouched(*args):
         raise AssertionError("starts were compared")
 
-    monkeypatch.setattr("supernetnas.classifier.choose_start", untouched)
+    monkeypatch.setattr("supernetnas.fitting.sources.choose_start", untouched)
     for wish in ({"family": "elastic"}, {"strategy": "elastic"}):
         with pytest.raises(ParameterError, match=r"squares|neither compiled"):
             clone(clf).set_params(**wish).fit(X, y)
@@ -189,7 +191,7 @@ def test_a_named_source_without_the_search_is_refused_at_once(tiny_zoo, tmp_path
     def untouched(*args):
         raise AssertionError("starts were compared")
 
-    monkeypatch.setattr("supernetnas.classifier.choose_start", untouched)
+    monkeypatch.setattr("supernetnas.fitting.sources.choose_start", untouched)
     clf = SupernetTransferClassifier("elastic", zoo=zoo, search="gdas")
     with pytest.raises(ParameterError, match="'probe', 'front'"):
         clf.fit(*patterns(colour=True))
@@ -203,8 +205,8 @@ def test_searches_of_one_name_are_of_their_family():
         with pytest.raises(ParameterError, match=f"family '{other}'"):
             get_family(other).method(search)
         clf = SupernetTransferClassifier(search=search)
-        assert clf._only_family() == family and clf._method() is search
-    assert SupernetTransferClassifier(search="random")._only_family() is None
+        assert only_family_of(clf) == family and method_of(clf) is search
+    assert only_family_of(SupernetTransferClassifier(search="random")) is None
 
 
 def add_elastic(zoo):

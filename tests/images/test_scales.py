@@ -9,6 +9,7 @@ from tiny import EMBEDDER, patterns, tiny_classifier
 from supernetnas import cli
 from supernetnas.images.preprocessing import Preprocessing
 from supernetnas.images.reading import as_image_set
+from supernetnas.images.scales import usual_scale
 
 IMAGES, LABELS = patterns()
 NEW, NEW_LABELS = patterns(seed=9)
@@ -214,3 +215,41 @@ def test_what_was_saved_before_is_read():
     assert len(read(Preprocessing.from_dict(saved), NEW[:20] / 255)) == 20
     with pytest.raises(ValueError, match="values up to"):
         read(Preprocessing.from_dict(saved), NEW)
+
+
+@pytest.mark.parametrize(
+    "on_another_scale",
+    [
+        lambda images: images / 255,
+        lambda images: (images / 255).astype(np.float32),
+        lambda images: images.astype(np.float32),
+        lambda images: images.astype(np.int32),
+        lambda images: images / 127.5 - 1,
+    ],
+    ids=["0 to 1", "0 to 1 in float32", "0 to 255", "in 32 bits", "-1 to 1"],
+)
+def test_a_dim_picture_is_embedded_the_same_on_any_scale(on_another_scale):
+    images = (20 + 0.4 * IMAGES).astype(np.uint8)
+    (expected,) = as_image_set(images).batches(8, 8, len(images))
+    (found,) = as_image_set(on_another_scale(images)).batches(8, 8, len(images))
+    assert torch.equal(found, expected)
+    assert expected.max() < 128
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 0.7, (0, 1)),
+        (0.0, 0.2, (0.0, 0.2)),  # a quarter is not reached
+        (0, 16, (0, 16)),
+        (30, 100, (0, 255)),
+        (7, 7, (7, 7)),
+        (-0.9, 0.2, (-1, 1)),
+        (-0.2, 0.9, (-0.2, 0.9)),  # nothing is dark
+        (-2.1, 2.6, (-2.1, 2.6)),
+        (0, 4095, (0, 4095)),
+        (-1000, 3000, (-1000, 3000)),
+    ],
+)
+def test_usual_scales(low, high, expected):
+    assert usual_scale(low, high) == expected

@@ -8,9 +8,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from elastic_zoo import coloured, elastic_classifier
+from paths_zoo import paths_classifier
 from PIL import Image
 from tiny import patterns, tiny_classifier
 
+from supernetnas.families.base import available_families
 from supernetnas.images.reading import as_image_set
 from supernetnas.plotting._colours import contrast
 from supernetnas.reporting import page as pages
@@ -158,6 +161,24 @@ def test_other_images_with_labels(hostile, tmp_path):
     assert "on 20 images" in Page((tmp_path / "a.html").read_text()).text
 
 
+@pytest.mark.parametrize("family", available_families())
+def test_every_family_is_reported(family, request, tmp_path):
+    images, labels = coloured(n_per_class=5)
+    if family == "elastic":
+        clf = elastic_classifier(request.getfixturevalue("published_zoo"))
+    else:
+        clf = {"cells": tiny_classifier, "paths": paths_classifier}[family](image_size=8)
+    names = np.array(["ash", "birch", "cedar"])[labels]
+    clf.set_params(holdout_fraction=0.2).fit(images, names)
+    assert clf.evaluate(images, names).accuracy == clf.score(images, names)
+    page = Page(clf.report(tmp_path / "a.html", images).read_text())
+    reached = f"{clf.holdout_.accuracy:.1%} on 3 images"
+    costs = f"{clf.n_macs_:,}", f"{clf.n_parameters_:,}"
+    for said in (clf.source_, clf.outcome_, reached, *costs, *clf.classes_):
+        assert said in page.text
+    assert page.all("img")
+
+
 def test_without_images_it_shows_none(hostile, tmp_path):
     hostile[0].report(tmp_path / "a.html")
     said = Page((tmp_path / "a.html").read_text()).text
@@ -171,6 +192,23 @@ def test_a_fit_that_held_nothing_out_says_so(fitted, tmp_path):
     assert "not measured" in page.text
     assert "Distances from the images to the sources" in page.text
     assert "Mistakes" not in page.text
+
+
+def test_provenance_is_that_of_the_source_that_the_fit_started_from(tiny_zoo, fitted, tmp_path):
+    zoo = tiny_zoo.save(tmp_path / "zoo")
+    clf = tiny_classifier(zoo, fitted.source_, search="none").fit(*patterns())
+    source = zoo[clf.source_]
+    said = Page(clf.report(tmp_path / "a.html").read_text()).text
+    assert "of which its zoo says what follows" in said
+    zoo.add(
+        clf.source_,
+        config=source.config,
+        state_dict={name: 2 * tensor for name, tensor in source.state_dict().items()},
+        signature=source.signature(),
+        overwrite=True,
+    )
+    said = Page(clf.report(tmp_path / "a.html").read_text()).text
+    assert "of a zoo that is not at hand" in said
 
 
 def test_what_does_not_fit_is_refused_before_any_work(hostile, fitted, tmp_path):

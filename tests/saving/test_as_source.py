@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny import EMBEDDER, patterns, tiny_classifier
 
-from supernetnas import Zoo, ZooError
+from supernetnas import SupernetTransferClassifier, Zoo, ZooError
 from supernetnas.distance.signature import Basis
 
 
@@ -33,6 +33,8 @@ def test_a_fitted_classifier_becomes_the_nearest_source_of_its_own_task(zoo):
         "dataset": "Noisy spots",
         "licence": "CC0 1.0",
         "started_from": "spots",
+        "started_from_sha256": zoo["spots"].weights_sha256,
+        "warm_start_datasets": ["spots"],
         "n_images": 40,
         "n_classes": 4,
     }
@@ -48,6 +50,35 @@ def test_a_fitted_classifier_becomes_the_nearest_source_of_its_own_task(zoo):
     # The task itself is at no distance but that of the debiased estimate's rounding.
     assert again.signature_.distance(source.signature()).distance == again.distances_["noisy"]
     assert clf.signature_.distance(source.signature()).distance < 1e-6
+
+
+def test_what_a_source_had_seen_is_passed_on(zoo, tmp_path):
+    X, y = patterns(kind="spots", seed=7)
+    first = zoo.add_classifier(tiny_classifier(zoo, "ot").fit(X, y), "first")
+    clf = tiny_classifier(zoo, "first").fit(X, y)
+    assert clf.source_record_ == {
+        "weights_sha256": first.weights_sha256,
+        "trained_on": ["first", "spots"],
+    }
+    clf.save_pretrained(tmp_path / "model")
+    again = SupernetTransferClassifier.from_pretrained(tmp_path / "model").set_params(
+        embedder=EMBEDDER
+    )
+    assert again.source_record_ == clf.source_record_
+    zoo.remove("first")  # the fit knows what it started from; the zoo need not
+    second = zoo.add_classifier(again, "second", X=X, y=y)
+    assert second.provenance["started_from_sha256"] == first.weights_sha256
+    assert second.provenance["warm_start_datasets"] == ["first", "spots"]
+    assert second.trained_on == ["first", "second", "spots"]
+    assert "trained on first, spots: second" in (zoo.folder / "README.md").read_text()
+
+
+def test_random_weights_have_seen_nothing(zoo):
+    X, y = patterns()
+    clf = tiny_classifier(embedder=EMBEDDER, search="none").fit(X, y)
+    assert clf.source_record_ is None
+    provenance = zoo.add_classifier(clf, "own", X=X, y=y).provenance
+    assert provenance == {"started_from": "scratch", "n_images": 40, "n_classes": 4}
 
 
 def test_the_signature_of_a_fit_is_small(fitted):

@@ -18,7 +18,7 @@ from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
 from ...training.seeds import seeded_modules
 from ..base import Family, NetworkInput
-from ..layers import for_channels
+from ..layers import take_over
 from .config import MAX_SIZES, NetworkConfig, SupernetConfig
 from .costs import network_cost
 from .folding import folded
@@ -139,17 +139,8 @@ class Cells(Family):
     def take_over(
         self, supernet: CellSupernet, config: SupernetConfig, state: Mapping[str, Tensor]
     ) -> None:
-        """Give a supernet a source's weights and alphas.
-
-        Its stem is made `for_channels` of the target. The new head is made small, so that the first
-        gradients are its own, not of what was transferred.
-        """
-        stem = for_channels(state[_STEM], supernet.config.input_channels)
-        head = {k: v for k, v in supernet.state_dict().items() if k.startswith(self.head)}
-        supernet.load_state_dict({**state, _STEM: stem, **head})
-        with torch.no_grad():
-            supernet.classifier.weight.mul_(0.1)
-            supernet.classifier.bias.zero_()
+        """Give a supernet a source's weights and alphas."""
+        take_over(supernet, state, _STEM, self.head)
 
     def retraining(self, pretrained: bool) -> dict[str, Any]:
         """Return the numbers of the retraining."""

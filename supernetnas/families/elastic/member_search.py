@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ...parameters import Constraint, Real, Whole
 from ...search.evolution import Evolution
-from ...search.latency import measured_seconds
+from ...search.latency import check_unit, measured_seconds
 from ...search.limits import Limits
 from ...search.loop import SearchLoop
 from ...search.method import SearchMethod, SearchTask
@@ -294,6 +294,7 @@ def _within(
     networks = [supernet.network(member) for member in within]
     shape, device = task.train.images.shape, supernet.classifier.weight.device
     times = measured_seconds(networks, shape, latency, device)
+    check_unit(latency, max(times))
     fast = [m for m, seconds in zip(within, times, strict=True) if seconds <= latency.seconds]
     if not fast:
         raise ValueError(

@@ -20,7 +20,7 @@ from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution
 from ..base import Family, NetworkInput
-from ..layers import for_channels
+from ..layers import take_over
 from .config import PathConfig, PathNetworkConfig
 from .costs import PathCosts
 from .folding import folded
@@ -135,16 +135,8 @@ class Paths(Family):
     def take_over(
         self, supernet: PathSupernet, config: PathConfig, state: Mapping[str, Tensor]
     ) -> None:
-        """Give a supernet a source's weights.
-
-        Its stem is made `for_channels` of the target. The new head is made small, so that the first
-        gradients are its own, not of what was transferred.
-        """
-        stem = for_channels(state[_STEM], supernet.config.input_channels)
-        head = {k: v for k, v in supernet.state_dict().items() if k.startswith(self.head)}
-        supernet.load_state_dict({**state, _STEM: stem, **head})
-        with torch.no_grad():
-            supernet.classifier.weight.mul_(0.1)
+        """Give a supernet a source's weights."""
+        take_over(supernet, state, _STEM, self.head)
 
     def pretraining_settings(self) -> PathTrainingSettings:
         """Return the numbers of a training along random paths."""

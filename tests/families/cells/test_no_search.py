@@ -22,7 +22,7 @@ def test_it_is_what_the_sources_alphas_stand_for(tiny_zoo):
 
 
 def test_all_images_are_retrained_on(tiny_zoo, monkeypatch):
-    from supernetnas import classifier
+    from supernetnas.fitting import finetuning
 
     seen = []
 
@@ -30,8 +30,8 @@ def test_all_images_are_retrained_on(tiny_zoo, monkeypatch):
         seen.append(len(train))
         return original(network, train, *args, **kwargs)
 
-    original = classifier.retrain
-    monkeypatch.setattr(classifier, "retrain", watched)
+    original = finetuning.retrain
+    monkeypatch.setattr(finetuning, "retrain", watched)
     X, y = patterns(colour=True)
     tiny_classifier(tiny_zoo, "both", search="none").fit(X, y)
     assert seen == [len(X)]

@@ -335,3 +335,6 @@ def test_members_that_are_too_slow_when_built_are_not_chosen(supernet, method):
     fastest = min(seconds.values())
     with pytest.raises(ValueError, match=r"max_latency=.* cannot be met.*fastest takes"):
         searched(method, supernet, Limits(max_latency=Latency(fastest / 2, measure=measure)))
+    milliseconds = Latency(1000 * max(seconds.values()), measure=measure)
+    with pytest.raises(ValueError, match=r"is no limit: it is in seconds"):
+        searched(method, supernet, Limits(max_latency=milliseconds))

@@ -232,7 +232,7 @@ def test_a_fit_keeps_its_budget(tiny_zoo):
 
 @pytest.mark.parametrize("strategy", ["ot", "multi", "scratch"])
 def test_a_budget_that_cannot_be_met_is_refused_early(tiny_zoo, strategy, monkeypatch):
-    monkeypatch.setattr("supernetnas.classifier.select_sources", None)
+    monkeypatch.setattr("supernetnas.fitting.sources.select_sources", None)
     clf = tiny_classifier(tiny_zoo, strategy, max_macs=100)
     with pytest.raises(
         ValueError, match=r"max_macs=100 cannot be met: the smallest .* has \d+ mul"

@@ -14,6 +14,7 @@ from supernetnas.families.cells.search.diagnostics import SearchCollapseWarning
 from supernetnas.families.cells.search.methods import SEARCHES, make_search
 from supernetnas.families.cells.search.weight_training import SearchSettings
 from supernetnas.families.cells.supernet import CellSupernet
+from supernetnas.fitting.resolved import method_of
 from supernetnas.search.method import SearchTask
 
 IMAGES, LABELS = patterns(n_per_class=6)
@@ -40,7 +41,7 @@ def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
     loaded = SupernetTransferClassifier.from_pretrained(
         clf.save_pretrained(tmp_path / "model"), device="cpu"
     )
-    assert loaded._method().name == method
+    assert method_of(loaded).name == method
     assert loaded.get_params() | PLACES == clf.get_params() | PLACES
     np.testing.assert_array_equal(loaded.predict_proba(IMAGES), clf.predict_proba(IMAGES))
     # What is saved is an ordinary supernet.

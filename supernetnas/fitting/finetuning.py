@@ -1,0 +1,97 @@
+"""The last stage of a fit: what a family trains of the derived network is trained to the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+import torch
+
+from ..families.base import Family
+from ..training.batches import LabelledImages
+from ..training.execution import Execution
+from ..training.memory import explained_memory_error
+from .estimates import epoch_seconds
+from .retraining import RetrainSettings, retrain
+from .run import Run
+from .target import Target
+
+__all__ = ["finetune"]
+
+logger = logging.getLogger(__name__)
+
+_TEACHER_SHARE = 0.5  # of what is left of a time limit, where others are taught afterwards
+
+
+def finetune(
+    learner: torch.nn.Module,
+    train: LabelledImages,
+    target: Target,
+    settings: RetrainSettings,
+    family: Family,
+    execution: Execution,
+    run: Run,
+    measure: Callable[[], dict[str, float]],
+    *,
+    time_limit: float | None = None,
+    n_before: int = 0,
+) -> list:
+    """Train what a family trains on images of the target; returns its history.
+
+    Parameters
+    ----------
+    learner : torch.nn.Module
+    train : LabelledImages
+    target : Target
+    settings : RetrainSettings
+    family : Family
+    execution : Execution
+    run : Run
+    measure : callable
+        What else a row of the history has after an epoch.
+    time_limit : float, optional
+        Seconds of the run's clock at which it ends.
+    n_before : int, default=0
+        After so many epochs it is what has been taught by what was trained in them.
+    """
+    name = "retrain"
+    teacher = not n_before and family.teaches(learner)
+    if time_limit is not None:
+        time_limit -= run.watch.seconds
+        if teacher:
+            time_limit *= _TEACHER_SHARE
+    if n_before:
+        name = "teach"
+        settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
+    with ExitStack() as stack:
+        stack.enter_context(explained_memory_error(settings.batch_size, execution.checkpointing))
+        if not family.keeps_statistics:
+            run.recalibrate(learner, train, settings.batch_size)
+        data = family.training_data(learner, train, run.generator)
+        if run.progress.estimates:
+            seconds = epoch_seconds(learner, data, execution)
+            if seconds is not None:
+                run.progress.expect(len(train), {name: (settings.epochs, seconds)})
+        advance = stack.enter_context(run.progress.stage(name, settings.epochs))
+        history = retrain(
+            learner,
+            data,
+            settings,
+            run.generator,
+            execution=execution,
+            class_weight=target.class_weight,
+            time_limit=time_limit,
+            measure=None if teacher else measure,  # which is of what is taught
+            on_epoch=advance,
+            checkpoint=run.checkpoints.stage(name),
+        )
+        if not family.keeps_statistics:
+            run.recalibrate(learner, train, settings.batch_size)
+    if len(history) < settings.epochs:
+        logger.warning("%s ended after %d of %d epochs", name, len(history), settings.epochs)
+    for row in history:
+        row["epoch"] += n_before
+    return history
