@@ -101,7 +101,7 @@ def started(
 def trained(args: argparse.Namespace, data: Any, method: Evolution) -> EvolutionSearch:
     """A search after the training of its supernet."""
     search = started(args, data, method)
-    while search.training is not None:
+    while not search.training.ended:
         search.run_epoch()
     return search
 

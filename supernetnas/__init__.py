@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .search.evolution import Evolution
     from .search.limits import Latency
     from .search.shifting import Shifting
+    from .search.splitting import Split
     from .storage.hub import HubError
     from .training.execution import Execution
     from .zoo import Source, Zoo, ZooError
@@ -105,6 +106,7 @@ __all__ = [
     "Shifting",
     "SmoothDARTS",
     "Source",
+    "Split",
     "SupernetTransferClassifier",
     "TrajectoryDisplay",
     "Zoo",
@@ -159,6 +161,7 @@ _MODULE_OF = {
     "Shifting": "search.shifting",
     "SmoothDARTS": "families.cells.search.methods",
     "Source": "zoo",
+    "Split": "search.splitting",
     "SupernetTransferClassifier": "classifier",
     "TrajectoryDisplay": "plotting",
     "Zoo": "zoo",

@@ -133,10 +133,10 @@ class SupernetTransferClassifier(
         alphas stand for, since in the same time no search was better; only from random weights and
         for strategy "oracle" it is "sdarts", SmoothDARTS. Others are "darts" and "darts2", DARTS of
         first and of second order; "pc_darts", PC-DARTS; "drnas", DrNAS in two stages; "gdas", GDAS;
-        and the baselines "random", an architecture drawn at random, and "random_search", the best
-        on validation data of 50 random architectures under weights that were trained on random
-        architectures. An object has the method's own parameters, such as ``SmoothDARTS(epochs=3)``;
-        they can be set as ``search__epochs``, too.
+        "evolution" and "shifting", as of single paths; and the baselines "random", an architecture
+        drawn at random, and "random_search", the best on validation data of 50 random architectures
+        under weights that were trained on random architectures. An object has the method's own
+        parameters, such as ``SmoothDARTS(epochs=3)``; they can be set as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
         cost, see `at`; "random"; and "evolution". Single paths have "evolution", their "auto";

@@ -208,12 +208,16 @@ class Parameters(BaseEstimator):
         for name, value in self.get_params(deep=False).items():
             if name in self.constraints:  # those that a subclass adds it may check itself
                 check_parameter(type(self).__name__, name, value, self.constraints[name])
+            if isinstance(value, Parameters):
+                value.check()
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is of the same class and has the same parameters."""
         if type(self) is not type(other):
             return NotImplemented
         mine, others = self.get_params(), other.get_params()
+        if mine.keys() != others.keys():  # where one has parts that the other lacks
+            return False
         return all(np.array_equal(mine[name], others[name]) for name in mine)
 
     __hash__ = None  # type: ignore[assignment]  # parameters can be set

@@ -96,6 +96,8 @@ SMALLEST = {
     "peers.py": "ZOO TARGET --peers plain --seeds 0 --most 80",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
     "peers_members.py": "ELASTIC COLOURED --seeds 0 --most 40",
+    "ranking.py": "--width 0.125 --images 200 --architectures 3 --alone-epochs 1 --alone-seeds 1 "
+    "--epochs 2 --batches 1 --seeds 1",
     "search_speed.py": "--networks small-8 --perturbations random --repeats 1 --batch-size 4",
     "selection.py": "ZOO TARGET --search-epochs 1 --retrain-epochs 1 --train-images 60",
     "transfer_table.py": "TARGET DATASET --work WORK --seeds 1 --steps 1 --multi-epochs 1 "

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from supernetnas import Cells, Retraining, SmoothDARTS, SupernetTransferClassifier
+from supernetnas import Cells, Retraining, SmoothDARTS, Split, SupernetTransferClassifier
 from supernetnas.families.base import available_families, get_family
 from supernetnas.parameters import (
     FLAG,
@@ -30,7 +30,7 @@ FAMILIES = [get_family(name) for name in available_families()]
 SEARCHES = {
     type(make()).__name__: type(make()) for family in FAMILIES for make in family.searches.values()
 }
-PARTS = [Retraining, *map(type, FAMILIES), *SEARCHES.values()]
+PARTS = [Retraining, Split, *map(type, FAMILIES), *SEARCHES.values()]
 DOCUMENTED = [SupernetTransferClassifier, *PARTS]
 
 
@@ -200,6 +200,18 @@ def test_parts_are_equal_by_class_and_parameters():
     assert Retraining() != "Retraining"
     with pytest.raises(TypeError, match="unhashable"):
         hash(Retraining())
+
+
+def test_parts_of_parts_are_checked_too():
+    class Outer(Parameters):
+        def __init__(self, inner=None):
+            self.inner = inner
+
+    Outer(Retraining()).check()
+    with pytest.raises(ParameterError, match="'epochs' parameter of Retraining"):
+        Outer(Retraining(epochs=0)).check()
+    assert Outer(Retraining()) != Outer()
+    assert Outer() != Outer(Retraining())
 
 
 def test_a_part_without_parameters_has_nothing_to_refuse():

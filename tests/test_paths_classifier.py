@@ -17,18 +17,22 @@ from supernetnas import (
     Paths,
     RandomPaths,
     Shifting,
+    Split,
     SupernetTransferClassifier,
     Zoo,
     ZooError,
 )
 from supernetnas.families.base import get_family
 from supernetnas.families.paths import PathSpace
+from supernetnas.fitting.retraining import Retraining
 from supernetnas.parameters import ParameterError
 from supernetnas.pretraining.whole_zoo import Pretraining
 from supernetnas.search.costs import count_macs, count_parameters
 
 IMAGES, LABELS = patterns(8, colour=True)
 NEW, NEW_LABELS = patterns(8, colour=True, seed=5)
+
+SPLIT = RandomPaths(3, epochs=1, n_recalibration=32, split=Split(2, epochs=3, n_batches=1))
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +45,12 @@ def zoo(tmp_path_factory):
 def scratch():
     """From random weights; not to be changed."""
     return paths_classifier().fit(IMAGES, LABELS)
+
+
+@pytest.fixture(scope="session")
+def split():
+    """From random weights, split at the third layer; not to be changed."""
+    return paths_classifier(search=SPLIT).fit(IMAGES, LABELS)
 
 
 @pytest.fixture(scope="session")
@@ -221,6 +231,64 @@ def test_sizes():
     assert Paths(depth=[1, 2, 3, 4])._space().depths == (1, 2, 3, 4)
 
 
+# Splits
+
+
+def test_the_network_inherits_from_its_part(split, monkeypatch):
+    from supernetnas import classifier as module
+
+    found, original = [], module.search_best
+    monkeypatch.setattr(
+        module, "search_best", lambda *args: found.append(original(*args)) or found[0]
+    )
+    clf = clone(split).fit(IMAGES, LABELS)
+    assert_same_fit(clf, split)
+    parts = found[0].search.searched
+    part = parts.part(clf.architecture_).state_dict()
+    for name, value in clf.supernet_state_.items():
+        assert np.array_equal(part[name].numpy(), value), name
+    others = [
+        other.state_dict() for other in parts.parts if other is not parts.part(clf.architecture_)
+    ]
+    assert all(not np.array_equal(o["stem.0.weight"], part["stem.0.weight"]) for o in others)
+    assert [row.get("split") for row in clf.history_[:5]].count(None) == 4
+    assert clf.history_[1]["split"].startswith("layer 2: choices ")
+    assert clf.score(NEW, NEW_LABELS) > 0.5
+
+
+@pytest.mark.parametrize("kind", [Evolution, Shifting])
+def test_split_searches_within_limits_from_a_zoo(zoo, scratch, kind):
+    small = {"population": 3, "parents": 2, "mutations": 1, "crossovers": 1, "n_recalibration": 32}
+    search = kind(2, **small, epochs=0, split=Split(epochs=2, n_batches=1))
+    if kind is Shifting:
+        search.set_params(n_images=16)
+    clf = paths_classifier(zoo, "multi", search=search, max_macs=scratch.n_macs_)
+    clf.fit(IMAGES, LABELS)
+    assert clf.n_macs_ == count_macs(clf.network_, (3, 8, 8)) <= scratch.n_macs_
+    assert clf.score(NEW, NEW_LABELS) > 0.5
+
+
+def test_a_saved_split(tmp_path, split):
+    split.save_pretrained(tmp_path / "model")
+    loaded = SupernetTransferClassifier.from_pretrained(tmp_path / "model")
+    assert_array_equal(loaded.predict_proba(NEW), split.predict_proba(NEW))
+    assert loaded.get_params(deep=False)["search"] == SPLIT
+    assert loaded.history_[1]["split"] == split.history_[1]["split"]
+    assert clone(loaded).get_params()["search__split__layer"] == 2
+
+
+def test_grids_reach_the_split():
+    grid = {"search__split__by": ["gradients", "choices"], "search__split__layer": [3]}
+    clf = paths_classifier(search=SPLIT, retraining=Retraining(epochs=1))
+    found = GridSearchCV(clf, grid, cv=2).fit(IMAGES, LABELS)
+    assert found.best_estimator_.history_[1]["split"].startswith("layer 3")
+
+
+def test_a_layer_that_there_is_not():
+    with pytest.raises(ParameterError, match=r"'layer' parameter of Split is 4, .* 0 to 3"):
+        paths_classifier(search=RandomPaths(2, split=Split(4))).fit(IMAGES, LABELS)
+
+
 # What is done with a fit
 
 
@@ -269,26 +337,55 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["search", "retrain"])
-def test_a_fit_that_was_interrupted_goes_on(tmp_path, monkeypatch, stage, scratch):
+@pytest.mark.parametrize(
+    ("fit", "stage", "epoch"),
+    [
+        ("scratch", "search", 1),
+        ("scratch", "retrain", 1),
+        ("split", "search", 1),
+        ("split", "search", 3),
+        ("split", "retrain", 1),
+    ],
+)
+def test_a_fit_that_was_interrupted_goes_on(tmp_path, monkeypatch, stage, epoch, fit, request):
     from supernetnas.fitting import checkpoints as module
 
-    original, count = module.StageCheckpoint.save, 0
+    whole = request.getfixturevalue(fit)
+    original = module.StageCheckpoint.save
 
     def save(self, tensors, state):
-        nonlocal count
         original(self, tensors, state)
-        history = state.get("history") or [{}]
-        if history[-1].get("stage") == stage:
+        last = (state.get("history") or [{}])[-1]
+        if (last.get("stage"), last.get("epoch")) == (stage, epoch):
             raise Killed
 
     monkeypatch.setattr(module.StageCheckpoint, "save", save)
-    clf = paths_classifier(checkpoint_dir=tmp_path)
+    clf = clone(whole).set_params(checkpoint_dir=tmp_path)
     with pytest.raises(Killed):
         clone(clf).fit(IMAGES, LABELS)
     monkeypatch.undo()
     resumed = clone(clf).fit(IMAGES, LABELS)
-    assert_same_fit(resumed, scratch)
+    assert_same_fit(resumed, whole)
+
+
+def test_a_fit_that_was_interrupted_after_its_choice_inherits_from_the_part(
+    tmp_path, monkeypatch, split
+):
+    from supernetnas.fitting import checkpoints as module
+
+    original = module.StageCheckpoint.save
+
+    def save(self, tensors, state):
+        original(self, tensors, state)
+        if "architecture" in state:
+            raise Killed
+
+    monkeypatch.setattr(module.StageCheckpoint, "save", save)
+    clf = clone(split).set_params(checkpoint_dir=tmp_path)
+    with pytest.raises(Killed):
+        clone(clf).fit(IMAGES, LABELS)
+    monkeypatch.undo()
+    assert_same_fit(clone(clf).fit(IMAGES, LABELS), split)
 
 
 def test_time_limit(zoo):

@@ -357,6 +357,13 @@ class Family(Parameters):
         """
         raise NotImplementedError
 
+    def evolvable(self, supernet: Any, seen: NetworkInput, n_classes: int) -> Any:
+        """Return a supernet as a `supernetnas.search.protocols.Evolvable` of the same weights.
+
+        By default the supernet is one.
+        """
+        return supernet
+
     def probed(self, supernet: Any, budget: Any, seen: NetworkInput) -> nn.Module:
         """Return a module whose ``features`` say what a supernet is worth for a target.
 

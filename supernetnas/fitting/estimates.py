@@ -102,8 +102,10 @@ def expect_search(
         return
     first, images = candidates[0], target.part()
     network = placed(family.probed(first.supernet, first.budget, seen), target.device)
-    of_search = epoch_seconds(first.supernet, images, execution)
     of_retraining = epoch_seconds(network, images, execution)
+    of_search = of_retraining
+    if not method.along_paths:
+        of_search = epoch_seconds(first.supernet, images, execution)
     if of_search is None or of_retraining is None:
         return
     stages = {f"search from {c.name}": (method.n_epochs, of_search) for c in candidates}

@@ -23,6 +23,7 @@ from ..families.base import Family, available_families, get_family
 from ..images.augmentation import Augmentation
 from ..search.limits import Latency
 from ..search.method import SearchMethod
+from ..search.splitting import Split
 from ..storage.files import plain
 from ..training.execution import Execution
 from ..zoo import Zoo
@@ -95,6 +96,8 @@ def encode_parameter(value: Any) -> Any:
         return {"search": _encode_search(value)}
     if isinstance(value, Retraining):
         return {"retraining": encode_parameters(value.get_params(deep=False))}
+    if isinstance(value, Split):
+        return {"split": encode_parameters(value.get_params(deep=False))}
     if isinstance(value, Execution):
         return {"execution": asdict(value)}
     if isinstance(value, Latency):
@@ -163,5 +166,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "path": Path,
     "retraining": lambda content: Retraining(**decode_parameters(content)),
     "search": _decode_search,
+    "split": lambda content: Split(**decode_parameters(content)),
     "tuple": lambda items: tuple(_decode(item) for item in items),
 }

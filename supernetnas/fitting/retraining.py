@@ -26,7 +26,7 @@ from ..training.protocols import (
     FreshParameters,
     OwnDraws,
     OwnLoss,
-    RandomModule,
+    seed_draws,
     set_execution,
 )
 from ..training.steps import cosine_schedule
@@ -319,11 +319,7 @@ def _seed_draws(
 
     None where nothing draws; on a GPU there is always one.
     """
-    drawing = [m for m in network.modules() if isinstance(m, RandomModule) and m.draws]
-    if not drawing and device.type == "cpu":
+    draws = torch.Generator(device=device)
+    if not seed_draws(network, draws) and device.type == "cpu":
         return None
-    seed = int(torch.randint(2**31 - 1, (), generator=generator))
-    draws = torch.Generator(device=device).manual_seed(seed)
-    for module in drawing:
-        module.generator = draws
-    return draws
+    return draws.manual_seed(int(torch.randint(2**31 - 1, (), generator=generator)))

@@ -49,6 +49,8 @@ class Candidate:
     budget : object or None
         What keeps the limits on the derived network's cost.
     limits : Limits
+    evolvable : Evolvable or None
+        The supernet as one whose members are run one at a time.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Candidate:
     before: Architecture
     budget: Any = None
     limits: Limits = field(default_factory=Limits)
+    evolvable: Any = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,11 @@ def candidates_of(
         supernet.place(target.device, execution)
         pretrained = source is not None
         recalibrated = pretrained and not family.keeps_statistics
+        evolvable = family.evolvable(supernet, seen, target.n_classes)
         candidates.append(
-            Candidate(name, record, supernet, pretrained, recalibrated, before, budget, limits)
+            Candidate(
+                name, record, supernet, pretrained, recalibrated, before, budget, limits, evolvable
+            )
         )
     return candidates
 
@@ -170,7 +176,7 @@ def search_best(
             run.recalibrate(candidate.supernet, train, batch_size)
         task = SearchTask(
             *(train, validation, batch_size, run.generator, target.class_weight),
-            *(candidate.budget, candidate.limits),
+            *(candidate.budget, candidate.limits, candidate.evolvable),
         )
         search = method.start(candidate.supernet, task)
         checkpoint = run.checkpoints.stage(f"search-{position}")

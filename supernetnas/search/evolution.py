@@ -9,7 +9,8 @@ Deviations from the authors' code: architectures of the last generation can be c
 norms are averaged with equal weights; equal accuracies are told apart by their losses; and
 candidates that share their first layers share their computation, see `supernetnas.search.scoring`.
 
-The supernet is trained first, along uniformly drawn paths.
+The supernet is trained first, along uniformly drawn paths, and may be split on the way, see
+`supernetnas.search.supernet_training`.
 """
 
 from __future__ import annotations
@@ -22,19 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..parameters import Constraint, OneOf, ParameterError, Real, Whole
+from ..parameters import NOTHING, AnyOf, Constraint, Instance, OneOf, ParameterError, Real, Whole
 from ..training.clock import Stopwatch
 from ..training.history import HistoryRow
 from .bounds import Bounds, one_of
-from .distillation import FromLabels
 from .fronts import by_rank_and_crowding, import_pymoo, nearest_to_ideal
 from .loop import SearchLoop
 from .method import SearchMethod, SearchTask
-from .path_training import AugmentedImages, PathTraining, PathTrainingSettings
 from .protocols import Architecture, Evolvable
-from .samplers import Uniform
 from .scoring import Score, Scorer
+from .splitting import Split, SplitSupernet
 from .stopping import Plateau
+from .supernet_training import SupernetTraining
 
 __all__ = ["Evolution", "EvolutionSearch", "Objectives"]
 
@@ -44,8 +44,6 @@ _TRIES = 10  # for each architecture of a generation, as in the authors' code
 _COSTS = ("macs", "parameters", "latency")
 _ALL = ("accuracy", *_COSTS)
 _BUILT = 20  # networks, at most, whose latency is measured in the end
-_WARMUP = 20  # steps of the training
-_TRAINING_SHARE = 0.5  # of a time limit, that the training gets
 
 
 class Objectives:
@@ -75,13 +73,14 @@ class _AllGenerations(Plateau):
 class EvolutionSearch(SearchLoop, Generic[A]):
     """Generations of architectures, each better than random ones.
 
-    An epoch is one of the training, as long as the supernet is trained, and then a generation. The
-    training gets half of a time limit at most.
+    An epoch is one of the training, as long as the supernet is trained, and then a generation. What
+    architectures are scored on is the supernet or, once it was split, the part that they belong to;
+    in the end the supernet gets the weights of the part of the best.
 
     Parameters
     ----------
-    supernet : Evolvable
-        Trained in place.
+    supernet : torch.nn.Module
+        An `Evolvable`, or what the task's is made of; trained in place.
     task : SearchTask
     method : Evolution
 
@@ -93,26 +92,28 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         What the next generation comes from, best first.
     n_generations : int
         Generations that were scored.
-    training : PathTraining or None
-        Of the supernet's weights; None once it has ended.
+    members : Evolvable
+        The supernet, or what runs its members with its weights.
+    training : SupernetTraining
+        Of the weights, before the first generation.
     """
 
     supernet: Any
 
     def __init__(self, supernet: Evolvable[A], task: SearchTask, method: Evolution) -> None:
         super().__init__(supernet, method.n_epochs, task.generator, _AllGenerations(None))
-        self.method = method
+        self.members: Any = supernet if task.evolvable is None else task.evolvable
         timed = "latency" in method.objectives
-        self.bounds = Bounds(supernet, task.limits, task.train.images.shape, timed)
-        self.task = task
+        self.bounds = Bounds(self.members, task.limits, task.train.images.shape, timed)
+        self.method, self.task = method, task
         self.seed = int(torch.randint(2**31 - 1, (), generator=task.generator))
         self.scorer = Scorer(
-            *(supernet, task.train, task.validation),
+            *(self.members, task.train, task.validation),
             seed=self.seed,
             n_recalibration=int(method.n_recalibration),
             probe=method.score == "probe",
         )
-        self.training = self._new_training() if method.epochs else None
+        self.training = self._new_training()
         self.scores: dict[A, Score] = {}
         self.parents: list[A] = []
         self.n_generations = 0
@@ -132,14 +133,20 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         """Train the supernet for an epoch, or score a generation."""
         watch = Stopwatch()
         row: HistoryRow = {"stage": "search", "epoch": self.epoch + 1}
-        if self.training is not None:
-            self._train(row)
-        else:
+        if self.training.ended:
             self._evolve(row)
+        else:
+            self.training.run_epoch(row, self._watch)
+            self.scorer.supernet = self.searched
         self.epoch += 1
         row["seconds"] = watch.seconds
         self.history.append(row)
         return row
+
+    @property
+    def searched(self) -> Any:
+        """The supernet with its members, or the parts that it was split into."""
+        return self.training.trained
 
     def may_stop(self) -> bool:
         """Whether a generation has been scored."""
@@ -202,20 +209,12 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         Where time was over before the first generation, that one is scored now.
         """
         if not self.n_generations:
-            self.training = None
+            self.training.ended = True
             self.run_epoch()
-        front = self.front()
-        best = front[nearest_to_ideal(self._points(front))]
-        for architecture in [best, *self.ranking()[:_BUILT]]:
-            if self.bounds.confirmed(architecture):
-                return architecture
-        warnings.warn(
-            "The networks of the best architectures are slower than predicted, and than "
-            "max_latency. The fastest is taken, whose accuracy was not compared.",
-            UserWarning,
-            stacklevel=2,
-        )
-        return self.bounds.cheapest
+        best = self._confirmed()
+        if isinstance(self.searched, SplitSupernet):
+            self.members.load_state_dict(self.searched.part(best).state_dict())
+        return best
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """As `SearchLoop.state`, with what was scored and, meanwhile, the training."""
@@ -224,12 +223,9 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         state["seed"], state["n_generations"] = self.seed, self.n_generations
         state["parents"] = [list(encode(a)) for a in self.parents]
         state["scores"] = [[list(encode(a)), *score] for a, score in self.scores.items()]
-        state["bounds"], state["training"] = self.bounds.state(), None
-        if self.training is not None:
-            training, state["training"] = self.training.state()
-            own = {k: t for k, t in training.items() if not k.startswith("weights.")}
-            tensors |= {f"training.{name}": tensor for name, tensor in own.items()}
-        return tensors, state
+        state["bounds"] = self.bounds.state()
+        training, state["training"] = self.training.state()
+        return tensors | {f"training.{name}": t for name, t in training.items()}, state
 
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
@@ -240,39 +236,23 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         self.n_generations = state["n_generations"]
         self.parents = [decode(genes) for genes in state["parents"]]
         self.scores = {decode(genes): Score(*score) for genes, *score in state["scores"]}
-        if state["training"] is None:
-            self.training = None
-        else:
-            self.training = self._new_training()
-            own = {f"weights.{name}": t for name, t in self.supernet.state_dict().items()}
-            own |= {k.removeprefix("training."): t for k, t in tensors.items()}
-            self.training.load_state(own, dict(state["training"]))
-
-    def _new_training(self) -> PathTraining[A]:
-        method, task = self.method, self.task
-        return PathTraining(
-            self.supernet,
-            AugmentedImages(task.train, self.seed + 1),  # other numbers than those of the order
-            Uniform(self.bounds.space, seed=self.seed),
-            FromLabels(float(method.label_smoothing), task.class_weight),
-            PathTrainingSettings(
-                epochs=int(method.epochs),
-                batch_size=task.batch_size,
-                learning_rate=float(method.learning_rate),
-                warmup=_WARMUP,
-                seed=self.seed,
-            ),
+        prefix, self.training = "training.", self._new_training()
+        self.training.load_state(
+            {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)},
+            state["training"],
         )
+        self.scorer.supernet = self.searched
 
-    def _train(self, row: HistoryRow) -> None:
-        training = self.training
-        assert training is not None
-        training.run(on_epoch=lambda training: True)
-        row["train_loss"] = training.loss
-        late = self._watch is not None and self._watch.expired(_TRAINING_SHARE)
-        if late or training.epoch == training.epochs:
-            self.supernet.load_state_dict(training.average, strict=False)
-            self.training = None
+    def _new_training(self) -> SupernetTraining[A]:
+        method = self.method
+        return SupernetTraining(
+            *(self.members, self.bounds.space, self.task),
+            seed=self.seed,
+            epochs=int(method.epochs),
+            learning_rate=float(method.learning_rate),
+            label_smoothing=float(method.label_smoothing),
+            split=method.split,
+        )
 
     def _evolve(self, row: HistoryRow) -> None:
         generation = self.generation()
@@ -283,6 +263,21 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         best = max(self.scores.values(), key=lambda score: score.rank)
         row["validation_accuracy"], row["validation_loss"] = best
         row["candidates"] = len(generation)
+
+    def _confirmed(self) -> A:
+        """Return the best architecture that keeps the limits when it is built."""
+        front = self.front()
+        best = front[nearest_to_ideal(self._points(front))]
+        for architecture in [best, *self.ranking()[:_BUILT]]:
+            if self.bounds.confirmed(architecture):
+                return architecture
+        warnings.warn(
+            "The networks of the best architectures are slower than predicted, and than "
+            "max_latency. The fastest is taken, whose accuracy was not compared.",
+            UserWarning,
+            stacklevel=3,
+        )
+        return self.bounds.cheapest
 
     def _mutated(self) -> A:
         parent = one_of(self.parents, self.generator)
@@ -345,6 +340,8 @@ class Evolution(SearchMethod):
         all images.
     n_recalibration : int >= 1, default=1280
         Images, about, that the batch norms of each architecture get their statistics from.
+    split : Split or None, default=None
+        What the supernet is split into after these epochs, and how its parts go on training.
 
     References
     ----------
@@ -353,6 +350,7 @@ class Evolution(SearchMethod):
     """
 
     name = "evolution"
+    along_paths = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "generations": Whole(1),
         "population": Whole(2),
@@ -367,6 +365,7 @@ class Evolution(SearchMethod):
         "label_smoothing": Real(0, 1, "low"),
         "validation_fraction": Real(0, 1),
         "n_recalibration": Whole(1),
+        "split": AnyOf(Instance(Split, "Split"), NOTHING),
     }
 
     def __init__(
@@ -385,6 +384,7 @@ class Evolution(SearchMethod):
         label_smoothing=0.1,
         validation_fraction=0.2,
         n_recalibration=1280,
+        split=None,
     ):
         self.generations = generations
         self.population = population
@@ -399,6 +399,7 @@ class Evolution(SearchMethod):
         self.label_smoothing = label_smoothing
         self.validation_fraction = validation_fraction
         self.n_recalibration = n_recalibration
+        self.split = split
 
     def check(self) -> None:
         """Refuse parameters that may not be, and objectives without pymoo."""
@@ -418,7 +419,8 @@ class Evolution(SearchMethod):
 
     @property
     def n_epochs(self) -> int:
-        return int(self.epochs) + int(self.generations)
+        after = 0 if self.split is None else int(self.split.epochs)
+        return int(self.epochs) + after + int(self.generations)
 
     @property
     def validation_share(self) -> float:

@@ -38,6 +38,8 @@ class SearchTask:
         `supernetnas.families.base.Family.budget`.
     limits : Limits
         On the cost of the network.
+    evolvable : Evolvable or None
+        The supernet as one whose members are run one at a time; None if it is that itself.
     """
 
     train: LabelledImages
@@ -47,6 +49,7 @@ class SearchTask:
     class_weight: Tensor | None = None
     budget: Any = None
     limits: Limits = field(default_factory=Limits)
+    evolvable: Any = None
 
 
 class SearchMethod(Parameters):
@@ -58,6 +61,8 @@ class SearchMethod(Parameters):
         What stands for the method with its default parameters.
     limited : bool
         Whether it can keep limits on the cost of the network.
+    along_paths : bool
+        Whether its epochs run one architecture at a time, not the whole supernet.
     compares : bool
         Whether it measures a validation accuracy by which searches from several sources compare.
     n_epochs : int
@@ -70,6 +75,7 @@ class SearchMethod(Parameters):
     """
 
     name: ClassVar[str]
+    along_paths: ClassVar[bool] = False
 
     @property
     def limited(self) -> bool:

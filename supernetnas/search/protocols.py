@@ -105,6 +105,8 @@ class PathSupernet(Protocol[A_contra]):
 class Step(NamedTuple):
     """A part of a member, run after the parts before it.
 
+    What goes from part to part may be anything; the last two end with features and class scores.
+
     Attributes
     ----------
     key : hashable

@@ -20,6 +20,7 @@ from .protocols import Architecture, Space
 
 __all__ = [
     "Bounded",
+    "Grouped",
     "InTurn",
     "OneChanged",
     "Sampler",
@@ -64,6 +65,43 @@ class Uniform(Generic[A]):
         return tuple(
             self.space.decode(
                 [int(torch.randint(n, (), generator=generator)) for n in self.space.genes]
+            )
+            for _ in range(self.n)
+        )
+
+
+@dataclass(frozen=True)
+class Grouped(Generic[A]):
+    """As `Uniform`, but that one gene has a choice of a group: each step that of the next group.
+
+    Of a supernet that was split, see `supernetnas.search.splitting`, each step trains one part.
+
+    Attributes
+    ----------
+    space : Space
+    gene : int
+    groups : sequence of sequence of int
+        Choices of this gene.
+    n : int
+        How many a step trains.
+    seed : int
+    """
+
+    space: Space[A]
+    gene: int
+    groups: Sequence[Sequence[int]]
+    n: int = 1
+    seed: int = 0
+
+    def __call__(self, step: int) -> tuple[A, ...]:
+        """Return the architectures of a step."""
+        generator = seeded(self.seed, step)
+        group = self.groups[step % len(self.groups)]
+        options: list[Sequence[int]] = [range(n) for n in self.space.genes]
+        options[self.gene] = group
+        return tuple(
+            self.space.decode(
+                [of[int(torch.randint(len(of), (), generator=generator))] for of in options]
             )
             for _ in range(self.n)
         )

@@ -184,23 +184,35 @@ def _grow(nodes: dict[object, _Node], steps: Sequence[Step], member: int) -> Non
 
 
 def _recalibrate(nodes: Iterable[_Node], x: Tensor, momentum: float) -> None:
-    for node in nodes:
-        _recalibrate(node.children.values(), node.run(x, momentum), momentum)
+    for _ in _walk(nodes, x, momentum):
+        pass
 
 
 def _outputs(nodes: Iterable[_Node], x: Tensor) -> Iterator[tuple[list[int], Tensor]]:
     """Yield members with their output."""
-    for node in nodes:
-        output = node.run(x)
+    for node, output in _walk(nodes, x):
         if node.members:
             yield node.members, output
-        yield from _outputs(node.children.values(), output)
+
+
+def _walk(
+    nodes: Iterable[_Node], x: Tensor, momentum: float | None = None
+) -> Iterator[tuple[_Node, Tensor]]:
+    """Run a tree, and yield its nodes with their output; it may be deeper than calls can be."""
+    waiting = [(node, x) for node in reversed([*nodes])]
+    while waiting:
+        node, x = waiting.pop()
+        output = node.run(x, momentum)
+        yield node, output
+        waiting += [(child, output) for child in reversed(node.children.values())]
 
 
 def _all(nodes: Iterable[_Node]) -> Iterator[_Node]:
-    for node in nodes:
+    waiting = [*nodes]
+    while waiting:
+        node = waiting.pop()
         yield node
-        yield from _all(node.children.values())
+        waiting += node.children.values()
 
 
 @contextlib.contextmanager

@@ -32,10 +32,12 @@ from ..training.batches import endless_batches
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.clock import Stopwatch
 from ..training.history import HistoryRow
+from ..training.protocols import seed_draws
 from .evolution import Evolution, EvolutionSearch
 from .method import SearchTask
 from .protocols import Architecture, Evolvable
 from .samplers import seeded
+from .splitting import SplitSupernet
 
 __all__ = ["Shifting", "ShiftingSearch"]
 
@@ -57,23 +59,14 @@ class ShiftingSearch(EvolutionSearch[A]):
     Attributes
     ----------
     optimizer : torch.optim.SGD
+        Of the whole supernet, or of the parts that it was split into.
     """
 
     method: Shifting
 
     def __init__(self, supernet: Evolvable[A], task: SearchTask, method: Shifting) -> None:
         super().__init__(supernet, task, method)
-        *_, classifier = self.supernet.steps(self.bounds.cheapest)
-        whole = self.supernet.weight_parameters()
-        trained = [*(classifier.module.parameters() if method.frozen else whole)]
-        self.optimizer = torch.optim.SGD(
-            [
-                {"params": [p for p in trained if p.ndim > 1], "weight_decay": _DECAY},
-                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=float(method.shift_rate),
-            momentum=_MOMENTUM,
-        )
+        self.optimizer = self._new_optimizer()
 
     def known(self) -> Iterable[A]:
         """None: every generation may draw what earlier ones had."""
@@ -85,7 +78,11 @@ class ShiftingSearch(EvolutionSearch[A]):
         generator, train = seeded(self.seed, self.n_generations), self.task.train
         device = train.images.index_device
         batches = endless_batches(len(train), self.task.batch_size, generator, device)
-        self.supernet.train()
+        if not self.n_generations:
+            self.optimizer = self._new_optimizer()  # the training may have split the supernet
+        number = seeded(self.seed + 1, self.n_generations).initial_seed()
+        seed_draws(self.searched, torch.Generator(train.labels.device).manual_seed(number))
+        self.searched.train()
         self.optimizer.zero_grad(set_to_none=True)
         if self.method.update == "immediate":
             for architecture in generation:
@@ -130,7 +127,25 @@ class ShiftingSearch(EvolutionSearch[A]):
     def load_state(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Continue from what `state` returned."""
         super().load_state(tensors, state)
+        self.optimizer = self._new_optimizer()
         restore_optimizer(self.optimizer, "optimizer", tensors)
+
+    def _new_optimizer(self) -> torch.optim.SGD:
+        split = isinstance(self.searched, SplitSupernet)
+        parts: list[Any] = [*self.searched.parts] if split else [self.searched]
+        if self.method.frozen:
+            parts = [part.steps(self.bounds.cheapest)[-1].module for part in parts]
+            trained = [p for classifier in parts for p in classifier.parameters()]
+        else:
+            trained = [p for part in parts for p in part.weight_parameters()]
+        return torch.optim.SGD(
+            [
+                {"params": [p for p in trained if p.ndim > 1], "weight_decay": _DECAY},
+                {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=float(self.method.shift_rate),
+            momentum=_MOMENTUM,
+        )
 
     def _learn(
         self,
@@ -159,11 +174,11 @@ class ShiftingSearch(EvolutionSearch[A]):
         images, labels = train.images.augmented(index, generator), train.labels_at(index)
         if self.method.frozen:
             with torch.no_grad():
-                features = self.supernet.features(images, architecture)
-            *_, classifier = self.supernet.steps(architecture)
+                features = self.searched.features(images, architecture)
+            *_, classifier = self.searched.steps(architecture)
             scores = classifier.module(features)
         else:
-            scores = self.supernet(images, architecture)
+            scores = self.searched(images, architecture)
         return F.cross_entropy(
             scores.float(),
             labels,
@@ -201,7 +216,7 @@ class Shifting(Evolution):
     epochs : int >= 0, default=0
         Passes over the images that train the supernet before, each batch along a random path: for
         a supernet that starts from random weights.
-    learning_rate, label_smoothing, validation_fraction, n_recalibration
+    learning_rate, label_smoothing, validation_fraction, n_recalibration, split
         Of `Evolution`.
 
     References
@@ -243,6 +258,7 @@ class Shifting(Evolution):
         label_smoothing=0.1,
         validation_fraction=0.2,
         n_recalibration=1280,
+        split=None,
     ):
         super().__init__(
             generations,
@@ -258,6 +274,7 @@ class Shifting(Evolution):
             label_smoothing=label_smoothing,
             validation_fraction=validation_fraction,
             n_recalibration=n_recalibration,
+            split=split,
         )
         self.update = update
         self.order = order

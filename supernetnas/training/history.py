@@ -39,6 +39,8 @@ class HistoryRow(TypedDict, total=False):
         The dominant one of the Hessian of the validation loss with respect to the alphas.
     candidates : int
         Architectures that a derivation, or a generation of an evolution, has compared.
+    split : str
+        Layer that the supernet was split at before this epoch, and its choices in their groups.
     seconds : float
     """
 
@@ -54,6 +56,7 @@ class HistoryRow(TypedDict, total=False):
     alpha_entropy: float
     eigenvalue: float
     candidates: int
+    split: str
     seconds: float
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "OwnDraws",
     "OwnLoss",
     "RandomModule",
+    "seed_draws",
     "set_execution",
 ]
 
@@ -62,6 +63,14 @@ class RandomModule(Protocol):
     @property
     def draws(self) -> bool:
         """Whether it draws at all; a dropout of nothing does not."""
+
+
+def seed_draws(module: nn.Module, generator: torch.Generator) -> bool:
+    """Let all parts of a module that draw do so from a generator; returns whether there are any."""
+    drawing = [m for m in module.modules() if isinstance(m, RandomModule) and m.draws]
+    for part in drawing:
+        part.generator = generator
+    return bool(drawing)
 
 
 @runtime_checkable

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from tiny_elastic import MEMBERS, SPACE, tiny_supernet
 from tiny_paths import drawn, tiny_paths
 from tiny_search import labelled
+from torch import nn
 from torch.testing import assert_close
 
+from supernetnas.search.protocols import Step
 from supernetnas.search.scoring import Score, Scorer
 from supernetnas.training.batch_norm import recalibrate_batch_norm
 from supernetnas.training.probes import linear_probe
@@ -147,3 +149,17 @@ def test_a_probe_of_a_single_class_is_worth_nothing():
 def test_the_better_score_ranks_higher():
     scores = [Score(0.5, 0.2), Score(0.5, 0.1), Score(0.6, 9.0)]
     assert sorted(scores, key=lambda score: score.rank) == scores
+
+
+def test_a_member_may_have_more_parts_than_calls_can_be_deep():
+    class Deep:
+        """A supernet whose one member passes images through very many parts."""
+
+        def steps(self, architecture):
+            head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3))
+            with torch.no_grad():
+                head[1].weight.zero_()
+            return [*(Step(n, nn.Identity()) for n in range(3000)), Step("head", head)]
+
+    (score,) = Scorer(Deep(), *DATA, seed=0)([None])
+    assert 0 <= score.accuracy <= 1

@@ -92,10 +92,10 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--search",
         metavar="METHOD",
         default="auto",
-        help="of cells none, sdarts, darts, darts2, pc_darts, drnas, gdas, random, random_search; "
-        "of elastic networks probe, front, random or evolution; of paths evolution, shifting or "
-        "random (default: %(default)s, the first of these; sdarts with scratch and oracle of "
-        "cells)",
+        help="of cells none, sdarts, darts, darts2, pc_darts, drnas, gdas, evolution, shifting, "
+        "random, random_search; of elastic networks probe, front, random or evolution; of paths "
+        "evolution, shifting or random (default: %(default)s, the first of these; sdarts with "
+        "scratch and oracle of cells)",
     )
     parser.add_argument(
         "--search-epochs",

@@ -24,6 +24,7 @@ from .costs import network_cost
 from .folding import folded
 from .genotype import Genotype
 from .latency import latency_table
+from .members import CellMembers
 from .network import Network, inherit_weights
 from .search.bilevel import BilevelSearch
 from .search.budget import Budget
@@ -187,6 +188,14 @@ class Cells(Family):
             limits.max_parameters,
             max_latency=latency.seconds,
             measured=table.seconds,
+        )
+
+    def evolvable(self, supernet: CellSupernet, seen: NetworkInput, n_classes: int) -> CellMembers:
+        """Return the genotypes of a supernet as its members, with what their networks cost."""
+        config = supernet.config
+        cost = network_cost(config.space, *self._sizes(config), seen.shape, n_classes)
+        return CellMembers(
+            supernet, cost, lambda genotype: self.network_config(genotype, supernet, 0.0)
         )
 
     def probed(self, supernet: CellSupernet, budget: Budget | None, seen: NetworkInput) -> Network:

@@ -14,7 +14,7 @@ from .modules import SupernetCell
 from .space import N_EDGES, N_NODES, CellKind, edge_index, edges_into
 from .supernet import CellSupernet
 
-__all__ = ["Choices", "choices_of", "path_scores"]
+__all__ = ["Choices", "choices_of", "path_features", "path_scores"]
 
 Choices = Sequence[Sequence[int | None]]
 """For the normal and the reduction cell, the operation on each of the 14 edges; None for none."""
@@ -39,7 +39,17 @@ def path_scores(
     choices: Choices,
     weights: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Class scores when each edge has its chosen operation alone.
+    """Class scores, of shape (n, n_classes); parameters as in `path_features`."""
+    return supernet.classifier(path_features(supernet, images, choices, weights))
+
+
+def path_features(
+    supernet: CellSupernet,
+    images: Tensor,
+    choices: Choices,
+    weights: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Pooled features when each edge has its chosen operation alone.
 
     Parameters
     ----------
@@ -53,7 +63,7 @@ def path_scores(
 
     Returns
     -------
-    torch.Tensor of shape (n, n_classes)
+    torch.Tensor of shape (n, 4 * channels of the last cell)
     """
     before_last = last = State(supernet.stem(images))
     for cell, kind in zip(supernet.cells, supernet.kinds, strict=True):
@@ -62,7 +72,7 @@ def path_scores(
         if supernet.execution.checkpointing:
             run = partial(checkpointed, run)
         before_last, last = last, run(cell, before_last, last, *of_kind)
-    return supernet.classifier(last.value.mean(dim=(2, 3)))
+    return last.value.mean(dim=(2, 3))
 
 
 def _cell(

@@ -1,19 +1,18 @@
 """The searches of single paths as values: what the ``search`` of a fit can be.
 
-Evolution and shifting are those of all families, in numbers that suit a few hundred images.
+Evolution and shifting are those of all families.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar
 
 from ...parameters import Constraint, Real, Whole
 from ...search.evolution import Evolution, EvolutionSearch
 from ...search.method import SearchMethod, SearchTask
-from ...search.shifting import Shifting
 from ...training.clock import Stopwatch
+from ..evolutions import EVOLUTIONS
 from .space import PathArchitecture
 
 __all__ = ["SEARCHES", "RandomPaths"]
@@ -36,9 +35,12 @@ class RandomPaths(SearchMethod):
         Share of each class that paths are compared on. Retraining uses all images.
     n_recalibration : int >= 1, default=256
         Images, about, that the batch norms of each path get their statistics from.
+    split : Split or None, default=None
+        As in `Evolution`.
     """
 
     name = "random"
+    along_paths = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "candidates": Whole(1),
         "epochs": Whole(0),
@@ -46,6 +48,7 @@ class RandomPaths(SearchMethod):
         "label_smoothing": Real(0, 1, "low"),
         "validation_fraction": Real(0, 1),
         "n_recalibration": Whole(1),
+        "split": Evolution.constraints["split"],
     }
 
     def __init__(
@@ -57,6 +60,7 @@ class RandomPaths(SearchMethod):
         label_smoothing=0.1,
         validation_fraction=0.2,
         n_recalibration=256,
+        split=None,
     ):
         self.candidates = candidates
         self.epochs = epochs
@@ -64,6 +68,7 @@ class RandomPaths(SearchMethod):
         self.label_smoothing = label_smoothing
         self.validation_fraction = validation_fraction
         self.n_recalibration = n_recalibration
+        self.split = split
 
     @property
     def limited(self) -> bool:
@@ -71,7 +76,7 @@ class RandomPaths(SearchMethod):
 
     @property
     def n_epochs(self) -> int:
-        return int(self.epochs) + 1
+        return self._generation().n_epochs
 
     @property
     def validation_share(self) -> float:
@@ -79,9 +84,7 @@ class RandomPaths(SearchMethod):
 
     def start(self, supernet: Any, task: SearchTask) -> EvolutionSearch:
         """Begin a search of a supernet, which will be changed in place."""
-        given = {k: v for k, v in self.get_params(deep=False).items() if k != "candidates"}
-        generation = Evolution(1, population=self.candidates, mutations=0, crossovers=0, **given)
-        return EvolutionSearch(supernet, task, generation)
+        return EvolutionSearch(supernet, task, self._generation())
 
     def derive(
         self, search: EvolutionSearch, task: SearchTask, stopwatch: Stopwatch | None = None
@@ -89,17 +92,11 @@ class RandomPaths(SearchMethod):
         """Choose the path."""
         return search.derive(stopwatch)
 
+    def _generation(self) -> Evolution:
+        """Return the evolution of one generation that it is."""
+        given = {k: v for k, v in self.get_params(deep=False).items() if k != "candidates"}
+        return Evolution(1, population=self.candidates, mutations=0, crossovers=0, **given)
 
-_SMALL: dict[str, Any] = {
-    "population": 16,
-    "mutations": 8,
-    "crossovers": 8,
-    "n_recalibration": 192,
-}
 
-SEARCHES = {
-    "evolution": partial(Evolution, 5, **_SMALL),
-    "shifting": partial(Shifting, 5, **_SMALL, parents=16, n_images=64),
-    "random": RandomPaths,
-}
+SEARCHES = {**EVOLUTIONS, "random": RandomPaths}
 """Searches of single paths by name."""

@@ -16,6 +16,7 @@ from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.parameters import ParameterError
 from supernetnas.search.limits import Latency, Limits
 from supernetnas.search.method import SearchTask
+from supernetnas.search.splitting import Split
 from supernetnas.training.batch_norm import recalibrate_batch_norm
 from supernetnas.training.batches import LabelledImages
 from supernetnas.training.execution import FLOAT32
@@ -294,6 +295,21 @@ class TestEvolution:
         rows = Elastic().front(module, search)
         assert [row["architecture"] for row in rows] == [LARGEST, architecture]
         assert rows[1]["probe_accuracy"] == search.scores[architecture].accuracy
+
+    def test_it_can_be_split(self, supernet):
+        method = Elastic().method("evolution").set_params(**self.SMALL)
+        method.set_params(epochs=1, split=Split(epochs=1, n_batches=1))
+        task = SearchTask(DATA, DATA, 16, torch.Generator().manual_seed(0))
+        search = method.start(copy.deepcopy(supernet), task)
+        search.run()
+        architecture = method.derive(search, task)
+        part = search.searched.part(architecture)
+        assert_close(search.supernet.state_dict(), part.state_dict(), **EQUAL)
+        assert search.scorer([architecture]) == [search.scores[architecture]]
+        module, _ = Elastic(frozen_stages=0).learner(
+            search, architecture, dropout=0.0, seed=0, pretrained=True
+        )
+        assert architecture in module.members
 
     def test_the_whole_network_needs_no_further_statistics(self, supernet):
         search, _ = self.evolved(supernet)

@@ -19,6 +19,7 @@ from ....search.method import SearchMethod, SearchTask
 from ....search.stopping import EigenvalueRise, Plateau, Settled, StoppingRule
 from ....training.batches import LabelledImages
 from ....training.clock import Stopwatch
+from ...evolutions import EVOLUTIONS
 from ..genotype import Genotype
 from ..supernet import CellSupernet
 from .bilevel import BilevelSearch
@@ -428,6 +429,7 @@ class RandomSearch(_EpochSearch):
     """
 
     name = "random_search"
+    along_paths = True
     constraints: ClassVar[Mapping[str, Constraint]] = {
         **_EPOCHS,
         "n_candidates": Whole(1),
@@ -541,6 +543,7 @@ SEARCHES: dict[str, Callable[[], SearchMethod]] = {
     "none": NoSearch,
     "random": RandomArchitecture,
     "random_search": RandomSearch,
+    **EVOLUTIONS,
 }
 """What makes the method that a name stands for."""
 
@@ -572,7 +575,7 @@ def make_search(
     Parameters
     ----------
     method : str
-        A key of `SEARCHES` but "random".
+        A key of `SEARCHES` but "random", "none" and the evolutions.
     supernet, train, validation, settings, generator, class_weight, stopping
         Of `WeightTraining`. The settings' perturbation counts for "sdarts" alone.
     budget : Budget, optional

@@ -34,8 +34,8 @@ def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
     clf = quick(tiny_zoo, "bars", search=method).fit(IMAGES, LABELS)
     assert clf.source_ == "bars"
     stages = [row["stage"] for row in clf.history_]
-    searched = {"none": 0, "random": 0}.get(method, 2)
-    derived = int(method == "random_search")
+    searched = {"none": 0, "random": 0, "evolution": 2 + 5, "shifting": 2 + 5}.get(method, 2)
+    derived = int(method in ("random_search", "shifting"))
     assert stages == ["search"] * searched + ["derive"] * derived + ["retrain"]
     assert clf.inherited_ == 1.0  # partial channels are put back into the source's
     loaded = SupernetTransferClassifier.from_pretrained(
@@ -48,7 +48,7 @@ def test_each_method_warm_starts_and_is_saved(method, tiny_zoo, tmp_path):
     supernet = CellSupernet(clf.supernet_config_)
     state = {k: torch.from_numpy(v) for k, v in loaded.supernet_state_.items()}
     assert not supernet.load_state_dict(state, strict=False).unexpected_keys
-    if method not in ("pc_darts", "random", "random_search"):
+    if method not in ("pc_darts", "random", "random_search", "evolution", "shifting"):
         assert supernet.genotype() == clf.genotype_
 
 
