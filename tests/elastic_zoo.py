@@ -57,12 +57,12 @@ def make_elastic_zoo(folder, embedder_id):
 
 
 def elastic_classifier(zoo=None, strategy="multi", **parameters):
-    """Return an unfitted classifier of elastic networks that see few pixels, for an epoch."""
+    """Return an unfitted classifier of elastic networks that see few pixels, for a few epochs."""
     settings = {
         "family": "elastic",
         "zoo": "no zoo" if zoo is None else str(zoo.folder),
         "image_size": 32,
-        "retraining": Retraining(epochs=1, learning_rate=1e-5),
+        "retraining": Retraining(epochs=4, learning_rate=1e-3),
         "batch_size": 8,
         "device": "cpu",
         "random_state": 0,
