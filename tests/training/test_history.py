@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny import patterns, tiny_classifier
 
+from supernetnas import Evolution, Split
 from supernetnas.fitting.progress import Progress
 from supernetnas.storage.files import FileError
 from supernetnas.training.history import HistoryRow, dump_history, figures, parse_history
@@ -17,6 +18,9 @@ def test_a_fit_makes_the_columns_that_are_known():
     rows = tiny_classifier(**settings).fit(IMAGES, LABELS).history_
     settings = {"search": "random_search", "search__epochs": 1, "retraining__epochs": 1}
     rows += tiny_classifier(**settings).fit(IMAGES, LABELS).history_
+    split = Evolution(1, population=2, mutations=1, crossovers=1, epochs=1, n_recalibration=8)
+    split.set_params(split=Split(epochs=1, n_batches=1))
+    rows += tiny_classifier(search=split, retraining__epochs=1).fit(IMAGES, LABELS).history_
     assert {row["stage"] for row in rows} == {"search", "derive", "retrain"}
     assert set().union(*rows) == set(HistoryRow.__annotations__)
     assert all(HistoryRow.__required_keys__ <= row.keys() for row in rows)
