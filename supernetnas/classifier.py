@@ -139,9 +139,10 @@ class SupernetTransferClassifier(
         parameters, such as ``SmoothDARTS(epochs=3)``; they can be set as ``search__epochs``, too.
         Elastic networks have "probe", which is "auto" there: the largest network or, under limits,
         the best by a linear probe; "front", several networks along the front of accuracy against
-        cost, see `at`; "random"; and "evolution". Single paths have "evolution", their "auto";
-        "shifting", which goes on training the supernet along the paths that it compares; and
-        "random", the best of some random paths.
+        cost, see `at`; "random"; and "evolution". Single paths have "none", a random path, which is
+        "auto" as for cells; "evolution", which is it from random weights; "shifting", which goes on
+        training the supernet along the paths that it compares; and "random", the best of some
+        random paths.
     retraining : Retraining or None, default=None
         How the derived network is trained to the end; None is ``Retraining()``, whose parameters
         can be set as ``retraining__epochs`` and so on.

@@ -139,12 +139,13 @@ def test_every_search(zoo, search):
 
 def test_names_of_searches():
     family = get_family("paths")
-    assert [*family.searches] == ["evolution", "shifting", "random"]
-    assert type(family.method("auto")) is Evolution
+    assert [*family.searches] == ["none", "evolution", "shifting", "random"]
+    assert family.method("auto").name == "none"
+    assert type(family.method("auto", searching=True)) is Evolution
     for name in family.searches:
         assert family.method(name).name == name
         family.method(name).check()
-    with pytest.raises(ParameterError, match="'auto', 'evolution', 'shifting', 'random'"):
+    with pytest.raises(ParameterError, match="'auto', 'none', 'evolution', 'shifting', 'random'"):
         paths_classifier(search="sdarts").fit(IMAGES, LABELS)
 
 

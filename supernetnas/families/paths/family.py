@@ -71,7 +71,7 @@ class Paths(Family):
     unsearched_name = "the path of the smallest blocks"
     head = "classifier."
     searches = SEARCHES
-    default_search = "evolution"
+    default_search = "none"
     searching_search = "evolution"
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": OneOf(*SPACES),
@@ -222,7 +222,7 @@ class Paths(Family):
 
     def retraining(self, pretrained: bool) -> dict[str, Any]:
         """Return the numbers of the retraining."""
-        return {"epochs": 15, "learning_rate": 0.03, "dropout": 0.1}
+        return {"epochs": 45 if pretrained else 15, "learning_rate": 0.03, "dropout": 0.1}
 
     def folded(self, network: PathNetwork) -> nn.Module:
         """Return a copy of a network whose batch norms are part of its convolutions."""

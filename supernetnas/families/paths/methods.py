@@ -98,5 +98,34 @@ class RandomPaths(SearchMethod):
         return Evolution(1, population=self.candidates, mutations=0, crossovers=0, **given)
 
 
-SEARCHES = {**EVOLUTIONS, "random": RandomPaths}
+class NoSearch(SearchMethod):
+    """No search: a random path, within the limits."""
+
+    name = "none"
+    constraints: ClassVar[Mapping[str, Constraint]] = {}
+
+    @property
+    def limited(self) -> bool:
+        return True
+
+    @property
+    def n_epochs(self) -> int:
+        return 1
+
+    def start(self, supernet: Any, task: SearchTask) -> EvolutionSearch:
+        """Draw a path of a supernet."""
+        return RandomPaths(1, epochs=0).start(supernet, task)
+
+    def derive(
+        self, search: EvolutionSearch, task: SearchTask, stopwatch: Stopwatch | None = None
+    ) -> PathArchitecture:
+        """Return the path."""
+        return search.derive(stopwatch)
+
+
+SEARCHES = {
+    "none": NoSearch,
+    **EVOLUTIONS,
+    "random": RandomPaths,
+}
 """Searches of single paths by name."""
