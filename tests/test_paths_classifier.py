@@ -137,6 +137,18 @@ def test_every_search(zoo, search):
     assert clf.score(NEW, NEW_LABELS) > 0.5
 
 
+def test_by_default_a_path_is_drawn_and_trained(zoo):
+    clf = paths_classifier(zoo, "multi", search="auto").fit(IMAGES, LABELS)
+    assert clf.score(NEW, NEW_LABELS) > 0.5
+    others = [
+        paths_classifier(zoo, "multi", search="auto", random_state=seed).fit(IMAGES, LABELS)
+        for seed in (1, 2)
+    ]
+    assert len({one.architecture_ for one in (clf, *others)}) > 1
+    limit = int(0.9 * clf.n_macs_)
+    assert clone(clf).set_params(max_macs=limit).fit(IMAGES, LABELS).n_macs_ <= limit
+
+
 def test_names_of_searches():
     family = get_family("paths")
     assert [*family.searches] == ["none", "evolution", "shifting", "random"]

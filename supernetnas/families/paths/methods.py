@@ -112,6 +112,10 @@ class NoSearch(SearchMethod):
     def n_epochs(self) -> int:
         return 1
 
+    @property
+    def validation_share(self) -> float:
+        return RandomPaths().validation_share
+
     def start(self, supernet: Any, task: SearchTask) -> EvolutionSearch:
         """Draw a path of a supernet."""
         return RandomPaths(1, epochs=0).start(supernet, task)
