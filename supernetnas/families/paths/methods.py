@@ -15,7 +15,7 @@ from ...training.clock import Stopwatch
 from ..evolutions import EVOLUTIONS
 from .space import PathArchitecture
 
-__all__ = ["SEARCHES", "RandomPaths"]
+__all__ = ["SEARCHES", "NoSearch", "RandomPaths"]
 
 
 class RandomPaths(SearchMethod):
