@@ -519,7 +519,7 @@ class Steps:
     [
         ({}, 1),
         ({}, 3),
-        ({"search": "front"}, 1),
+        pytest.param({"search": "front"}, 1, marks=pytest.mark.slow),
         ({"search": "front"}, 3),
         ({"search": "front"}, 5),
         pytest.param({"family": Elastic(frozen_stages=0)}, 2, marks=pytest.mark.slow),
