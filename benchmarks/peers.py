@@ -11,8 +11,9 @@ threads together, and include reading, choosing and, for peers, choosing the ima
 The peers:
 
 - "default": ``SupernetTransferClassifier(zoo=ZOO)``; "quick" and "best": the other presets.
-- "elastic 64", "elastic 96", "elastic 128": the largest elastic network at these pixels, its first
-  stages frozen; "elastic 96 free": nothing frozen, "elastic 128 deep": five stages frozen.
+- "elastic 56", "elastic 64", "elastic 80", "elastic 96", "elastic 128": the largest elastic network
+  at these pixels, its first stages frozen; "elastic 96 free": nothing frozen, "elastic 128 deep":
+  five stages frozen.
 - "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 128 pixels.
 - "front": one fit of several elastic networks at 96 pixels; every network is a row.
 - "one by one": the same networks, each trained alone after the largest, which teaches it.
@@ -365,7 +366,9 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "default": ours("auto"),
     "quick": ours("auto", preset="quick"),
     "best": ours("auto", preset="best"),
+    "elastic 56": _elastic(56),
     "elastic 64": _elastic(64),
+    "elastic 80": _elastic(80),
     "elastic 96": _elastic(96),
     "elastic 96 free": _elastic(96, 0),
     "elastic 128": _elastic(128),

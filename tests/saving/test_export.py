@@ -117,7 +117,7 @@ def test_from_image_files_to_probabilities(classifier, exported, files):
     model = session(exported.path)
     for n in (1, 5, len(pixels)):
         (found,) = model.run(["probabilities"], {"pixels": pixels[:n]})
-        assert_allclose(found, expected[:n], atol=export_module._TOLERANCE)
+        assert_allclose(found, expected[:n], atol=1e-5)
     assert expected.std(axis=0).min() > 1e-4  # a file that ignored its input would not pass
 
 
@@ -148,9 +148,7 @@ def test_for_torch(classifier, tmp_path, files):
     pixels = torch.from_numpy(np.stack([as_pixels(path, about) for path in files[0]]))
     for n in (1, 4):
         found = module(pixels[:n]).numpy()
-        assert_allclose(
-            found, classifier.predict_proba(files[0][:n]), atol=export_module._TOLERANCE
-        )
+        assert_allclose(found, classifier.predict_proba(files[0][:n]), atol=1e-5)
     assert b".py" not in exported.path.read_bytes()
 
 
@@ -177,9 +175,7 @@ def test_the_page_has_a_script_that_needs_no_more(files, resize, tmp_path, monke
         Path("unknown.jpg").write_bytes(Path(path).read_bytes())
         names = {}
         exec(script, names)
-        assert_allclose(
-            names["probabilities"], clf.predict_proba([path])[0], atol=export_module._TOLERANCE
-        )
+        assert_allclose(names["probabilities"], clf.predict_proba([path])[0], atol=1e-5)
         assert capsys.readouterr().out.startswith(clf.predict([path])[0])
 
 
@@ -193,7 +189,7 @@ def test_floats_and_grey_rows(tmp_path):
     assert about["input"]["dtype"] == "float32" and about["classes"] == [0, 1, 2, 3]
     pixels = rows.reshape(-1, 8, 8, 1).astype(np.float32)
     (found,) = session(exported.path).run(None, {"pixels": pixels})
-    assert_allclose(found, clf.predict_proba(rows), atol=export_module._TOLERANCE)
+    assert_allclose(found, clf.predict_proba(rows), atol=1e-5)
 
 
 def test_in_integers(classifier, exported, files):
