@@ -30,7 +30,7 @@ examples:
   supernetnas fit flowers --out flower-model
   supernetnas fit flowers --out flower-model --strategy ot --time-limit 120
   supernetnas fit flowers --out flower-model --zoo my-zoo --image-size 64
-  supernetnas fit flowers --out quick --search-epochs 3 --retrain-epochs 5
+  supernetnas fit flowers --out quick --preset quick
   supernetnas fit flowers --out other --search drnas --set search__patience=2
 """
 
