@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from supernetnas.families.cells.genotype import Genotype
@@ -87,6 +88,14 @@ def mean_and_std(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """Mean and, for several values, half of the 95 % interval of it, by Student's t."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return f"{np.mean(values):.4f} ± {half:.4f}"
 
 
 def add_output(parser: argparse.ArgumentParser, script: str, note: str = "") -> None:

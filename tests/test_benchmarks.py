@@ -69,6 +69,12 @@ def test_the_default_is_the_folder_of_results(common):
     assert parser.parse_args(["--out", "x"]).out == Path("x")
 
 
+def test_an_interval_is_that_of_student(common):
+    # Three values: 4.3027 standard errors of the mean, here 1 / sqrt(3).
+    assert common.mean_and_interval([1.0, 2.0, 3.0]) == "2.0000 ± 2.4841"
+    assert common.mean_and_interval([0.5]) == "0.5000"
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_writes_by_that_helper(script):
     code = (BENCHMARKS / script).read_text(encoding="utf-8")
