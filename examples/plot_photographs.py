@@ -19,9 +19,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from sklearn.metrics import ConfusionMatrixDisplay, classification_report
+from sklearn.metrics import classification_report, confusion_matrix
 
-from supernetnas import Retraining, SupernetTransferClassifier, load_images
+from supernetnas import ConfusionDisplay, Retraining, SupernetTransferClassifier, load_images
 
 REGIONS = {  # photograph, left, top, right, bottom
     "facade": ("china.jpg", 80, 130, 340, 340),
@@ -76,7 +76,7 @@ print(f"{clf.n_parameters_:,} parameters, {clf.n_macs_:,} multiply-accumulates a
 
 predicted = clf.predict(test_files)
 print(classification_report(test_labels, predicted, zero_division=0))
-ConfusionMatrixDisplay.from_predictions(test_labels, predicted, cmap="Blues", colorbar=False)
+ConfusionDisplay(confusion_matrix(test_labels, predicted), clf.classes_).plot(colorbar=False)
 plt.show()
 
 # %%
