@@ -4,10 +4,10 @@
 
 For every target (``.npz`` with arrays X, y), seed and peer a fit on a stratified 75 % of at most
 ``--most`` images, and the accuracy on the other 25 % and at most ``--more`` of the images beyond
-``--most``. ZOO must hold nothing of the targets; its sources of kind "multi" are what the fits start
-from. Seconds are of the processor, those of all threads together, and include reading, choosing
-and, for peers, choosing the image size, and predicting the test images. How many of those are
-predicted a second is by the processor's time with one thread.
+``--most``. ZOO must hold nothing of the targets; its sources of kind "multi" are what the fits
+start from. Seconds are of the processor, those of all threads together, and include reading,
+choosing and, for peers, choosing the image size, and predicting the test images. How many of those
+are predicted a second is by the processor's time with one thread.
 
 The fits of the package:
 
