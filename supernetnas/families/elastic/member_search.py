@@ -353,9 +353,9 @@ class _OneMember(_MemberMethod):
 class Probe(_OneMember):
     """The largest member or, under limits, the one whose features a linear classifier does best on.
 
-    Where the largest keeps the limits at fewer pixels, and uses two thirds of what they allow, it is
-    taken without a comparison. Members that cost less than half of the most expensive one within
-    the limits are left out. The largest is trained first and teaches the chosen one.
+    Where the largest keeps the limits at fewer pixels, and uses two thirds of what they allow, it
+    is taken without a comparison. Members that cost less than half of the most expensive one
+    within the limits are left out. The largest is trained first and teaches the chosen one.
     """
 
     name = "probe"
