@@ -2,8 +2,6 @@
 
     python benchmarks/export.py flowers5.npz
 
-It takes about two minutes of one core.
-
 For every target (``.npz`` with arrays X, y) and family a fit on at most ``--most`` images and half
 of the target's, drawn with equal shares of the classes, and its network in four forms: as
 ``predict_proba`` runs it ("package"), ONNX and ONNX in integers under onnxruntime, and the program
