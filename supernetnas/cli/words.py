@@ -55,5 +55,6 @@ def in_options(message: str, options: Mapping[str, str]) -> str:
         if "_" in name:  # a word of its own; "search" and "zoo" are words of the language
             message = re.sub(rf"{start}(?![\w/\\'\"=-]|\.\w)", option, message)
     if "skip_unreadable" in options and re.search(r"\d+ of \d+ images cannot be read\.", message):
-        message += f" {options['skip_unreadable']} leaves out what cannot be read."
+        message = message.removesuffix(".")  # that of another library, perhaps
+        message += f". {options['skip_unreadable']} leaves out what cannot be read."
     return message

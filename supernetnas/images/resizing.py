@@ -12,9 +12,12 @@ from torch import Tensor
 
 from ..parameters import OneOf
 
-__all__ = ["RESIZING", "resized_picture", "resized_tensor", "shrinkage"]
+__all__ = ["ASPECTS", "RESIZING", "resized_picture", "resized_tensor", "shrinkage"]
 
-RESIZING = OneOf("squeeze", "crop", "pad")
+ASPECTS = {"squeeze": "squeezed", "crop": "cropped", "pad": "padded with black"}
+"""What becomes of images of another aspect, in words."""
+
+RESIZING = OneOf(*ASPECTS)
 """What a parameter ``resize`` may be."""
 
 _BILINEAR = Image.Resampling.BILINEAR

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..storage.foreign_text import one_line
@@ -36,10 +36,13 @@ def short_names(names: Sequence[Any], longest: int) -> list[str]:
     """Shorten names to a number of letters, so that different names stay different.
 
     What is left out is in the middle, since names differ at their ends. Where that makes two
-    names the same, they are numbered.
+    names the same, it is what all long names begin and end with; if they still are, they are
+    numbered.
     """
     texts = [one_line(str(name)) for name in names]
     short = [_shortened(text, longest) for text in texts]
+    if len(set(short)) < len(set(texts)):
+        short = [_shortened(text, longest) for text in _distinctive(texts, longest)]
     counts: dict[str, int] = {}
     for text, name in dict(zip(texts, short, strict=True)).items():
         if name != text:
@@ -52,6 +55,24 @@ def short_names(names: Sequence[Any], longest: int) -> list[str]:
             end = f"~{seen[name]}"
             numbered[text] = name[: max(longest - len(end), 1)] + end
     return [numbered.get(text, name) for text, name in zip(texts, short, strict=True)]
+
+
+def _distinctive(texts: Sequence[str], longest: int) -> list[str]:
+    """Leave out what all names that are too long begin and end with."""
+    long = {text for text in texts if len(text) > longest}
+    start = _n_common(long)
+    end = _n_common([text[start:][::-1] for text in long])
+    parts = {text: text[start : len(text) - end].strip() for text in long}
+    if not all(parts.values()):
+        return list(texts)
+    before, after = "…" * bool(start), "…" * bool(end)
+    return [f"{before}{parts[text]}{after}" if text in parts else text for text in texts]
+
+
+def _n_common(texts: Collection[str]) -> int:
+    """Letters that all begin with."""
+    columns = enumerate(zip(*texts, strict=False))
+    return next((n for n, column in columns if len(set(column)) > 1), min(map(len, texts)))
 
 
 def _shortened(text: str, longest: int) -> str:

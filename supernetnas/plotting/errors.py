@@ -255,13 +255,18 @@ class ErrorsDisplay:
         letters = int(side * (1 + 0.5 * _GAP) / (_LETTER * size)) if size else 0
         if size < _SMALLEST or letters < 6:
             return
-        true = short_names([first for first, _ in self.captions], letters)
-        for place, (name, (_, taken)) in enumerate(zip(true, self.captions, strict=True)):
+        true, taken, ends = [], [], []
+        for first, second in self.captions:
+            what, comma, figure_of = second.rpartition(", ")
+            true.append(first)
+            taken.append(what if comma else second)
+            ends.append(comma + figure_of if comma and letters >= _WITH_FIGURES else "")
+        n, room_for_taken = len(true), letters - max(map(len, ends)) - 2
+        short_true = short_names([*true, *taken], letters)[:n]
+        short_taken = short_names([*true, *taken], room_for_taken)[n:]
+        for place in range(n):
             row, column = divmod(place, columns)
-            what, comma, figure_of = taken.rpartition(", ")
-            end = comma + figure_of if comma and letters >= _WITH_FIGURES else ""
-            short = short_names([what if comma else taken], letters - len(end) - 2)[0]
-            lines = f"{name}\n→ {short}{end}"
+            lines = f"{short_true[place]}\n→ {short_taken[place]}{ends[place]}"
             style = {"ha": "left", "va": "top", "fontsize": size, "color": palette.ink, **PLAIN}
             left, top = column * (1 + _GAP), -row * (1 + _CAPTION + _GAP)
             self.text_.append(

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..evaluation.evaluation import Evaluation
 from ..families.base import get_family
+from ..images.resizing import ASPECTS
 from ..images.sets import ImageSet
 from ..plotting import (
     CellDisplay,
@@ -89,8 +90,8 @@ def _summary(clf: Any, evaluation: Evaluation | None) -> str:
 def _inputs(clf: Any, evaluation: Evaluation | None, images: ImageSet | None) -> str:
     height, width = clf.image_size_
     said = paragraph(
-        f"Images are resized to {height} x {width} pixels, whatever their aspect, and each channel "
-        "is standardised."
+        f"Images are resized to {height} x {width} pixels, those of another aspect are "
+        f"{ASPECTS[clf.preprocessing_.resize]}, and each channel is standardised."
     )
     if images is None or evaluation is None:
         return section(said, paragraph("No images are shown, since none were given to the report."))

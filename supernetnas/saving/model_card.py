@@ -8,13 +8,12 @@ from typing import Any
 
 from ..evaluation.evaluation import Evaluation
 from ..families.base import get_family
+from ..images.resizing import ASPECTS
 from ..zoo.cards import cell, code, header_list, is_number, licence_header, table
 
 __all__ = ["model_card"]
 
 _KEYS = ("title", "description", "dataset", "dataset_id", "licence", "metrics")
-
-_ASPECTS = {"squeeze": "squeezed", "crop": "cropped", "pad": "padded with black"}
 
 _CARD = """\
 ---
@@ -109,7 +108,7 @@ def _about(clf: Any, card: Mapping[str, Any]) -> str:
     rows = [
         ["classes", f"{len(clf.classes_)}: {classes}{more}"],
         ["input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"],
-        ["images of another aspect", _ASPECTS[clf.preprocessing_.resize]],
+        ["images of another aspect", ASPECTS[clf.preprocessing_.resize]],
         ["parameters", f"{clf.n_parameters_:,}"],
         ["multiply-accumulates per image", f"{clf.n_macs_:,}"],
         *map(list, _supernet(clf).items()),

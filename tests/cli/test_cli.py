@@ -185,6 +185,31 @@ def test_help_of_fit_names_every_search_method(run):
         assert set(family.searches) <= set(text)
 
 
+def test_help_of_fit_says_the_epochs_and_the_sizes_of_every_family(run, monkeypatch):
+    from supernetnas.families.base import available_families, get_family
+
+    monkeypatch.setenv("COLUMNS", "300")
+    text = run("fit", "--help")[1]
+    said = []
+    for family in map(get_family, available_families()):
+        warm, cold = (family.retraining(pretrained)["epochs"] for pretrained in (True, False))
+        said.append(f"{family.name}: {warm}" + f", {cold} from random weights" * (warm != cold))
+    assert f"(default: {'; '.join(said)})" in text
+
+    def side(family, side):
+        config = family.config(family.input((64, 64), 3, 64), 2)
+        return family.input((side, side), 3, "auto", config).size[0]
+
+    sides = re.search(
+        r"of cells the size of the images within (\d+) to (\d+); of elastic networks (\d+); "
+        r"of paths within (\d+) to (\d+)\)",
+        text,
+    )
+    cells, elastic, paths = map(get_family, ("cells", "elastic", "paths"))
+    found = [side(cells, 1), side(cells, 500), side(elastic, 500), side(paths, 1), side(paths, 500)]
+    assert [int(one) for one in sides.groups()] == found
+
+
 def test_defaults_are_those_of_the_estimator():
     args = build_parser().parse_args(["fit", "x", "--out", "y"])
     defaults = supernetnas.SupernetTransferClassifier().get_params()

@@ -51,7 +51,12 @@ def test_options_of_a_command():
         ("no folder 'x/image_size/a.image_size.png'", "no folder 'x/image_size/a.image_size.png'"),
         (
             "2 of 9 images cannot be read. The first is X[3] = 'a.png': OSError: x",
-            "2 of 9 images cannot be read. The first is 'a.png': OSError: x "
+            "2 of 9 images cannot be read. The first is 'a.png': OSError: x. "
+            "--skip-unreadable leaves out what cannot be read.",
+        ),
+        (
+            "2 of 9 images cannot be read. The first is X[3] = 'a.png': OSError: It is empty.",
+            "2 of 9 images cannot be read. The first is 'a.png': OSError: It is empty. "
             "--skip-unreadable leaves out what cannot be read.",
         ),
     ],

@@ -180,6 +180,23 @@ def test_short_names_stay_different_and_keep_their_ends():
     assert short_names(["tab\there"], 20) == ["tab\\there"]
 
 
+def test_short_names_keep_what_tells_them_apart():
+    flowers = ["tulip", "rose", "daisy"]
+    long = [f"photographs of {name} in gardens and meadows" for name in flowers]
+    assert short_names(long, 20) == [f"…{name}…" for name in flowers]
+    assert short_names([*long, "weeds"], 20) == [*(f"…{name}…" for name in flowers), "weeds"]
+    nested = [f"{'a' * 30} {end}" for end in ("b", "b c", "b d b")]
+    assert len(set(short_names(nested, 8))) == 3
+
+
+def test_captions_of_mistakes_tell_long_names_apart():
+    names = [f"photographs of {name} in gardens and meadows" for name in ("tulip", "rose")]
+    captions = [(names[0], f"{names[1]}, 0.93"), (names[1], f"{names[0]}, 0.52")]
+    display = ErrorsDisplay(np.zeros((2, 8, 8, 3), "uint8"), captions).plot()
+    texts = [text.get_text() for text in display.text_]
+    assert texts == ["…tulip…\n→ …rose…, 0.93", "…rose…\n→ …tulip…, 0.52"]
+
+
 def test_close_distances_are_points_and_far_ones_bars():
     close = DRAWN["close"](None)
     assert close.bars_ is None

@@ -1,8 +1,10 @@
 """The report: complete, harmless, without need of anything else, and readable everywhere."""
 
 import base64
+import copy
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,7 +19,7 @@ from supernetnas.families.base import available_families
 from supernetnas.images.reading import as_image_set
 from supernetnas.plotting._colours import contrast
 from supernetnas.reporting import page as pages
-from supernetnas.reporting.sections import _visible
+from supernetnas.reporting.sections import _inputs, _visible
 
 pytest.importorskip("matplotlib")
 
@@ -153,6 +155,16 @@ def test_the_network_sees_what_is_shown(hostile):
     seen = torch.cat(list(clf.preprocessing_.pixels(as_image_set(images[:3]))))
     shown = _visible(seen.permute(0, 2, 3, 1).numpy(), clf.preprocessing_)
     np.testing.assert_array_equal(shown, np.repeat(images[:3, ..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("resize", "becomes"),
+    [("squeeze", "squeezed"), ("crop", "cropped"), ("pad", "padded with black")],
+)
+def test_it_says_what_becomes_of_images_of_another_aspect(resize, becomes, hostile):
+    clf = copy.copy(hostile[0])
+    clf.preprocessing_ = replace(clf.preprocessing_, resize=resize)
+    assert f"those of another aspect are {becomes}," in _inputs(clf, None, None)
 
 
 def test_other_images_with_labels(hostile, tmp_path):

@@ -30,7 +30,7 @@ examples:
   supernetnas fit flowers --out flower-model
   supernetnas fit flowers --out flower-model --strategy ot --time-limit 120
   supernetnas fit flowers --out flower-model --zoo my-zoo --image-size 64
-  supernetnas fit flowers --out quick --search-epochs 3 --retrain-epochs 5
+  supernetnas fit flowers --out quick --preset quick
   supernetnas fit flowers --out other --search drnas --set search__patience=2
 """
 
@@ -73,7 +73,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         type=image_size,
         default="auto",
-        help="N or HxW pixels that the network sees (default: that of the images in 8 to 32)",
+        help="N or HxW pixels that the network sees (default: of cells the size of the images "
+        "within 8 to 32; of elastic networks 128; of paths within 32 to 64)",
     )
     parser.add_argument(
         "--resize",
@@ -109,8 +110,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         dest="retraining__epochs",
         type=int,
-        help="epochs of the final training (default: 30 of cells, 15 from random weights; 12 of "
-        "elastic networks)",
+        help="epochs of the final training (default: cells: 30, 15 from random weights; "
+        "elastic: 25; paths: 45, 15 from random weights)",
     )
     parser.add_argument(
         "--set",
