@@ -86,8 +86,8 @@ SMALLEST = {
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
     "elastic_ways.py": "TARGET DATASET --probe target --work WAYS --minutes 0.01 --side 32",
     "export.py": "TARGET --most 60 --image-size 8 --families cells --preset quick --repeats 1",
-    "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --population 4 "
-    "--generations 1 --epochs 1 --shift-images 64 --networks 3",
+    "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --few 20 --population 4 "
+    "--generations 1 --epochs 1 --shifted 2 --shift-images 64 --networks 3",
     "fine_tuning.py": "COLOURED --recipes 3-frozen",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
