@@ -92,6 +92,9 @@ SMALLEST = {
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
+    "order_preserving.py": "--width 0.125 --images 200 --architectures 3 --good 2 "
+    "--alone-epochs 1 --alone-seeds 2 --epochs 4 --generations 2 --population 2 --shift-images 32 "
+    "--seeds 1",
     "paths_transfer.py": "builtin COLOURED --seeds 0 --most 40 --image-size 32 --epochs 1",
     "peers.py": "ZOO TARGET --peers plain --seeds 0 --most 80",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
