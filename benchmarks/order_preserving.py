@@ -17,11 +17,11 @@ four paths on every batch, so they also update equally often. The paths are draw
   only compare come on top;
 - "sandwich": two uniformly, with the largest and the smallest path. Blocks of a layer share no
   weights, so the rule's reason, that others are parts of the largest, does not hold in this space;
-  the two paths get most of the training.
+  those two get half of the training.
 
 Each is then searched by Shifting, and the 30 paths are scored before, after half of the generations
 and at the end. The paper's search updates the supernet 20,000 times at a rate of 0.0001; here there
-are 96 updates, and the rate is such that the product is the same. Plain evolution leaves the
+are 96 updates, at a rate that makes about the same product. Plain evolution leaves the
 supernet, and so the measures, as they are before.
 Seconds are of the processor.
 """
