@@ -11,10 +11,10 @@ processor seconds in one run, but for latency, which needs a quiet machine:
   layers that are run. It is scored on ``--few`` images only: the ratio depends on the layers.
 - "shifting": a generation of Supernet Shifting to one of plain evolution, for both updates, of
   ``--shifted`` architectures. Each is scored on ``--images`` and ``--held-out``, and trains the
-  supernet on ``--shift-images``: by default a quarter of what a search does by default. The last
+  supernet on ``--shift-images``: by default an eighth of what a search does by default. The last
   column is how many times an image that is trained on costs what one that is scored on costs.
-- "bfloat16": scoring of ``--population`` random architectures in bfloat16 to float32, with
-  Kendall's tau of the losses;
+- "bfloat16": scoring of ``--networks`` random architectures in bfloat16 to float32, with Kendall's
+  tau of the losses;
 - "latency": the rank correlation of predicted and measured latency over ``--networks`` networks,
   of multiply-accumulates and measured latency, and of two measurements of the same networks.
 """
@@ -45,7 +45,7 @@ from supernetnas.training.batches import LabelledImages
 from supernetnas.training.execution import Execution
 from supernetnas.training.seeds import seeded_modules
 
-BATCH = 64
+BATCH = 20
 N_CLASSES = 10
 
 
@@ -53,15 +53,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--side", type=int, default=32, help="of the images, in pixels")
-    parser.add_argument("--images", type=int, default=320, help="for statistics, and to train on")
-    parser.add_argument("--held-out", type=int, default=50, help="images to score on")
-    parser.add_argument("--few", type=int, default=64, help="for statistics, of whole generations")
+    parser.add_argument("--images", type=int, default=160, help="for statistics, and to train on")
+    parser.add_argument("--held-out", type=int, default=25, help="images to score on")
+    parser.add_argument("--few", type=int, default=32, help="for statistics, of whole generations")
     parser.add_argument("--population", type=int, default=50)
-    parser.add_argument("--generations", type=int, default=4, help="as a tree, and one by one")
-    parser.add_argument("--epochs", type=int, default=20, help="of the supernet's training")
-    parser.add_argument("--shifted", type=int, default=8, help="in each of two generations")
-    parser.add_argument("--shift-images", type=int, default=160, help="for each architecture")
-    parser.add_argument("--networks", type=int, default=30, help="whose latency is measured")
+    parser.add_argument("--generations", type=int, default=3, help="as a tree, and one by one")
+    parser.add_argument("--epochs", type=int, default=15, help="of the supernet's training")
+    parser.add_argument("--shifted", type=int, default=6, help="in each of two generations")
+    parser.add_argument("--shift-images", type=int, default=80, help="for each architecture")
+    parser.add_argument("--networks", type=int, default=30, help="of the last two parts")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     add_output(parser, __file__)
     args = parser.parse_args()
@@ -181,7 +181,7 @@ def shifting(args: argparse.Namespace, data: Any, supernet: PathSupernet) -> lis
 
 def bfloat16(args: argparse.Namespace, data: Any, supernet: PathSupernet) -> dict[str, float]:
     """Time of scoring in bfloat16 as a ratio to float32, and how alike they rank."""
-    search = started(data, supernet, Evolution(1, **population_of(args.population)))
+    search = started(data, supernet, Evolution(1, **population_of(args.networks)))
     architectures, found = search.generation(), {}
     for precision in ("float32", "bfloat16"):
         scorer = Scorer(search.supernet, *data, seed=0, execution=Execution(precision))

@@ -231,6 +231,10 @@ def draw(path: Path, pictured: dict[str, Trajectory], losses: np.ndarray, n_good
         above.set_title(kind)
         measures = trajectory.measures(-losses, n_good)
         OrderPreservingDisplay(trajectory.epochs, measures).plot(ax=below)
+        for ax in (above, below):
+            ax.label_outer()
+            if kind != next(iter(pictured)):
+                ax.get_legend().remove()
     figure.savefig(path)
 
 
