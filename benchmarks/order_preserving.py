@@ -78,6 +78,8 @@ def main() -> None:
     losses = apart.mean(axis=1)
     print(f"alone: losses {losses.min():.3f} to {losses.max():.3f}, ", end="")
     print(f"{time.process_time() - start:.0f} s", flush=True)
+    ceiling = in_columns(agreement(apart, args.good))
+    arguments = {n: v for n, v in vars(args).items() if n not in ("out", "picture")}
     rows: list[dict[str, Any]] = []
     pictured: dict[str, Trajectory] = {}
     for seed in range(args.seeds):
@@ -100,15 +102,13 @@ def main() -> None:
             )
             pictured.setdefault(kind, trajectory)
             print(f"seed {seed}  {kind:9s} {end - start:.0f} s", flush=True)
+            found = {"losses": losses.tolist(), "alone": ceiling, "rows": rows}
+            write_results(args.out, arguments=arguments, **found)
 
-    ceiling = in_columns(agreement(apart, args.good))
     print()
     report(rows, ceiling)
     if args.picture:
         draw(args.picture, pictured, losses, args.good)
-    arguments = {n: v for n, v in vars(args).items() if n not in ("out", "picture")}
-    found = {"losses": losses.tolist(), "alone": ceiling, "rows": rows}
-    write_results(args.out, arguments=arguments, **found)
 
 
 def trained(args: argparse.Namespace, data: Data, kind: str, seed: int) -> PathSupernet:
