@@ -49,7 +49,7 @@ def fits(args: argparse.Namespace) -> dict[str, Fit]:
             retraining=retraining,
         )
 
-    retraining: Retraining | None = None
+    retraining = Retraining(15)
     found = {
         "new, evolution": fit("scratch", "evolution", args.epochs),
         "new, shifting": fit("scratch", "shifting", args.epochs),

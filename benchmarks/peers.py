@@ -16,6 +16,8 @@ The peers:
   five stages frozen.
 - "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 128 pixels.
 - "front": one fit of several elastic networks at 96 pixels; every network is a row.
+- "shares": one fit of several at 128 pixels; its networks at a half, a quarter and an eighth of the
+  largest's cost: those that ``at`` gives, and the most expensive ones.
 - "one by one": the same networks, each trained alone after the largest, which teaches it.
 - "cells": the multi-dataset supernet of cells without a search and 30 epochs of retraining; all
   others with cells take as long: "cells random": a random architecture and 30 epochs; "cells
@@ -171,6 +173,41 @@ def front(split: Split, seed: int, zoo: str) -> list[Row]:
                 "macs": other.n_macs_,
                 "validation": row["validation_accuracy"],
                 "seconds_of_at": round(seconds, 2),
+            }
+        )
+    return rows
+
+
+def shares(split: Split, seed: int, zoo: str) -> list[Row]:
+    """One fit of a front, and of it the best and the most expensive at each share of the cost."""
+    X, X_test, y, y_test = split
+    clf = SupernetTransferClassifier(
+        "multi", family="elastic", zoo=zoo, search="front", image_size=128, random_state=seed
+    ).fit(X, y)
+    state = {name: torch.from_numpy(array) for name, array in clf.supernet_state_.items()}
+    rows = []
+    for name, share in {"largest": 1, "half": 1 / 2, "quarter": 1 / 4, "eighth": 1 / 8}.items():
+        limit = int(share * clf.front_[0]["n_macs"])
+        chosen = clf.at(max_macs=limit)
+        rows.append(
+            {
+                "peer": f"front, {name}",
+                "accuracy": chosen.score(X_test, y_test),
+                "macs": chosen.n_macs_,
+            }
+        )
+        dearest = max(
+            (row for row in clf.front_ if row["n_macs"] <= limit), key=lambda row: row["n_macs"]
+        )
+        chosen.network_ = get_family("elastic").member(
+            clf.supernet_config_, state, dearest["architecture"]
+        )
+        rows.append(
+            {
+                "peer": f"front, dearest {name}",
+                "accuracy": chosen.score(X_test, y_test),
+                "macs": dearest["n_macs"],
+                "validation": dearest["validation_accuracy"],
             }
         )
     return rows
@@ -377,6 +414,7 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "quarter": _share(1 / 4),
     "eighth": _share(1 / 8),
     "front": front,
+    "shares": shares,
     "one by one": one_by_one,
     "cells": _cells("none", 30),
     "cells short": _cells("none", 15),

@@ -49,7 +49,7 @@ _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
 _MOST_IN_HEADS = 4000  # images that the first classifiers of those taught are fitted to
 _STEP = 16  # pixels between the sizes of the largest member
-_FRONT = 0.55  # most of the largest member's cost that the first member of a front may have
+_FRONT = 0.5  # most of the largest member's cost that the first member of a front may have
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ class Front(_MemberMethod):
         Share of each class that is not trained on, and that the accuracies of the front are
         measured on.
     n_members : int >= 1 and <= 8, default=3
-        How many beside the largest: at about a half, a quarter and an eighth of its cost.
+        How many beside the largest: at most a half, a quarter and an eighth of its cost.
     """
 
     name = "front"
