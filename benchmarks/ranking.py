@@ -48,26 +48,13 @@ BATCH = 32
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument(
-        "--depth", type=int, nargs=4, default=[1, 1, 2, 1], help="layers of a stage"
-    )
-    parser.add_argument("--side", type=int, default=8, help="of the images, in pixels")
-    parser.add_argument("--images", type=int, default=800, help="to train on; others are held out")
-    parser.add_argument("--architectures", type=int, default=16)
-    parser.add_argument("--alone-epochs", type=int, default=8, help="of an architecture alone")
-    parser.add_argument("--alone-seeds", type=int, default=2, help="trainings of each alone")
-    parser.add_argument("--epochs", type=int, default=24, help="of a supernet")
-    parser.add_argument("--learning-rate", type=float, default=0.002, help="of a supernet")
+    add_arguments(parser, architectures=16)
     parser.add_argument("--batches", type=int, default=3, help="that gradients are compared on")
-    parser.add_argument("--seeds", type=int, default=3)
     add_output(parser, __file__)
     args = parser.parse_args()
 
-    data, space = digits(args), PathSpace(width=args.width, depths=tuple(args.depth))
-    drawn = Uniform(space, 4 * args.architectures, seed=0)(0)
-    architectures = [*dict.fromkeys(drawn)][: args.architectures]
-    apart = np.array([alone(args, space, data, architecture) for architecture in architectures])
+    data, space = digits(args), space_of(args)
+    architectures, apart = trained_alone(args, space, data)
     losses = apart.mean(axis=1)
     pairs = [kendalltau(*pair).statistic for pair in itertools.combinations(apart.T, 2)]
     agreement = float(np.mean(pairs)) if pairs else None
@@ -103,6 +90,27 @@ def main() -> None:
     write_results(args.out, arguments=arguments, **found)
 
 
+def add_arguments(parser: argparse.ArgumentParser, *, architectures: int) -> None:
+    """Add the sizes of the space, the images, and the trainings of paths and of supernets."""
+    parser.add_argument("--width", type=float, default=0.25)
+    parser.add_argument(
+        "--depth", type=int, nargs=4, default=[1, 1, 2, 1], help="layers of a stage"
+    )
+    parser.add_argument("--side", type=int, default=8, help="of the images, in pixels")
+    parser.add_argument("--images", type=int, default=800, help="to train on; others are held out")
+    parser.add_argument("--architectures", type=int, default=architectures)
+    parser.add_argument("--alone-epochs", type=int, default=8, help="of an architecture alone")
+    parser.add_argument("--alone-seeds", type=int, default=2, help="trainings of each alone")
+    parser.add_argument("--epochs", type=int, default=24, help="of a supernet")
+    parser.add_argument("--learning-rate", type=float, default=0.002, help="of a supernet")
+    parser.add_argument("--seeds", type=int, default=3)
+
+
+def space_of(args: argparse.Namespace) -> PathSpace:
+    """Paths of the given width and depths."""
+    return PathSpace(width=args.width, depths=tuple(args.depth))
+
+
 def digits(args: argparse.Namespace) -> tuple[LabelledImages, LabelledImages]:
     """Images to train on, and the others."""
     X, y = load_digits(return_X_y=True)
@@ -124,6 +132,15 @@ def supernet_of(args: argparse.Namespace, space: PathSpace, seed: int) -> PathSu
         return PathSupernet(PathConfig(space, (args.side,) * 2, 1, 10)).to(
             memory_format=torch.channels_last
         )
+
+
+def trained_alone(
+    args: argparse.Namespace, space: PathSpace, data: tuple[LabelledImages, LabelledImages]
+) -> tuple[list[PathArchitecture], np.ndarray]:
+    """Random paths, and the losses of shape (paths, trainings) of their networks alone."""
+    drawn = Uniform(space, 4 * args.architectures, seed=0)(0)
+    architectures = [*dict.fromkeys(drawn)][: args.architectures]
+    return architectures, np.array([alone(args, space, data, a) for a in architectures])
 
 
 def alone(

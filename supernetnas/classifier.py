@@ -561,10 +561,8 @@ class SupernetTransferClassifier(
         Returns
         -------
         SupernetTransferClassifier
-            Fitted. Of the networks within the limits it has the one of the greatest
-            ``validation_accuracy``, which may be cheaper than the limits allow; ``outcome_`` says
-            what it was chosen from, and so does the log. Where none was measured it has the most
-            expensive.
+            Fitted. Of the networks within the limits it has the most expensive; ``outcome_`` and
+            the log say if a cheaper one had a greater ``validation_accuracy``.
 
         Raises
         ------

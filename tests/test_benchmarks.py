@@ -179,13 +179,16 @@ SMALLEST = {
     "--halves TARGET --sources ZOO",
     "elastic_pretraining.py": "TARGET DATASET --probe target --work WORK --epochs 1 --side 32",
     "elastic_ways.py": "TARGET DATASET --probe target --work WAYS --minutes 0.01 --side 32",
-    "export.py": "TARGET --most 60 --image-size 8 --families cells --repeats 1",
-    "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --population 4 "
-    "--generations 1 --epochs 1 --shift-images 64 --networks 3",
+    "export.py": "TARGET --most 60 --image-size 8 --families cells --preset quick --repeats 1",
+    "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --few 20 --population 4 "
+    "--generations 1 --epochs 1 --shifted 2 --shift-images 64 --networks 3",
     "fine_tuning.py": "COLOURED --recipes 3-frozen",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
+    "order_preserving.py": "--width 0.125 --images 200 --architectures 3 --good 2 "
+    "--alone-epochs 1 --alone-seeds 2 --epochs 4 --generations 2 --population 2 --shift-images 32 "
+    "--seeds 1",
     "paths_transfer.py": "builtin COLOURED --seeds 0 --most 40 --image-size 32 --epochs 1",
     "peers.py": "ELASTIC COLOURED --peers plain probe scratch 'random member' --seeds 0 --most 40",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",

@@ -109,7 +109,7 @@ class TrajectoryDisplay:
             named.add(good)
             self.lines_ += ax.plot(self.epochs, column, **style)
         ax.set_ylabel("error rate on the supernet")
-        ax.legend(frameon=False)
+        ax.legend(framealpha=0.9, edgecolor="none")  # lines may be everywhere
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -179,7 +179,8 @@ class OrderPreservingDisplay:
         for label, colour, value in curves:
             style = {"color": colour, "marker": "o", "label": label, **(line_kw or {})}
             self.lines_ += ax.plot(self.epochs, [value(m) for m in self.measures], **style)
-        ax.set_ylim(min(0.0, *ax.get_ylim()), 1.02)
+        lowest = min(0.0, *ax.get_ylim())
+        ax.set_ylim(lowest, 1 + 0.04 * (1 - lowest))  # room for whole markers at 1
         ax.set_ylabel("share, and rank correlation")
         ax.legend(frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
@@ -191,6 +192,7 @@ def _axes(ax: Axes | None) -> Axes:
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
     ax.set_xlabel("epoch of the search")
+    ax.locator_params(axis="x", integer=True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     return ax

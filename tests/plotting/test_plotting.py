@@ -354,6 +354,14 @@ class TestOrderDisplays:
         words = [text.get_text() for text in display.ax_.get_legend().get_texts()]
         assert words == ["good", "others"]
 
+    def test_epochs_are_whole(self):
+        measures = [order_preserving([3, 2, 1], [3, 1, 2], n_good=2)] * 3
+        for display in (
+            TrajectoryDisplay([0, 1, 2], [[0.5], [0.6], [0.7]], [True]).plot(),
+            OrderPreservingDisplay([0, 1, 2], measures).plot(),
+        ):
+            assert {tick % 1 for tick in display.ax_.get_xticks()} == {0}
+
     def test_errors_must_fit(self):
         with pytest.raises(ValueError, match=r"\(2, 1\)"):
             TrajectoryDisplay([0, 1], [[0.5, 0.6]], [True])
@@ -367,7 +375,10 @@ class TestOrderDisplays:
         hits, tau = (list(line.get_ydata()) for line in display.lines_)
         assert hits == [1, 1]
         assert tau == [1, -1]
-        assert display.ax_.get_ylim()[0] <= -1
+        lowest, highest = display.ax_.get_ylim()
+        assert lowest <= -1
+        height = display.ax_.get_window_extent().height * 72 / display.figure_.dpi
+        assert (highest - 1) / (highest - lowest) * height > display.lines_[0].get_markersize() / 2
         with pytest.raises(ValueError, match="one measure for each"):
             OrderPreservingDisplay([0], measures)
 
