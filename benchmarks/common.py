@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from supernetnas.families.cells.genotype import Genotype
 from supernetnas.families.cells.space import get_space
@@ -22,7 +24,6 @@ from supernetnas.images.preprocessing import channel_statistics
 from supernetnas.storage.files import dump_json, write_atomic
 from supernetnas.training.batch_norm import recalibrate_batch_norm
 from supernetnas.training.batches import LabelledImages
-from supernetnas.training.steps import evaluate
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -58,13 +59,11 @@ def train_network(
     network: nn.Module,
     pixels: Tensor,
     labels: Sequence[int],
-    test_pixels: Tensor,
-    test_labels: Sequence[int],
     *,
     seed: int,
     augmentation: Augmentation | None = None,
-) -> float:
-    """Train a network as the estimator retrains its own; returns the test accuracy."""
+) -> Callable[[Tensor], np.ndarray]:
+    """Train a network as the estimator retrains its own; returns what predicts with it."""
     network.to(memory_format=torch.channels_last)
     mean, std = channel_statistics(pixels)
     augmentation = augmentation or Augmentation()
@@ -72,14 +71,84 @@ def train_network(
     train = LabelledImages(
         ImageTensors(pixels, mean, std, augmentation), torch.as_tensor(np.asarray(labels))
     )
-    test = LabelledImages(
-        ImageTensors(test_pixels, mean, std), torch.as_tensor(np.asarray(test_labels))
-    )
     batch_size = min(max(len(train) // 16, 16), 64)
     retrain(network, train, RetrainSettings(batch_size=batch_size), generator)
     recalibrate_batch_norm(network, train.images, generator=generator)
-    network.eval()
-    return evaluate(network, test)[1]
+    return predictor(network, mean, std)
+
+
+def train_by_skorch(
+    network: nn.Module, images: ImageTensors, labels: np.ndarray, *, epochs: int, seed: int
+) -> None:
+    """Train a network as it is usual from random weights: AdamW, one cycle, smoothed labels."""
+    NeuralNetClassifier, LRScheduler, _ = import_skorch()
+    generator, batch_size = torch.Generator().manual_seed(seed), 32
+    schedule = LRScheduler(
+        torch.optim.lr_scheduler.OneCycleLR,
+        max_lr=1e-3,
+        total_steps=epochs * -(-len(labels) // batch_size) + 1,  # the last step asks for one more
+        step_every="batch",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        NeuralNetClassifier(
+            network.to(memory_format=torch.channels_last),
+            criterion=nn.CrossEntropyLoss,
+            criterion__label_smoothing=0.1,
+            optimizer=torch.optim.AdamW,
+            optimizer__weight_decay=0.05,
+            max_epochs=epochs,
+            batch_size=batch_size,
+            train_split=None,
+            iterator_train__shuffle=True,
+            iterator_train__generator=generator,
+            iterator_train__collate_fn=lambda batch: batch,
+            callbacks=[schedule],
+            verbose=0,
+        ).fit(_Augmented(images, labels, generator), None)
+
+
+def import_skorch() -> tuple[Any, Any, Any]:
+    """skorch's classifier and scheduler, and torchvision's ResNet-18."""
+    try:
+        from skorch import NeuralNetClassifier
+        from skorch.callbacks import LRScheduler
+        from torchvision.models import resnet18
+    except ImportError as error:
+        raise SystemExit(
+            f"The peer 'skorch' needs skorch and torchvision ({error}): pip install "
+            '"supernetnas[benchmarks]", or name other peers with --peers.'
+        ) from error
+    return NeuralNetClassifier, LRScheduler, resnet18
+
+
+class _Augmented(Dataset):
+    """Images as a data set of whole augmented batches."""
+
+    def __init__(
+        self, images: ImageTensors, labels: np.ndarray, generator: torch.Generator
+    ) -> None:
+        self.images, self.labels, self.generator = images, torch.from_numpy(labels), generator
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, places: list[int]) -> tuple[Tensor, Tensor]:
+        index = torch.tensor(places)
+        return self.images.augmented(index, self.generator), self.labels[index]
+
+
+def predictor(network: nn.Module, mean: Tensor, std: Tensor) -> Callable[[Tensor], np.ndarray]:
+    """What gives a network's class of each image, for pixels that are not standardised yet."""
+
+    def predict(pixels: Tensor) -> np.ndarray:
+        images = ImageTensors(pixels, mean, std)
+        network.eval()
+        with torch.no_grad():
+            batches = torch.arange(len(pixels)).split(64)
+            return torch.cat([network(images.clean(b)).argmax(1) for b in batches]).numpy()
+
+    return predict
 
 
 def mean_and_std(values: Sequence[float]) -> str:
@@ -87,6 +156,85 @@ def mean_and_std(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+def mean_and_interval(values: Sequence[float]) -> str:
+    """Mean and, for several values, half of its 95 % interval."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{np.mean(values):.4f} ± {half_interval(values):.4f}"
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of the mean, by Student's t."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean accuracies and costs as Markdown; a dash is what older rows do not know.
+
+    Accuracies are given with their standard deviation over seeds, the mean over targets with half
+    of its 95 % interval over the seeds of all of them.
+    """
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    lines = [
+        f"| peer | {' | '.join(targets)} | mean | M MACs | M parameters | images/s | s |",
+        "|---" * (len(targets) + 6) + "|",
+    ]
+    for peer in dict.fromkeys(row["peer"] for row in rows):
+        own = [row for row in rows if row["peer"] == peer]
+        cells = [[r["accuracy"] for r in own if r["target"] == target] for target in targets]
+
+        def mean(name: str, unit: float = 1, digits: int = 0, own: list[dict] = own) -> str:
+            values = [row[name] / unit for row in own if row.get(name)]
+            return f"{np.mean(values):.{digits}f}" if values else "-"
+
+        lines.append(
+            f"| {peer} | {' | '.join(mean_and_std(cell) if cell else '-' for cell in cells)} | "
+            f"{_over_targets(own)} | {mean('macs', 1e6, 1)} | {mean('parameters', 1e6, 2)} | "
+            f"{mean('images_per_second')} | {mean('seconds')} |"
+        )
+    return "\n".join(lines)
+
+
+def _over_targets(rows: list[dict[str, Any]]) -> str:
+    """Mean over a peer's targets, and half of its interval where seeds have all of them."""
+    accuracies = _accuracies(rows)
+    targets = {target for target, _ in accuracies}
+    seeds = [s for s in {s for _, s in accuracies} if all((t, s) in accuracies for t in targets)]
+    mean = np.mean([np.mean([r["accuracy"] for r in rows if r["target"] == t]) for t in targets])
+    if len(seeds) < 2:
+        return f"{mean:.4f}"
+    of_seeds = [np.mean([accuracies[target, seed] for target in targets]) for seed in seeds]
+    return f"{mean:.4f} ± {half_interval(of_seeds):.4f}"
+
+
+def best_of_each(rows: list[dict[str, Any]], peers: Iterable[str]) -> str:
+    """The default next to the best of these peers on each target, which is picked in hindsight."""
+    default = _accuracies([row for row in rows if row["peer"] == "default"])
+    means, differences, names = [], [], []
+    for target in dict.fromkeys(target for target, _ in default):
+        found = {}
+        for name in peers:
+            own = _accuracies([r for r in rows if r["peer"] == name and r["target"] == target])
+            if common := sorted(own.keys() & default.keys()):
+                found[name] = [(own[pair], default[pair]) for pair in common]
+        if found:
+            best = max(found, key=lambda name: np.mean([peer for peer, _ in found[name]]))
+            names.append(f"{target}: {best}")
+            means.append(np.mean([peer for peer, _ in found[best]]))
+            differences += [ours - peer for peer, ours in found[best]]
+    if not differences:
+        return "No target has both the default and a peer to compare it with."
+    error = f" ± {stats.sem(differences):.4f}" if len(differences) > 1 else ""
+    return (
+        f"Best peer of each set ({', '.join(names)}): {np.mean(means):.4f}. The default minus it: "
+        f"{np.mean(differences):+.4f}{error} (standard error of {len(differences)} pairs)."
+    )
+
+
+def _accuracies(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
+    return {(row["target"], row["seed"]): row["accuracy"] for row in rows}
 
 
 def add_output(parser: argparse.ArgumentParser, script: str, note: str = "") -> None:

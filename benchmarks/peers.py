@@ -4,17 +4,20 @@
 
 For every target (``.npz`` with arrays X, y), seed and peer a fit on a stratified 75 % of at most
 ``--most`` images, and the accuracy on the other 25 % and at most ``--more`` of the images beyond
-``--most``. ZOO must hold nothing of the targets; its
-sources of kind "multi" are what the fits start from. Seconds are of the processor, those of all
-threads together, and include reading, choosing and, for peers, choosing the image size.
+``--most``. ZOO must hold nothing of the targets; its sources of kind "multi" are what the fits
+start from. Seconds are of the processor, those of all threads together, and include reading,
+choosing and, for peers, choosing the image size, and predicting the test images. How many of those
+are predicted a second is by the processor's time with one thread.
 
-The peers:
+The fits of the package:
 
 - "default": ``SupernetTransferClassifier(zoo=ZOO)``; "quick" and "best": the other presets.
 - "elastic 56", "elastic 64", "elastic 80", "elastic 96", "elastic 128": the largest elastic network
   at these pixels, its first stages frozen; "elastic 96 free": nothing frozen, "elastic 128 deep":
   five stages frozen.
-- "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 128 pixels.
+- "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 128 pixels;
+  "random member": an elastic network drawn at random that keeps the limit of "half".
+- "scratch": ``strategy="scratch"``, a search from random weights.
 - "front": one fit of several elastic networks at 96 pixels; every network is a row.
 - "shares": one fit of several at 128 pixels; its networks at a half, a quarter and an eighth of the
   largest's cost: those that ``at`` gives, and the most expensive ones.
@@ -26,11 +29,19 @@ The peers:
   for 4 epochs on three quarters of the images and compared on the others, and 15 epochs for the
   best; "cells scratch": as "cells search", from random weights. "cells short": no search, and 15
   epochs.
+
+What its user could pick instead:
+
 - "probe": logistic regression on EfficientNet-Lite0's features, at the best of 64, 96 and 128
   pixels by cross-validation.
 - "lite0": EfficientNet-Lite0 fine-tuned as a whole at 128 pixels, batch norms frozen; rates, new
   classifier and epochs are the best of twenty-one settings on eight other datasets.
 - "plain": a plain convolutional network of three layers.
+- "skorch": torchvision's ResNet-18 from random weights, its first convolution of 3x3, trained by
+  skorch at 64 pixels for 25 epochs, which take about as long as the default. Needs the extra
+  ``benchmarks``.
+
+After the table stands what the best of the latter has on each set, and the default in comparison.
 """
 
 from __future__ import annotations
@@ -45,7 +56,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import add_output, mean_and_std, plain_cnn, train_network, write_results
+from common import (
+    add_output,
+    best_of_each,
+    import_skorch,
+    plain_cnn,
+    predictor,
+    table,
+    train_by_skorch,
+    train_network,
+    write_results,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -66,13 +87,16 @@ from supernetnas.families.cells.space import get_space
 from supernetnas.families.elastic.lite0 import LITE0_SPACE, lite0_supernet
 from supernetnas.families.elastic.network import Network
 from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.images.preprocessing import channel_statistics
 from supernetnas.images.reading import as_image_set
+from supernetnas.search.costs import count_macs, count_parameters
 from supernetnas.search.distillation import divergence
 
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Row = dict[str, Any]
 
-_LITE0_MACS = {64: 31.3e6, 96: 70.5e6, 128: 125.3e6}
+_LITE0_MACS = 125.3e6  # at 128 pixels
+_HALVES = torch.full((3,), 0.5), torch.full((3,), 0.5)
 
 
 def main() -> None:
@@ -80,10 +104,13 @@ def main() -> None:
     add_arguments(parser, list(PEERS))
     add_output(parser, __file__, "continued if it exists")
     arguments = parser.parse_args()
+    if "skorch" in arguments.peers:
+        import_skorch()
     rows = known(arguments.out)
     for _ in measure(arguments, PEERS, rows):
         write_results(arguments.out, rows=rows)
     print(table(rows))
+    print(f"\n{best_of_each(rows, OTHERS)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser, peers: list[str]) -> None:
@@ -115,13 +142,33 @@ def measure(
                 if (path.stem, seed, peer) in done:
                     continue
                 started = time.process_time()
-                found = peers[peer](split, seed, arguments.zoo)
+                found = [judged(row, split) for row in peers[peer](split, seed, arguments.zoo)]
                 seconds = time.process_time() - started
                 for row in found:
                     fixed = {"target": path.stem, "seed": seed, "fit": peer, "peer": peer}
                     rows.append({**fixed, "seconds": round(seconds, 1), **row})
                     print(*(f"{k}={_short(v)}" for k, v in rows[-1].items()), flush=True)
                 yield
+
+
+def judged(row: Row, split: Split) -> Row:
+    """A row with what its "predict" makes of the test images, and how fast with one thread."""
+    if "predict" not in row:
+        return row
+    _, X_test, _, y_test = split
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        started = time.process_time()
+        predicted = row["predict"](X_test)
+        seconds = time.process_time() - started
+    finally:
+        torch.set_num_threads(threads)
+    found = {
+        "accuracy": float(np.mean(predicted == y_test)),
+        "images_per_second": round(len(y_test) / seconds, 1),
+    }
+    return {**found, **{name: value for name, value in row.items() if name != "predict"}}
 
 
 def load(path: Path, most: int, seed: int, more: int = 0) -> Split:
@@ -139,25 +186,34 @@ def ours(strategy: str, **parameters: Any) -> Callable[[Split, int, str], list[R
     """A fit of the package."""
 
     def fit(split: Split, seed: int, zoo: str) -> list[Row]:
-        X, X_test, y, y_test = split
+        X, _, y, _ = split
         clf = SupernetTransferClassifier(strategy, zoo=zoo, random_state=seed, **parameters)
         clf.fit(X, y)
-        return [
-            {
-                "accuracy": clf.score(X_test, y_test),
-                "macs": clf.n_macs_,
-                "family": clf.family_,
-                "size": clf.image_size_[0],
-                "scores": clf.scores_,
-            }
-        ]
+        more = {"family": clf.family_, "size": clf.image_size_[0], "scores": clf.scores_}
+        return [{**of_classifier(clf), **more}]
 
     return fit
 
 
+def of_classifier(clf: SupernetTransferClassifier) -> Row:
+    """What a row says of every fit of the package."""
+    return {"predict": clf.predict, "macs": clf.n_macs_, "parameters": clf.n_parameters_}
+
+
+def of_network(network: nn.Module, side: int, mean: Tensor, std: Tensor) -> Row:
+    """What a row says of every other network, of colour images with so many pixels a side."""
+    predict = predictor(network, mean, std)
+    return {
+        "predict": lambda X: predict(pixels(X, side)),
+        "macs": count_macs(network, (3, side, side)),
+        "parameters": count_parameters(network),
+        "size": side,
+    }
+
+
 def front(split: Split, seed: int, zoo: str) -> list[Row]:
     """All networks of one fit."""
-    X, X_test, y, y_test = split
+    X, _, y, _ = split
     clf = SupernetTransferClassifier(
         "multi", family="elastic", zoo=zoo, search="front", image_size=96, random_state=seed
     ).fit(X, y)
@@ -169,8 +225,7 @@ def front(split: Split, seed: int, zoo: str) -> list[Row]:
         rows.append(
             {
                 "peer": f"front {place}",
-                "accuracy": other.score(X_test, y_test),
-                "macs": other.n_macs_,
+                **of_classifier(other),
                 "validation": row["validation_accuracy"],
                 "seconds_of_at": round(seconds, 2),
             }
@@ -224,11 +279,10 @@ def one_by_one(split: Split, seed: int, zoo: str) -> list[Row]:
     state = {name: torch.from_numpy(array) for name, array in start.supernet_state_.items()}
     for place, row in enumerate(start.front_):
         network = family.member(start.supernet_config_, state, row["architecture"])
-        accuracy = finetune(
-            network.requires_grad_(True), split, 96, seed, epochs=12, teacher=teacher
-        )
+        network.requires_grad_(True)
+        found = finetune(network, split, 96, seed, epochs=12, teacher=teacher)
         teacher = teacher or network
-        rows.append({"peer": f"one by one {place}", "accuracy": accuracy, "macs": row["n_macs"]})
+        rows.append({"peer": f"one by one {place}", **found})
     return rows
 
 
@@ -244,7 +298,7 @@ class Given(NoSearch):
 
 def race(split: Split, seed: int, zoo: str) -> list[Row]:
     """A few architectures of cells, the best of which on held-out images is trained to the end."""
-    X, X_test, y, y_test = split
+    X, _, y, _ = split
     generator = torch.Generator().manual_seed(seed)
     space = get_space("s1")
     genotypes = [None, *(random_genotype(space, generator) for _ in range(3))]
@@ -266,19 +320,12 @@ def race(split: Split, seed: int, zoo: str) -> list[Row]:
 
     scores = [fit(genotype, 4, X_part, y_part).score(X_held, y_held) for genotype in genotypes]
     clf = fit(genotypes[int(np.argmax(scores))], 15, X, y)
-    return [
-        {
-            "accuracy": clf.score(X_test, y_test),
-            "macs": clf.n_macs_,
-            "winner": int(np.argmax(scores)),
-            "validation": scores,
-        }
-    ]
+    return [{**of_classifier(clf), "winner": int(np.argmax(scores)), "validation": scores}]
 
 
 def probe(split: Split, seed: int, zoo: str) -> list[Row]:
     """Logistic regression of features, penalty and image size by cross-validation."""
-    X, X_test, y, y_test = split
+    X, _, y, _ = split
     best: Any = None
     for size in (64, 96, 128):
         embedder = get_embedder("efficientnet_lite0", input_size=size)
@@ -291,20 +338,28 @@ def probe(split: Split, seed: int, zoo: str) -> list[Row]:
             if best is None or score > best[0]:
                 best = score, embedder, model.fit(features, y)
     _, embedder, model = best
-    accuracy = float(model.score(embedder.embed(as_image_set(X_test)), y_test))
-    size = embedder.input_size[0]
-    return [{"accuracy": accuracy, "size": size, "macs": _LITE0_MACS[size]}]
+    side = embedder.input_size[0]
+    return [
+        {
+            **of_network(new_lite0(split, side, seed), side, *_HALVES),  # its costs
+            "predict": lambda X: model.predict(embedder.embed(as_image_set(X))),
+        }
+    ]
 
 
 def lite0(split: Split, seed: int, zoo: str, side: int = 128) -> list[Row]:
     """The usual fine-tuning: all weights, a new classifier, AdamW, a cosine, flips and shifts."""
-    n_classes = int(split[2].max()) + 1
+    network = new_lite0(split, side, seed)
+    return [finetune(network, split, side, seed, epochs=25, of_classifier=10.0)]
+
+
+def new_lite0(split: Split, side: int, seed: int) -> Network:
+    """EfficientNet-Lite0 as published, with a new classifier."""
     network = lite0_supernet().network(LITE0_SPACE.largest.at(side))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network.classifier = nn.Linear(network.classifier.in_features, n_classes)
-    accuracy = finetune(network, split, side, seed, epochs=25, of_classifier=10.0)
-    return [{"accuracy": accuracy, "size": side, "macs": _LITE0_MACS[side]}]
+        network.classifier = nn.Linear(network.classifier.in_features, n_classes(split))
+    return network
 
 
 def finetune(
@@ -316,19 +371,17 @@ def finetune(
     epochs: int,
     of_classifier: float = 1.0,
     teacher: Network | None = None,
-) -> float:
-    """Fine-tune a network as a whole, batch norms frozen; returns the test accuracy.
+) -> Row:
+    """Fine-tune a network as a whole, batch norms frozen.
 
     A teacher's probabilities are half of the loss.
     """
-    X, X_test, y, y_test = split
+    X, _, y, _ = split
     network.to(memory_format=torch.channels_last)
     network.dropout.share = 0.2
-    half = torch.full((3,), 0.5)
     photographs = X.shape[1] > 32
     augmentation = Augmentation(shift=0.125, flip=photographs, cutout=0.25 if photographs else 0)
-    train = ImageTensors(pixels(X, side), half, half, augmentation)
-    test = ImageTensors(pixels(X_test, side), half, half)
+    train = ImageTensors(pixels(X, side), *_HALVES, augmentation)
     labels, generator = torch.from_numpy(y), torch.Generator().manual_seed(seed)
     network.dropout.generator = generator
     head = list(network.classifier.parameters())
@@ -357,24 +410,40 @@ def finetune(
             optimizer.step()
             optimizer.zero_grad()
             step += 1
-    network.eval()
-    with torch.no_grad():
-        batches = torch.arange(len(y_test)).split(64)
-        found = torch.cat([network(test.clean(index)).argmax(1) for index in batches])
-    return float((found.numpy() == y_test).mean())
+    return of_network(network, side, *_HALVES)
 
 
 def plain(split: Split, seed: int, zoo: str) -> list[Row]:
-    X, X_test, y, y_test = split
+    X, _, y, _ = split
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = plain_cnn(3, int(y.max()) + 1)
+        network = plain_cnn(3, n_classes(split))
     side = min(X.shape[1], 32)
-    accuracy = train_network(
-        network, pixels(X, side), y, pixels(X_test, side), y_test, seed=seed,
-        augmentation=Augmentation.choose(X.shape[1], X.shape[2], True),
-    )  # fmt: skip
-    return [{"accuracy": accuracy, "size": side}]
+    augmentation = Augmentation.choose(X.shape[1], X.shape[2], True)
+    train = pixels(X, side)
+    train_network(network, train, y, seed=seed, augmentation=augmentation)
+    return [of_network(network, side, *channel_statistics(train))]
+
+
+def skorch(split: Split, seed: int, zoo: str, epochs: int = 25) -> list[Row]:
+    """A residual network from random weights, with a stem for small images."""
+    _, _, resnet18 = import_skorch()
+    X, _, y, _ = split
+    side = 64
+    images = pixels(X, side)
+    statistics = channel_statistics(images)
+    augmentation = Augmentation.choose(X.shape[1], X.shape[2], True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = resnet18(num_classes=n_classes(split))
+        network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+    train = ImageTensors(images, *statistics, augmentation)
+    train_by_skorch(network, train, y, epochs=epochs, seed=seed)
+    return [of_network(network, side, *statistics)]
+
+
+def n_classes(split: Split) -> int:
+    return int(split[2].max()) + 1
 
 
 def pixels(X: np.ndarray, side: int) -> Tensor:
@@ -389,8 +458,8 @@ def _elastic(size: int, frozen: int | str = "auto") -> Callable[[Split, int, str
     return ours("multi", family=Elastic(frozen_stages=frozen), image_size=size)
 
 
-def _share(share: float) -> Callable[[Split, int, str], list[Row]]:
-    return ours("auto", max_macs=int(share * _LITE0_MACS[128]))
+def _share(share: float, **parameters: Any) -> Callable[[Split, int, str], list[Row]]:
+    return ours("auto", max_macs=int(share * _LITE0_MACS), **parameters)
 
 
 def _cells(
@@ -399,6 +468,12 @@ def _cells(
     return ours(strategy, family="cells", search=search, retraining=Retraining(epochs))
 
 
+OTHERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
+    "probe": probe,
+    "lite0": lite0,
+    "plain": plain,
+    "skorch": skorch,
+}
 PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "default": ours("auto"),
     "quick": ours("auto", preset="quick"),
@@ -413,6 +488,8 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "half": _share(1 / 2),
     "quarter": _share(1 / 4),
     "eighth": _share(1 / 8),
+    "random member": _share(1 / 2, family="elastic", search="random"),
+    "scratch": ours("scratch"),
     "front": front,
     "shares": shares,
     "one by one": one_by_one,
@@ -423,30 +500,8 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "cells soft": _cells(SmoothDARTS(alpha_scale=0.1, alpha_learning_rate=0.03), 15),
     "cells race": race,
     "cells scratch": _cells("sdarts", 15, "scratch"),
-    "probe": probe,
-    "lite0": lite0,
-    "plain": plain,
+    **OTHERS,
 }
-
-
-def table(rows: list[Row]) -> str:
-    """Mean accuracies, and mean seconds of the processor, as Markdown."""
-    targets = list(dict.fromkeys(row["target"] for row in rows))
-    lines = [
-        f"| peer | {' | '.join(targets)} | mean | MACs | s |",
-        "|---" * (len(targets) + 4) + "|",
-    ]
-    for peer in dict.fromkeys(row["peer"] for row in rows):
-        own = [row for row in rows if row["peer"] == peer]
-        cells = [[r["accuracy"] for r in own if r["target"] == target] for target in targets]
-        means = [np.mean(cell) for cell in cells if cell]
-        macs = [row["macs"] / 1e6 for row in own if row.get("macs")]
-        lines.append(
-            f"| {peer} | {' | '.join(mean_and_std(cell) if cell else '-' for cell in cells)} | "
-            f"{np.mean(means):.4f} | {np.mean(macs) if macs else float('nan'):.1f} M | "
-            f"{np.mean([row['seconds'] for row in own]):.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def _short(value: Any) -> str:

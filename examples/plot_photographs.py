@@ -19,9 +19,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from PIL import Image
 from sklearn.datasets import load_sample_image
-from sklearn.metrics import ConfusionMatrixDisplay, classification_report
+from sklearn.metrics import classification_report, confusion_matrix
 
-from supernetnas import Retraining, SupernetTransferClassifier, load_images
+from supernetnas import ConfusionDisplay, Retraining, SupernetTransferClassifier, load_images
 
 REGIONS = {  # photograph, left, top, right, bottom
     "facade": ("china.jpg", 80, 130, 340, 340),
@@ -50,11 +50,11 @@ files, labels = load_images(folder / "train")
 test_files, test_labels = load_images(folder / "test")
 print(f"{len(files)} images to train on, {len(test_files)} to test on")
 
-figure, axes = plt.subplots(1, 5, figsize=(7, 1.8), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(7, 1.8), layout="constrained", facecolor="none")
 for ax, name in zip(axes, REGIONS, strict=True):
     own = [file for file, label in zip(files, labels, strict=True) if label == name]
     ax.imshow(Image.open(own[len(own) // 2]))
-    ax.set_title(name, fontsize="small")
+    ax.set_title(name, fontsize="small", color="gray")  # to be read on white and on black
     ax.axis("off")
 plt.show()
 
@@ -76,7 +76,7 @@ print(f"{clf.n_parameters_:,} parameters, {clf.n_macs_:,} multiply-accumulates a
 
 predicted = clf.predict(test_files)
 print(classification_report(test_labels, predicted, zero_division=0))
-ConfusionMatrixDisplay.from_predictions(test_labels, predicted, colorbar=False)
+ConfusionDisplay(confusion_matrix(test_labels, predicted), clf.classes_).plot(colorbar=False)
 plt.show()
 
 # %%

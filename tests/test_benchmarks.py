@@ -5,6 +5,7 @@ import importlib
 import json
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -69,6 +70,99 @@ def test_the_default_is_the_folder_of_results(common):
     assert parser.parse_args(["--out", "x"]).out == Path("x")
 
 
+def test_an_interval_is_that_of_student(common):
+    # Three values: 4.3027 standard errors of the mean, here 1 / sqrt(3).
+    assert common.mean_and_interval([1.0, 2.0, 3.0]) == "2.0000 ± 2.4841"
+    assert common.mean_and_interval([0.5]) == "0.5000"
+
+
+def rows(peer, accuracies, **more):
+    """Rows of a peer by target and seed."""
+    return [
+        {"peer": peer, "target": target, "seed": seed, "accuracy": accuracy, "seconds": 2.0, **more}
+        for target, of_seeds in accuracies.items()
+        for seed, accuracy in enumerate(of_seeds)
+    ]
+
+
+def test_the_table_of_peers_has_dashes_for_what_older_rows_do_not_know(common):
+    new = {"macs": 31_300_000, "parameters": 1_500_000, "images_per_second": 120.4}
+    found = rows("new", {"a": [0.5, 0.7], "b": [0.6, 0.8]}, **new) + rows("old", {"a": [0.25]})
+    _, _, first, second = common.table(found).splitlines()
+    # Means of the seeds are .55 and .75: 12.706 times a standard error of .1.
+    assert first == (
+        "| new | 0.6000 ± 0.1414 | 0.7000 ± 0.1414 | 0.6500 ± 1.2706 | 31.3 | 1.50 | 120 | 2 |"
+    )
+    assert second == "| old | 0.2500 | - | 0.2500 | - | - | - | 2 |"
+
+
+def test_the_default_is_compared_with_the_best_peer_of_each_set_where_both_are_known(common):
+    found = [
+        *rows("default", {"a": [0.8, 0.6], "b": [0.9]}),
+        *rows("probe", {"a": [0.5, 0.5, 1.0], "b": [0.7]}),
+        *rows("lite0", {"a": [0.6, 0.7], "c": [1.0]}),
+        *rows("half", {"a": [1.0, 1.0]}),  # of the package
+    ]
+    assert common.best_of_each(found, ["probe", "lite0"]) == (
+        "Best peer of each set (a: lite0, b: probe): 0.6750. "
+        "The default minus it: +0.1000 ± 0.1000 (standard error of 3 pairs)."
+    )
+    assert "No target has both" in common.best_of_each(found, ["plain"])
+
+
+@pytest.fixture
+def peers(common):
+    return importlib.import_module("peers")
+
+
+@pytest.fixture
+def coloured():
+    """Six images of two classes, dark and bright, to train on and four to test on."""
+    y = np.arange(10) % 2
+    X = np.broadcast_to((40 + 150 * y)[:, None, None, None], (10, 8, 8, 3)).astype(np.uint8)
+    return X[:6], X[6:], y[:6], y[6:]
+
+
+def test_predictions_are_judged_and_timed_with_one_thread(peers, coloured):
+    seen = []
+
+    def predict(X):
+        seen.append(torch.get_num_threads())
+        return np.zeros(len(X), int)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        row = peers.judged({"predict": predict, "macs": 1}, coloured)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [1]
+    assert row.pop("images_per_second") > 0
+    assert row == {"accuracy": 0.5, "macs": 1}
+    assert peers.judged({"accuracy": 0.25}, coloured) == {"accuracy": 0.25}
+
+
+def test_a_peer_that_lacks_its_libraries_is_refused_before_any_fit(peers, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skorch", None)
+    monkeypatch.setattr(sys, "argv", ["peers.py", "builtin", "missing.npz", "--peers", "skorch"])
+    with pytest.raises(
+        SystemExit, match=r"needs skorch and torchvision.*supernetnas\[benchmarks\]"
+    ):
+        peers.main()
+
+
+def test_a_network_trained_by_skorch(peers, coloured):
+    pytest.importorskip("skorch", reason="needs the extra 'benchmarks'")
+    pytest.importorskip("torchvision", reason="needs the extra 'benchmarks'")
+    before = torch.get_rng_state()
+    one, other = (peers.skorch(coloured, 0, "builtin", epochs=20)[0] for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert peers.judged(one, coloured)["accuracy"] == 1
+    np.testing.assert_array_equal(*(row["predict"](coloured[1]) for row in (one, other)))
+    assert one["parameters"] == 11_169_858  # ResNet-18's at 2 classes, with a stem of 3x3
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_writes_by_that_helper(script):
     code = (BENCHMARKS / script).read_text(encoding="utf-8")
@@ -96,7 +190,7 @@ SMALLEST = {
     "--alone-epochs 1 --alone-seeds 2 --epochs 4 --generations 2 --population 2 --shift-images 32 "
     "--seeds 1",
     "paths_transfer.py": "builtin COLOURED --seeds 0 --most 40 --image-size 32 --epochs 1",
-    "peers.py": "ZOO TARGET --peers plain --seeds 0 --most 80",
+    "peers.py": "ELASTIC COLOURED --peers plain probe scratch 'random member' --seeds 0 --most 40",
     "parallel.py": "--jobs 1 2 --datasets 2 --steps 1",
     "peers_members.py": "ELASTIC COLOURED --seeds 0 --most 40",
     "ranking.py": "--width 0.125 --images 200 --architectures 3 --alone-epochs 1 --alone-seeds 1 "
@@ -174,7 +268,7 @@ def test_a_target_that_a_source_has_seen_is_refused(common, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_runs(script, inputs, tmp_path):
-    options = [inputs.get(word, word) for word in SMALLEST[script].split()]
+    options = [inputs.get(word, word) for word in shlex.split(SMALLEST[script])]
     out = tmp_path / "found.json"
     command = [sys.executable, script, *options, "--out", str(out)]
     subprocess.run(command, cwd=BENCHMARKS, check=True, capture_output=True)

@@ -45,10 +45,11 @@ class Palette:
         if contrast(ink, paper) < _LEAST:  # as of a light picture within a dark one
             ink = legible_on(paper)
         colours = mpl.rcParams["axes.prop_cycle"].by_key().get("color", [ink])
-        accent = to_rgb(colours[0])
-        while contrast(accent, paper) < _LEAST:
-            accent = _mixed(accent, ink, 0.2)
-        return cls(paper, ink, accent)
+        return cls(paper, ink, _visible(colours[0], paper, ink))
+
+    def visible(self, colour: Any) -> Colour:
+        """Return a colour, nearer to the ink if it would hardly be seen on the paper."""
+        return _visible(colour, self.paper, self.ink)
 
     @property
     def muted(self) -> Colour:
@@ -87,6 +88,15 @@ def contrast(one: Any, other: Any) -> float:
 def legible_on(colour: Any) -> Colour:
     """Black or white, whichever can be read on a colour."""
     return max(_BLACK, _WHITE, key=lambda ink: contrast(ink, colour))
+
+
+def _visible(colour: Any, paper: Colour, ink: Colour) -> Colour:
+    from matplotlib.colors import to_rgb
+
+    seen = to_rgb(colour)
+    while contrast(seen, paper) < _LEAST:
+        seen = _mixed(seen, ink, 0.2)
+    return seen
 
 
 def _luminance(colour: Any) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._colours import Palette
+from ._colours import Palette, legible_on
 from ._common import PLAIN, fitted_attribute, import_pyplot, shown
 from ._room import LETTER, SMALLEST, room
 
@@ -206,13 +206,13 @@ class CellDisplay:
         self.lines_: list[Line2D] = []
         self.text_: list[Text] = []
         for operation, source, target, lane, port in self._route_edges(states):
-            colour = _family_colour(operation)
+            colour = palette.visible(_family_colour(operation))
             line_style = {"color": colour, "linewidth": 0.2 * font_size, **(line_kw or {})}
             self.lines_.append(self._draw_edge(source, target, lane, port, **line_style))
             text_style = {
                 "ha": "center",
                 "va": "center_baseline",
-                "color": "white",
+                "color": legible_on(colour),
                 "fontsize": font_size,
                 "bbox": {"boxstyle": "round,pad=0.28", "facecolor": colour, "edgecolor": "none"},
                 "zorder": 4,
@@ -237,7 +237,8 @@ class CellDisplay:
         from matplotlib.lines import Line2D
 
         names = dict.fromkeys(name for inputs in self.nodes for name, _ in inputs)
-        lines = [Line2D([], [], color=_family_colour(name), linewidth=2) for name in names]
+        colours = [self._palette.visible(_family_colour(name)) for name in names]
+        lines = [Line2D([], [], color=colour, linewidth=2) for colour in colours]
         self.ax_.legend(
             *(lines, [_readable(name) for name in names]),
             loc="upper center",

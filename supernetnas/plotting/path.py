@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._colours import Palette
+from ._colours import Palette, legible_on
 from ._common import PLAIN, fitted_attribute, import_pyplot, shown
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ class PathDisplay:
             size = (1.0 + 0.85 * longest, 0.6 + 0.5 * len(self.stages))
             _, ax = plt.subplots(figsize=size, layout="constrained")
         names = sorted({name for stage in self.stages for name in stage})
-        colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
         palette = Palette.of(ax)
+        shades = [palette.visible(colour) for colour in _COLOURS]
+        colours = {name: shades[place % len(shades)] for place, name in enumerate(names)}
         self.text_ = []
         for row, stage in enumerate(self.stages):
             if len(stage) > 1:
@@ -126,8 +127,8 @@ class PathDisplay:
                 corner = (place - _BOX[0] / 2, row - _BOX[1] / 2)
                 style = {"color": colours[name], "zorder": 2, **(box_kw or {})}
                 ax.add_patch(plt.Rectangle(corner, *_BOX, **style))
-                style = {"color": "white", "fontsize": 8, "ha": "center", "va": "center"}
-                style |= {"zorder": 3, **PLAIN, **(text_kw or {})}
+                style = {"color": legible_on(colours[name]), "fontsize": 8, "zorder": 3}
+                style |= {"ha": "center", "va": "center", **PLAIN, **(text_kw or {})}
                 self.text_.append(ax.text(place, row, shown(name), **style))
         ax.set_xlim(-0.6, longest - 0.4)
         ax.set_ylim(len(self.stages) - 0.5, -0.5)

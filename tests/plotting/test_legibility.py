@@ -14,6 +14,7 @@ from supernetnas.plotting import (
     DistanceHeatmapDisplay,
     ErrorsDisplay,
     FrontDisplay,
+    PathDisplay,
     SearchCurveDisplay,
 )
 from supernetnas.plotting._colours import Palette, contrast, legible_on
@@ -132,6 +133,20 @@ def test_cells_of_a_cell_have_the_colour_of_the_paper(style):
         display = CellDisplay(CELL).plot()
         faces = [patch.get_facecolor()[:3] for patch in display.ax_.patches]
         assert all(contrast(face, display._palette.ink) > 4 for face in faces)
+
+
+@pytest.mark.parametrize("paper", ["white", "black", "#1e1e1e", "0.6"])
+def test_lines_and_boxes_stand_out_from_any_paper(paper):
+    with plt.rc_context({"figure.facecolor": paper, "axes.facecolor": paper}):
+        cell, path = CellDisplay(CELL).plot(), PathDisplay([["a", "b", "c"], ["d", "e"]]).plot()
+        drawn = [line.get_color() for line in cell.lines_]
+        drawn += [patch.get_facecolor()[:3] for patch in path.ax_.patches]
+        assert len(drawn) == 4 + 5
+        assert all(contrast(colour, paper) >= 3 for colour in drawn)
+        boxes = [text.get_bbox_patch().get_facecolor()[:3] for text in cell.text_]
+        letters = [text.get_color() for text in (*cell.text_, *path.text_)]
+        boxes += [patch.get_facecolor()[:3] for patch in path.ax_.patches]
+        assert all(contrast(*pair) >= 4.5 for pair in zip(letters, boxes, strict=True))
 
 
 def test_values_are_written_only_where_there_is_room():

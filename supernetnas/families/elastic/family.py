@@ -323,6 +323,7 @@ class Elastic(Family):
             n_frozen=int(frozen),
             dropout=dropout,
             pretrained=pretrained,
+            keeps_first=chosen.members[0] in chosen.chosen,
         ).to(supernet.classifier.weight.device)
         costs, head = supernet.costs(architecture), supernet.classifier
         n_head = head.weight.numel() + head.bias.numel()

@@ -119,6 +119,8 @@ class FineTuning(nn.Module):
     pretrained : bool
         Whether the weights are those of a source. Batch norms then keep their statistics; else they
         follow the images.
+    keeps_first : bool
+        Whether the first is wanted for itself, and not only to teach.
     """
 
     def __init__(
@@ -131,10 +133,11 @@ class FineTuning(nn.Module):
         n_frozen: int = 0,
         dropout: float = 0.0,
         pretrained: bool = True,
+        keeps_first: bool = True,
     ) -> None:
         super().__init__()
         self.supernet, self.members, self.n_frozen = supernet, tuple(members), n_frozen
-        self.fixed_statistics = pretrained
+        self.fixed_statistics, self.keeps_first = pretrained, keeps_first
         self.cached = False  # whether it is given activations of the frozen stages, not images
         self.dropout = Dropout(dropout)
         self.deviation: Tensor
@@ -146,14 +149,7 @@ class FineTuning(nn.Module):
         supernet.take_heads(self.members, [new, *heads])
         supernet.requires_grad_(False)
         supernet.heads[0].requires_grad_(True)
-        first, largest = self.members[0], supernet.largest
-        _train_weights(supernet, [first])
-        if supernet.config.space.is_whole(first) and n_frozen:
-            for module in (largest.stem, largest.stem_norm, largest.stages[:n_frozen]):
-                module.requires_grad_(False)
-        self.untrained: Trunk | None = None  # what a member that has all of its weights begins with
-        if any(supernet.config.space.is_whole(member) for member in self.members[1:]):
-            self.__dict__["untrained"] = copy.deepcopy(largest)  # no part of its state
+        _train_weights(supernet, [self.members[0]], n_frozen)
 
     def train(self, mode: bool = True) -> FineTuning:
         """Set the mode; of batch norms only where their statistics follow the images."""
@@ -178,9 +174,10 @@ class FineTuning(nn.Module):
 class Taught(nn.Module):
     """All members but the first, as they are trained by it.
 
-    The first is the largest and stays as it is. Where a member has all of its weights, and only
-    smaller images, it begins with those from before the training, and the first is no longer one of
-    the members, since they are the same in the supernet.
+    A member that has all weights of the first, the largest, and only smaller images, goes on from
+    what the first has learned, in the same weights: the stages that the first has kept are kept
+    again. The first is then trained with it, by what it was before, or is no longer one of the
+    members, since they are the same in the supernet.
 
     Parameters
     ----------
@@ -194,19 +191,22 @@ class Taught(nn.Module):
         self.fixed_statistics = first.fixed_statistics
         self.deviation: Tensor
         self.register_buffer("deviation", first.deviation, persistent=False)
-        supernet, space = self.supernet, self.supernet.config.space
+        supernet, is_whole = self.supernet, self.supernet.config.space.is_whole
         self.teacher = copy.deepcopy(supernet.largest)
         self.teacher_head = copy.deepcopy(supernet.heads[0])
-        self.students = first.members[1:]
-        self.members = first.members
-        heads = [(head.weight.detach(), head.bias.detach()) for head in supernet.heads]
-        if any(space.is_whole(member) for member in self.students):
-            assert first.untrained is not None
-            supernet.largest.load_state_dict(first.untrained.state_dict())
-            self.members, heads = self.students, heads[1:]
-        supernet.take_heads(self.members, heads)
+        self.students, self.members = first.members[1:], first.members
+        heads = [
+            self.teacher_head if is_whole(member) else head
+            for member, head in zip(first.members, supernet.heads, strict=True)
+        ]
+        if any(is_whole(member) for member in self.students):
+            if first.keeps_first:
+                self.students = self.members
+            else:
+                self.members, heads = self.students, heads[1:]
+        supernet.take_heads(self.members, [(h.weight.detach(), h.bias.detach()) for h in heads])
         self.requires_grad_(False)
-        _train_weights(supernet, self.students)
+        _train_weights(supernet, self.students, first.n_frozen)
         for member in self.students:
             self._head(member).requires_grad_(True)
 
@@ -254,11 +254,22 @@ class Taught(nn.Module):
         return self._head(member)(self.dropout(features)).float()
 
 
-def _train_weights(supernet: ElasticSupernet, members: Sequence[ElasticArchitecture]) -> None:
-    """Let the weights of members be trained: those of the largest, or those that others share."""
-    whole = {supernet.config.space.is_whole(member) for member in members}
+def _train_weights(
+    supernet: ElasticSupernet, members: Sequence[ElasticArchitecture], n_frozen: int
+) -> None:
+    """Let the weights of members be trained: those of the largest, or those that others share.
+
+    Of the largest, the first stages are not, nor is the stem if there are any.
+    """
+    whole, largest = (
+        {supernet.config.space.is_whole(member) for member in members},
+        supernet.largest,
+    )
     if True in whole:
-        supernet.largest.requires_grad_(True)
+        largest.requires_grad_(True)
+        if n_frozen:
+            for module in (largest.stem, largest.stem_norm, largest.stages[:n_frozen]):
+                module.requires_grad_(False)
     if False in whole:
         for parameter in supernet.shared_parameters():
             parameter.requires_grad_(True)

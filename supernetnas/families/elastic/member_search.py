@@ -6,7 +6,9 @@ the supernet keeps this takes a fraction of a second each.
 
 At equal cost the shapes of members hardly matter, so there are few of them to compare; searching
 the whole space would need statistics for whatever is found there, which a few hundred images of a
-target cannot give.
+target cannot give. Where fewer pixels alone bring the cost down far enough, nothing is compared:
+the whole network goes on from what it learned at all pixels, and is ahead of members of that cost
+(`benchmarks/README.md`).
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ __all__ = [
 _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
 _MOST_IN_HEADS = 4000  # images that the first classifiers of those taught are fitted to
-_STEP = 16  # pixels between the sizes of the largest member
+_STEP = 4  # pixels between the sizes of the largest member
+_NEARLY = 2 / 3  # of what a limit leaves, which the largest member at fewer pixels must use
 _FRONT = 0.5  # most of the largest member's cost that the first member of a front may have
 
 
@@ -83,6 +86,15 @@ class Members:
         """Members that keep limits, the most expensive first."""
         found = [member for member, cost in self.costs.items() if limits.keep(*cost)]
         return sorted(found, key=lambda member: self.costs[member], reverse=True)
+
+    def near(self, found: Sequence[ElasticArchitecture], share: float) -> list[ElasticArchitecture]:
+        """Of members, the dearest first, those of at least a share of its cost."""
+        least = share * self.costs[found[0]].macs
+        return [member for member in found if self.costs[member].macs >= least]
+
+    def is_whole(self, member: ElasticArchitecture) -> bool:
+        """Whether it is the largest, at any size."""
+        return member.stages == self.largest.stages
 
     def _excess(self, cost: Costs) -> tuple[float, Costs]:
         """How many times the limits a cost is."""
@@ -305,16 +317,22 @@ def _within(
     return fast
 
 
-class _OneMember(_MemberMethod):
-    """The largest member or, under limits, another one, which the largest teaches.
+def _compared(
+    within: Sequence[ElasticArchitecture], members: Members, least_share: float = 0.0
+) -> list[ElasticArchitecture]:
+    """Of members, the dearest first, those to compare: the largest at fewer pixels, or others.
 
-    Attributes
-    ----------
-    least_share : float
-        Of the cost of the most expensive member within the limits, what others cost at least.
+    Others cost at least that share of the dearest.
     """
+    whole = next(filter(members.is_whole, within), None)
+    if whole is not None and whole in members.near(within, _NEARLY):
+        return [whole]
+    return [member for member in members.near(within, least_share) if not members.is_whole(member)]
 
-    least_share: ClassVar[float]
+
+class _OneMember(_MemberMethod):
+    """The largest member or, under limits, another one, which the largest teaches."""
+
     constraints: ClassVar[Mapping[str, Constraint]] = {}
 
     def start(self, supernet: ElasticSupernet, task: SearchTask) -> MemberSearch:
@@ -323,26 +341,30 @@ class _OneMember(_MemberMethod):
         within = _within(members, supernet, task)
         if members.largest in within:
             return MemberSearch(supernet, task, [[members.largest]], taught=False)
-        least = self.least_share * members.costs[within[0]].macs
-        near = [member for member in within if members.costs[member].macs >= least]
-        return MemberSearch(supernet, task, [self.compared(near, task)], taught=True)
+        return MemberSearch(supernet, task, [self.compared(within, members, task)], taught=True)
 
     def compared(
-        self, members: list[ElasticArchitecture], task: SearchTask
+        self, within: list[ElasticArchitecture], members: Members, task: SearchTask
     ) -> list[ElasticArchitecture]:
-        """Return those of the members that are compared."""
-        return members
+        """Return those to compare of the members within the limits, the dearest first."""
+        raise NotImplementedError
 
 
 class Probe(_OneMember):
     """The largest member or, under limits, the one whose features a linear classifier does best on.
 
-    Of the members within the limits, those that cost less than half of the most expensive are left
-    out. The largest is trained first and teaches the chosen one.
+    Where the largest keeps the limits at fewer pixels, and uses two thirds of what they allow, it
+    is taken without a comparison. Members that cost less than half of the most expensive one
+    within the limits are left out. The largest is trained first and teaches the chosen one.
     """
 
     name = "probe"
-    least_share = 0.5
+
+    def compared(
+        self, within: list[ElasticArchitecture], members: Members, task: SearchTask
+    ) -> list[ElasticArchitecture]:
+        """Return the largest at fewer pixels, or those of at least half of the dearest's cost."""
+        return _compared(within, members, 0.5)
 
 
 class Front(_MemberMethod):
@@ -379,15 +401,11 @@ class Front(_MemberMethod):
         """Begin the choice."""
         members = _members(supernet, task)
         within = _within(members, supernet, task)
-        groups = [[members.largest]] if members.largest in within else [within]
-        most, space = members.costs[members.largest].macs, supernet.config.space
+        first = [members.largest] if members.largest in within else within
+        groups, most = [_compared(first, members)], members.costs[members.largest].macs
         for share in (_FRONT / 2**place for place in range(int(self.n_members))):
-            group = [
-                m
-                for m in within
-                if share / 2 < members.costs[m].macs / most <= share and not space.is_whole(m)
-            ]
-            groups.append(group)
+            group = [m for m in within if share / 2 < members.costs[m].macs / most <= share]
+            groups.append(_compared(group, members) if group else [])
         return MemberSearch(supernet, task, groups, taught=True)
 
 
@@ -395,13 +413,14 @@ class RandomMember(_OneMember):
     """A member drawn at random, of at least three quarters of what the limits allow: a baseline."""
 
     name = "random"
-    least_share = 0.75
 
     def compared(
-        self, members: list[ElasticArchitecture], task: SearchTask
+        self, within: list[ElasticArchitecture], members: Members, task: SearchTask
     ) -> list[ElasticArchitecture]:
-        """Draw one of the members."""
-        return [members[int(torch.randint(len(members), (), generator=task.generator))]]
+        """Draw one of the members; the largest at fewer pixels only where there is no other."""
+        shapes = [member for member in within if not members.is_whole(member)] or within
+        near = members.near(shapes, 0.75)
+        return [near[int(torch.randint(len(near), (), generator=task.generator))]]
 
 
 SEARCHES = {

@@ -225,27 +225,50 @@ def test_what_is_taught():
     assert not module.training
 
 
-def test_the_largest_teaches_itself_at_fewer_pixels():
-    """It begins anew, and its teacher is no member any more."""
+@pytest.mark.parametrize("keeps_first", [False, True])
+def test_the_largest_teaches_itself_at_fewer_pixels(keeps_first):
+    """It goes on from what it learned, in the stages that were not kept before."""
     small, supernet = SPACE.largest.at(8), tiny_supernet().float()
-    untrained = {name: p.clone() for name, p in supernet.largest.named_parameters()}
-    first = fine_tuning([LARGEST, small], supernet, n_frozen=1)
+    first = fine_tuning([LARGEST, small], supernet, n_frozen=1, keeps_first=keeps_first)
     trained(first, labelled())
-    teacher = {name: p.clone() for name, p in supernet.largest.named_parameters()}
-    head = supernet.heads[1].weight.clone()
+    before = {name: p.clone() for name, p in supernet.largest.named_parameters()}
+    head = supernet.heads[0].weight.clone()
     module = Taught(first)
-    assert module.members == supernet.config.front == (small,)
-    assert torch.equal(supernet.heads[0].weight, head)
+    members = (LARGEST, small) if keeps_first else (small,)
+    assert module.members == module.students == supernet.config.front == members
+    assert len(supernet.heads) == len(members)
+    for own in supernet.heads:
+        assert torch.equal(own.weight, head)
     for name, parameter in supernet.largest.named_parameters():
-        assert torch.equal(parameter, untrained[name])
+        assert torch.equal(parameter, before[name])
     trained(module, labelled())
     for name, parameter in module.teacher.named_parameters():
-        assert torch.equal(parameter, teacher[name])
+        assert torch.equal(parameter, before[name])
+    kept = ("stem.", "stem_norm.", "stages.0.")
     for name, parameter in supernet.largest.named_parameters():
-        assert not torch.equal(parameter, untrained[name])
-    network = Elastic().trained(module, small)
+        assert torch.equal(parameter, before[name]) == name.startswith(kept)
+    assert not any(torch.equal(own.weight, head) for own in supernet.heads)
     images = labelled().images.clean(torch.arange(5))
+    network = Elastic().trained(module, members[0])
     assert_close(network(images), module(images))
+    assert Elastic().trained(module, small)(images).shape == (5, 4)
+
+
+def test_the_largest_teaches_itself_and_members():
+    """All of them are trained: the largest by what it was, and others in the shared weights."""
+    small = SPACE.largest.at(8)
+    first = trained(fine_tuning([LARGEST, small, MEMBERS[0]], n_frozen=1), labelled())
+    own = first.supernet.heads[2].weight.clone()
+    module = Taught(first)
+    assert module.students == (LARGEST, small, MEMBERS[0])
+    assert torch.equal(module.supernet.heads[2].weight, own)
+    before = state(module)
+    trained(module, labelled(), epochs=4)
+    changed = moved(before, module)
+    assert {name.split(".")[1] for name in changed} == {"largest", "shared", "transforms", "heads"}
+    assert {n for n in changed if "heads." in n} == {
+        f"supernet.heads.{n}.{kind}" for n in range(3) for kind in ("weight", "bias")
+    }
 
 
 def test_one_member_without_the_largest_leaves_that_as_it_is():

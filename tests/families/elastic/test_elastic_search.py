@@ -165,7 +165,7 @@ def test_front(supernet, n_members, limited):
     probes = {m: probe(supernet, m) for m in (*MANY, LARGEST)}
     wanted = [max(probes[m] for m in allowed)] if limited else [probes[LARGEST]]
     for place in range(n_members):
-        high = 0.55 / 2**place * costs[LARGEST]
+        high = 0.5 / 2**place * costs[LARGEST]
         group = [probes[m] for m in allowed if high / 2 < costs[m] <= high]
         if group:
             wanted.append(max(group))
@@ -176,6 +176,50 @@ def test_front(supernet, n_members, limited):
     assert architecture == LARGEST if not limited else architecture in allowed
     assert len(set(search.members)) == len(search.members) == len(search.heads) + 1
     assert {LARGEST, *search.chosen} == set(search.members) <= {LARGEST, *allowed}
+
+
+@pytest.fixture(scope="module")
+def shrinking():
+    """A supernet with a member of fewer pixels, and so the largest at these, too."""
+    supernet = tiny_supernet(members=(*MANY, MANY[0].at(8))).float()
+    supernet.recalibrate(DATA.images, generator=torch.Generator().manual_seed(0))
+    return supernet.eval()
+
+
+class TestFewerPixels:
+    """The largest at fewer pixels is taken where it uses two thirds of what is allowed."""
+
+    def test_one_member(self, shrinking):
+        costs = sorted(shrinking.costs(m).macs for m in shrinking.config.members)
+        taken = {side: shrinking.costs(SPACE.largest.at(side)).macs for side in (8, 12)}
+        for limit in sorted([*costs, *taken.values()]):
+            side = max((side for side, cost in taken.items() if cost <= limit), default=None)
+            dearest = max(cost for cost in [*costs, *taken.values()] if cost <= limit)
+            search, architecture = searched(Probe(), shrinking, Limits(limit))
+            if side is not None and taken[side] > 2 / 3 * dearest:
+                assert architecture == SPACE.largest.at(side)
+                assert search.members == [LARGEST, architecture]
+                assert search.scores.keys() == set(search.members)
+            else:
+                assert not SPACE.is_whole(architecture)
+                assert not any(SPACE.is_whole(m) for m in {*search.scores} - {LARGEST})
+        assert taken[12] < costs[-2] < 1.5 * taken[12] and costs[0] < taken[8] < costs[1]
+
+    def test_random(self, shrinking):
+        """A baseline draws a shape, unless there is none."""
+        limit = shrinking.costs(SPACE.largest.at(12)).macs
+        for seed in range(5):
+            _, architecture = searched(RandomMember(), shrinking, Limits(limit), seed)
+            assert not SPACE.is_whole(architecture)
+
+    def test_front(self, shrinking):
+        """Of the share between a quarter and a half it is the largest, unless others cost more."""
+        whole = SPACE.largest.at(8)
+        share = sorted(shrinking.costs(m).macs for m in MANY)[:3]
+        assert whole not in searched(Front(), shrinking)[0].chosen
+        search, architecture = searched(Front(), shrinking, Limits(share[1]))
+        assert shrinking.costs(whole).macs > 2 / 3 * share[1]
+        assert architecture == whole and search.members == [LARGEST, whole, MANY[0].at(8)]
 
 
 def test_front_holds_images_out():
