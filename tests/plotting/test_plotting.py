@@ -382,6 +382,14 @@ class TestOrderDisplays:
         with pytest.raises(ValueError, match="one measure for each"):
             OrderPreservingDisplay([0], measures)
 
+    def test_on_an_axis_that_is_shared(self):
+        """The first display sets limits that the lines of the second do not move."""
+        _, axes = plt.subplots(1, 2, sharey=True)
+        for ax, order in zip(axes, ([3, 2, 1, 0], [2, 3, 1, 0]), strict=True):
+            measure = order_preserving(order, [3, 2, 1, 0], n_good=2)
+            display = OrderPreservingDisplay([0], [measure]).plot(ax=ax)
+        assert display.lines_[1].get_ydata() == [-1] and axes[0].get_ylim()[0] < -1
+
 
 class TestPathDisplay:
     STAGES = (("k3", "k7"), ("xception", "k5", "k5"))
