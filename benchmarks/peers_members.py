@@ -7,10 +7,10 @@ chooses, on the same images, those that it does not hold out, in as many epochs,
 and the same optimiser; the largest keeps the same first stages, and teaches after its training.
 
 - "front": one fit; the smaller members are trained together and share their weights.
-- "one after another": the largest, then each member alone. As "one by one fair" members begin
-  with the shared weights and the statistics that the front begins with, too; as "slices" with a
-  slice of the fine-tuned largest, and statistics of the images that they are trained on. Seconds
-  are those of either with the largest.
+- "one after another": the largest, then each member of another shape alone. As "one by one fair"
+  members begin with the shared weights and the statistics that the front begins with, too; as
+  "slices" with a slice of the fine-tuned largest, and statistics of the images that they are
+  trained on. Seconds are those of either with the largest.
 """
 
 from __future__ import annotations
@@ -86,13 +86,15 @@ def one_after_another(split: Split, seed: int, zoo: str) -> list[Row]:
     shared = time.process_time() - began
     for name, start in (("one by one fair", as_in_front), ("slices", from_largest)):
         began = time.process_time()
-        found = [row_of_largest]
-        for member in search.members[1:]:
+        found = {0: row_of_largest}
+        for place, member in enumerate(search.members):
+            if search.supernet.config.space.is_whole(member):
+                continue
             module = family.taught(start(search, first, member))
             retrain(module, search.train, patient, torch.Generator().manual_seed(seed))
-            found.append(measured(module, member))
+            found[place] = measured(module, member)
         seconds = round(shared + time.process_time() - began, 1)
-        for place, row in enumerate(found):
+        for place, row in found.items():
             rows.append({"peer": f"{name} {place}", **row, "seconds": seconds})
     return rows
 
