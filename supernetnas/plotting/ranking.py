@@ -176,12 +176,13 @@ class OrderPreservingDisplay:
             ("Kendall's tau of the good ones", palette.accent, lambda m: m.local_tau),
         )
         self.lines_ = []
+        lowest = min(0.0, *ax.get_ylim())
         for label, colour, value in curves:
             style = {"color": colour, "marker": "o", "label": label, **(line_kw or {})}
-            self.lines_ += ax.plot(self.epochs, [value(m) for m in self.measures], **style)
-        # Of an axis that is shared, limits that were set before do not follow these lines.
-        drawn = [y for line in self.lines_ for y in line.get_ydata() if np.isfinite(y)]
-        lowest = min([0.0, *ax.get_ylim(), *(y - 0.04 for y in drawn)])
+            drawn = [value(m) for m in self.measures]
+            self.lines_ += ax.plot(self.epochs, drawn, **style)
+            # Of an axis that is shared, limits that were set before do not follow these lines.
+            lowest = min([lowest, *(y - 0.04 for y in drawn if np.isfinite(y))])
         ax.set_ylim(lowest, 1 + 0.04 * (1 - lowest))  # room for whole markers at 1
         ax.set_ylabel("share, and rank correlation")
         ax.legend(frameon=False)

@@ -261,10 +261,7 @@ def _train_weights(
 
     Of the largest, the first stages are not, nor is the stem if there are any.
     """
-    whole, largest = (
-        {supernet.config.space.is_whole(member) for member in members},
-        supernet.largest,
-    )
+    whole, largest = {*map(supernet.config.space.is_whole, members)}, supernet.largest
     if True in whole:
         largest.requires_grad_(True)
         if n_frozen:
