@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import patterns, tiny_classifier
 
 from supernetnas import Cells, Evolution, Shifting, Split, SupernetTransferClassifier
@@ -101,7 +101,9 @@ def test_saved_and_loaded(found, tmp_path):
 
 def test_grid_search():
     grid = {"search__population": [4, 5]}
-    best = GridSearchCV(evolved(retraining__epochs=1), grid, cv=2).fit(IMAGES, LABELS)
+    split = StratifiedShuffleSplit(1, test_size=0.5, random_state=0)
+    clf = evolved(retraining__epochs=1)
+    best = GridSearchCV(clf, grid, cv=split, error_score="raise").fit(IMAGES, LABELS)
     assert best.best_params_["search__population"] in (4, 5)
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from paths_zoo import FAMILY, SEARCH, datasets, paths_classifier, pretrained
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import EMBEDDER, patterns
 
 from supernetnas import (
@@ -32,6 +32,7 @@ from supernetnas.search.costs import count_macs, count_parameters
 IMAGES, LABELS = patterns(8, colour=True)
 NEW, NEW_LABELS = patterns(8, colour=True, seed=5)
 
+ONE_SPLIT = StratifiedShuffleSplit(1, test_size=0.5, random_state=0)
 SPLIT = RandomPaths(3, epochs=1, n_recalibration=32, split=Split(2, epochs=3, n_batches=1))
 
 
@@ -293,7 +294,7 @@ def test_a_saved_split(tmp_path, split):
 def test_grids_reach_the_split():
     grid = {"search__split__by": ["gradients", "choices"], "search__split__layer": [3]}
     clf = paths_classifier(search=SPLIT, retraining=Retraining(epochs=1))
-    found = GridSearchCV(clf, grid, cv=2).fit(IMAGES, LABELS)
+    found = GridSearchCV(clf, grid, cv=ONE_SPLIT, error_score="raise").fit(IMAGES, LABELS)
     assert found.best_estimator_.history_[1]["split"].startswith("layer 3")
 
 
@@ -342,7 +343,8 @@ def test_as_a_source(tmp_path, zoo, warm):
 
 def test_grid_search():
     grid = {"search__candidates": [1, 2]}
-    found = GridSearchCV(paths_classifier(), grid, cv=2).fit(IMAGES, LABELS)
+    clf = paths_classifier(retraining=Retraining(epochs=1))
+    found = GridSearchCV(clf, grid, cv=ONE_SPLIT, error_score="raise").fit(IMAGES, LABELS)
     assert found.best_params_["search__candidates"] in (1, 2)
 
 
