@@ -79,15 +79,15 @@ def test_from_a_zoo(tiny_zoo, search):
 
 def test_a_split_of_cells():
     search = clone(SEARCH).set_params(split=Split(epochs=2, n_batches=1))
-    clf = evolved(search=search).fit(IMAGES, LABELS)
+    clf = evolved(search=search, retraining__epochs=1).fit(IMAGES, LABELS)
     assert clf.history_[1]["split"].startswith("layer ")
     assert clf.predict(NEW).shape == NEW_LABELS.shape
 
 
 def test_limits_hold_for_a_network_of_other_sizes(found):
     larger = Cells(init_channels=2, n_cells=3, network_channels=4, network_cells=4)
-    free = evolved(family=larger).fit(IMAGES, LABELS)
-    clf = evolved(family=larger, max_macs=free.n_macs_).fit(IMAGES, LABELS)
+    free = evolved(family=larger, retraining__epochs=1).fit(IMAGES, LABELS)
+    clf = clone(free).set_params(max_macs=free.n_macs_).fit(IMAGES, LABELS)
     assert found.n_macs_ < clf.n_macs_ == count_macs(clf.network_, (1, 8, 8)) <= free.n_macs_
 
 

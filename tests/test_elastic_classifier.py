@@ -25,6 +25,7 @@ from supernetnas.search.costs import count_macs, count_parameters
 
 IMAGES, LABELS = coloured()
 NEW, NEW_LABELS = coloured(n_per_class=8, seed=5)
+ONE_EPOCH = Retraining(epochs=1)
 LARGEST = LITE0_SPACE.largest.at(32)
 
 
@@ -170,7 +171,8 @@ def test_squares_only(zoo, monkeypatch):
 
 
 def test_image_size_auto(zoo):
-    clf = elastic_classifier(zoo, image_size="auto").fit(IMAGES[:9], [0, 1, 2] * 3)
+    clf = elastic_classifier(zoo, image_size="auto", retraining=ONE_EPOCH)
+    clf.fit(IMAGES[:9], [0, 1, 2] * 3)
     assert clf.image_size_ == (128, 128) and clf.architecture_.size == 128
 
 
@@ -342,10 +344,11 @@ def test_limits_are_kept(limited, alone):
 
 def test_parameters_are_limited(zoo, alone):
     limit = alone.n_parameters_ // 2
-    clf = elastic_classifier(zoo, search="front", max_parameters=limit).fit(IMAGES, LABELS)
+    limits = {"max_parameters": limit, "retraining": ONE_EPOCH}
+    clf = elastic_classifier(zoo, search="front", **limits).fit(IMAGES, LABELS)
     assert count_parameters(clf.network_) == clf.n_parameters_ <= limit
     assert clf.architecture_ == clf.front_[1]["architecture"]
-    small = elastic_classifier(zoo, max_parameters=limit).fit(IMAGES, LABELS)
+    small = elastic_classifier(zoo, **limits).fit(IMAGES, LABELS)
     assert [row["architecture"] for row in small.front_] == [LARGEST, small.architecture_]
     assert small.at(max_macs=alone.n_macs_).architecture_ == LARGEST
 
@@ -360,8 +363,8 @@ def test_limits_below_the_smallest(zoo, monkeypatch, search):
         elastic_classifier(zoo, search=search, max_macs=1000).fit(IMAGES, LABELS)
     monkeypatch.undo()
     least = int(str(error.value).split("nearest has ")[1].split()[0].replace(",", ""))
-    clf = elastic_classifier(zoo, search=search, max_macs=least).fit(IMAGES, LABELS)
-    assert clf.n_macs_ == least
+    clf = elastic_classifier(zoo, search=search, max_macs=least, retraining=ONE_EPOCH)
+    assert clf.fit(IMAGES, LABELS).n_macs_ == least
 
 
 def test_classes_of_two_images(zoo):
@@ -369,10 +372,11 @@ def test_classes_of_two_images(zoo):
     chosen = np.concatenate(
         [np.flatnonzero(LABELS == 0), *(np.flatnonzero(n == LABELS)[:2] for n in (1, 2))]
     )
-    clf = elastic_classifier(zoo, search="front").fit(IMAGES[chosen], LABELS[chosen])
-    assert len(clf.front_) == 4
-    clf = elastic_classifier(zoo).fit(IMAGES[chosen], LABELS[chosen])
-    assert clf.predict_proba(NEW).shape == (24, 3)
+    for search, n_networks in (("front", 4), ("probe", 1)):
+        clf = elastic_classifier(zoo, search=search, retraining=ONE_EPOCH)
+        clf.fit(IMAGES[chosen], LABELS[chosen])
+        assert len(clf.front_) == n_networks
+        assert clf.predict_proba(NEW).shape == (24, 3)
 
 
 def test_weights_of_classes(zoo, alone):
@@ -384,8 +388,8 @@ def test_weights_of_classes(zoo, alone):
 
 def test_random_members(zoo, limited):
     limit = limited.max_macs
-    clf = elastic_classifier(zoo, search="random", max_macs=limit).fit(IMAGES, LABELS)
-    assert clf.n_macs_ <= limit
+    clf = elastic_classifier(zoo, search="random", max_macs=limit, retraining=ONE_EPOCH)
+    assert clf.fit(IMAGES, LABELS).n_macs_ <= limit
     assert clf.architecture_ in clf.supernet_config_.members
 
 

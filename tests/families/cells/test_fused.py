@@ -12,7 +12,7 @@ from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batch_norm import frozen_batch_norm
 from supernetnas.training.batches import LabelledImages
 
-# Every size in every layout of the space that has all operations; both of each with the others.
+# The space with all operations meets every size in every layout, the others meet each once.
 CASES = [
     pytest.param(
         *(space, size, layout),
