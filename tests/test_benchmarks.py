@@ -237,7 +237,7 @@ def inputs(tmp_path_factory):
 def test_each_step_of_an_attack_runs_one_backward_pass(path, common, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])  # which the script adds to
     script = importlib.import_module("search_speed")
-    monkeypatch.setitem(script.NETWORKS, "tiny", ("s1", 2, 2, 8))
+    monkeypatch.setitem(script.NETWORKS, "tiny", ("s1", 2, 3, 8))
     passes = {}
     for perturbation in ("none", "adversarial"):
         search = script.searches("tiny", perturbation, torch.device("cpu"), 2, "float32")[path]
