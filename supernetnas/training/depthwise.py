@@ -3,8 +3,9 @@
 The library that torch calls on CPUs has a fast gradient of depthwise kernels that are at most three
 columns wide and not higher than the image; that of others takes five to ten times as long.
 But the gradient of a tap does not know of other taps: that of a wider kernel is put together from
-those of three columns each. Nor has the library fast gradients in bfloat16; both are computed in
-float32 there.
+those of three columns each. The gradient of the images is a convolution with the flipped kernel, where
+there is no stride. Nor has the library fast gradients in bfloat16; what is left of them is computed
+in float32.
 """
 
 from __future__ import annotations
@@ -75,14 +76,17 @@ class _DepthwiseConv(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, kernel = ctx.saved_tensors
-        dtype = x.dtype
+        stride, padding, dtype = ctx.stride, ctx.padding, x.dtype
         dx = dkernel = None
+        if stride == 1 and ctx.needs_input_grad[0]:
+            flipped, outside = kernel.flip(2, 3).to(dtype), kernel.shape[-1] - 1 - padding
+            dx = F.conv2d(gradient, flipped, None, 1, outside, 1, x.shape[1])
         if dtype == torch.bfloat16:
             x, gradient = x.float(), gradient.float()
-        if ctx.needs_input_grad[0]:
-            dx = _gradient(x, gradient, kernel.to(x.dtype), ctx.stride, ctx.padding, 0).to(dtype)
+        if dx is None and ctx.needs_input_grad[0]:
+            dx = _gradient(x, gradient, kernel.to(x.dtype), stride, padding, 0).to(dtype)
         if ctx.needs_input_grad[1]:
-            dkernel = kernel_gradient(x, gradient, kernel.to(x.dtype), ctx.stride, ctx.padding)
+            dkernel = kernel_gradient(x, gradient, kernel.to(x.dtype), stride, padding)
             dkernel = dkernel.to(kernel.dtype)
         return dx, dkernel, None, None
 

@@ -353,7 +353,9 @@ class Elastic(Family):
         views = min(_MOST_BYTES // n_bytes, wanted)
         if views < least:
             return train
-        kept = KeptViews(train.images, module.look, module.batch, views, generator)
+        kept: Any = KeptViews(  # gives out lessons in place of images where something is taught
+            train.images, module.look, module.batch, views, generator
+        )
         module.cached = True
         return LabelledImages(kept, train.labels)
 
