@@ -3,9 +3,9 @@
 The library that torch calls on CPUs has a fast gradient of depthwise kernels that are at most three
 columns wide and not higher than the image; that of others takes five to ten times as long.
 But the gradient of a tap does not know of other taps: that of a wider kernel is put together from
-those of three columns each. The gradient of the images is a convolution with the flipped kernel, where
-there is no stride. Nor has the library fast gradients in bfloat16; what is left of them is computed
-in float32.
+those of three columns each. The gradient of the images is a convolution with the flipped kernel,
+where there is no stride. Nor has the library fast gradients in bfloat16; what is left of them is
+computed in float32.
 """
 
 from __future__ import annotations
