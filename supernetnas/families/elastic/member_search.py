@@ -50,8 +50,7 @@ __all__ = [
 _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
 _MOST_IN_HEADS = 4000  # images that the first classifiers of those taught are fitted to
-_LEAST_SIDE = 32  # of the images that the largest member sees
-_STEP = 4  # pixels between its sizes
+_STEP = 4  # pixels between the sizes of the largest member
 _NEARLY = 2 / 3  # of what a limit leaves, which the largest member at fewer pixels must use
 _FRONT = 0.5  # most of the largest member's cost that the first member of a front may have
 
@@ -280,7 +279,7 @@ def choices(config: ElasticConfig, size: int) -> list[ElasticArchitecture]:
     """
     sizes = sorted({member.size for member in config.members})
     most = max([size, *sizes[:1]])
-    between = range(min([size, *sizes, _LEAST_SIDE]), size, _STEP)
+    between = range(min([size, *sizes]), size, _STEP)
     whole = [config.space.largest.at(side) for side in {*between, size}]
     return [
         *sorted(whole, key=lambda member: -member.size),
