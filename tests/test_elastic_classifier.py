@@ -630,6 +630,18 @@ def test_time_limit(zoo, monkeypatch):
     assert clf.score(NEW, NEW_LABELS) > 0.6
 
 
+def test_what_comes_before_the_first_epoch_counts_in_the_time_limit(zoo, monkeypatch):
+    looked = Elastic.training_data
+
+    def slowly(self, *args):
+        time.sleep(4)
+        return looked(self, *args)
+
+    monkeypatch.setattr(Elastic, "training_data", slowly)
+    clf = elastic_classifier(zoo, time_limit=4, retraining=Retraining(50)).fit(IMAGES, LABELS)
+    assert [row["epoch"] for row in clf.history_ if row["stage"] == "retrain"] == [1]
+
+
 def test_without_augmentation(zoo):
     clf = elastic_classifier(zoo, augmentation="none").fit(IMAGES, LABELS)
     assert clf.score(NEW, NEW_LABELS) > 0.6
