@@ -71,8 +71,7 @@ class SameConv2d(nn.Conv2d):
             x = functional.pad(x, pads)
         if self.groups == 1:
             return functional.conv2d(x, weight, bias, stride, padding)
-        x = depthwise_conv(x, weight, stride, padding)
-        return x if bias is None else x + bias.to(x.dtype)[:, None, None]
+        return depthwise_conv(x, weight, stride, padding, bias)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:

@@ -22,7 +22,9 @@ _COLUMNS = 3  # that the fast gradient has at most
 _CHANNELS = 16  # whose multiples have one with strides, too
 
 
-def depthwise_conv(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
+def depthwise_conv(
+    x: Tensor, kernel: Tensor, stride: int, padding: int, bias: Tensor | None = None
+) -> Tensor:
     """Convolve each channel with its own kernel.
 
     Parameters
@@ -32,6 +34,7 @@ def depthwise_conv(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tens
         With the dtype of the images, or float32.
     stride, padding : int
         Along both axes.
+    bias : torch.Tensor of shape (c,), optional
 
     Returns
     -------
@@ -39,8 +42,8 @@ def depthwise_conv(x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tens
         What `torch.nn.functional.conv2d` returns; on a CPU it has gradients of the first order.
     """
     if x.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.conv2d(x, kernel.to(x.dtype), None, stride, padding, 1, x.shape[1])
-    return _DepthwiseConv.apply(x, kernel, stride, padding)
+        return _convolved(x, kernel, bias, stride, padding)
+    return _DepthwiseConv.apply(x, kernel, bias, stride, padding)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -60,24 +63,26 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of `torch.nn.Conv2d`."""
-        if self.bias is not None:  # a batch norm has been folded into it
-            return super().forward(x)
-        return depthwise_conv(x, self.weight, self.stride[0], int(self.padding[0]))
+        return depthwise_conv(x, self.weight, self.stride[0], int(self.padding[0]), self.bias)
 
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int
+    ) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, kernel.to(x.dtype), None, stride, padding, 1, x.shape[1])
+        return _convolved(x, kernel, bias, stride, padding)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         stride, padding, dtype = ctx.stride, ctx.padding, x.dtype
-        dx = dkernel = None
+        dx = dkernel = dbias = None
+        if ctx.needs_input_grad[2]:
+            dbias = gradient.sum((0, 2, 3), dtype=kernel.dtype)
         if stride == 1 and ctx.needs_input_grad[0]:
             flipped, outside = kernel.flip(2, 3).to(dtype), kernel.shape[-1] - 1 - padding
             dx = F.conv2d(gradient, flipped, None, 1, outside, 1, x.shape[1])
@@ -88,7 +93,13 @@ class _DepthwiseConv(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             dkernel = kernel_gradient(x, gradient, kernel.to(x.dtype), stride, padding)
             dkernel = dkernel.to(kernel.dtype)
-        return dx, dkernel, None, None
+        return dx, dkernel, dbias, None, None
+
+
+def _convolved(x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    if bias is not None:
+        bias = bias.to(x.dtype)
+    return F.conv2d(x, kernel.to(x.dtype), bias, stride, padding, 1, x.shape[1])
 
 
 def kernel_gradient(

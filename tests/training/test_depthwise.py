@@ -16,10 +16,11 @@ def random(*shape, seed=0, dtype=torch.float64):
 
 def both(x, kernel, stride, padding):
     """Results and gradients, as they are computed here and by torch."""
-    plain = F.conv2d(x, kernel, None, stride, padding, 1, x.shape[1])
+    bias = random(x.shape[1], seed=3, dtype=x.dtype).requires_grad_()
+    plain = F.conv2d(x, kernel, bias, stride, padding, 1, x.shape[1])
     upstream = random(*plain.shape, seed=2, dtype=x.dtype)
-    for result in (depthwise_conv(x, kernel, stride, padding), plain):
-        yield result, *torch.autograd.grad(result, (x, kernel), upstream)
+    for result in (depthwise_conv(x, kernel, stride, padding, bias), plain):
+        yield result, *torch.autograd.grad(result, (x, kernel, bias), upstream)
 
 
 @pytest.mark.parametrize("channels", [3, 16])
@@ -83,5 +84,5 @@ def test_the_module_is_torchs():
     plain.load_state_dict(ours.state_dict())
     x = random(3, 16, 9, 9, dtype=torch.float32)
     torch.testing.assert_close(ours(x), plain(x))
-    ours.bias = nn.Parameter(torch.arange(16.0))
-    torch.testing.assert_close(ours(x), plain(x) + ours.bias[:, None, None])
+    ours.bias = plain.bias = nn.Parameter(torch.arange(16.0))
+    torch.testing.assert_close(ours(x), plain(x))
