@@ -88,7 +88,7 @@ def test_the_largest_alone(alone):
     assert row["architecture"] == LARGEST
     assert (row["n_macs"], row["n_parameters"]) == (alone.n_macs_, alone.n_parameters_)
     assert 0.5 < row["probe_accuracy"] <= 1 and "validation_accuracy" not in row
-    assert [row["stage"] for row in alone.history_] == ["search", *["retrain"] * 4]
+    assert [row["stage"] for row in alone.history_] == ["retrain"] * 4
 
 
 def test_the_same_seed_gives_the_same_network(zoo, alone):
@@ -324,9 +324,28 @@ def test_errors_of_at(front, alone, fitted):
         fitted.at(max_macs=10**12)
 
 
-def test_where_nothing_was_compared_there_was_no_search(limited, alone):
+def test_where_nothing_was_compared_there_was_no_search(limited, alone, tmp_path):
     assert alone.outcome_.startswith("there was no search: it is the most expensive network")
-    assert "were compared" in limited.outcome_
+    assert {row["stage"] for row in alone.history_} == {"retrain"}
+    card = (alone.save_pretrained(tmp_path / "alone") / "README.md").read_text()
+    assert "validation accuracy" not in card and "| search | there was no search: " in card
+
+    (row,) = (row for row in limited.history_ if row["stage"] == "search")
+    assert row["candidates"] > 1
+    assert limited.outcome_.endswith(f"of which {row['candidates']} were compared")
+    card = (limited.save_pretrained(tmp_path / "limited") / "README.md").read_text()
+    assert "supernet, on the images that architectures were compared on" in card
+
+
+def test_a_member_drawn_at_random_was_not_searched(zoo, alone, capsys):
+    half = alone.n_macs_ // 2
+    clf = elastic_classifier(zoo, max_macs=half, search="random", retraining=Retraining(1))
+    clf.set_params(verbose=2).fit(IMAGES, LABELS)
+    assert {row["stage"] for row in clf.history_} == {"retrain"}
+    assert "compared" not in clf.outcome_
+    lines = [line for line in capsys.readouterr().err.splitlines() if ": epoch " in line]
+    assert lines[0].startswith("probe of multi: epoch 1 of at most 1")
+    assert not any(line.startswith("search") for line in lines)
 
 
 def test_limits_are_kept(limited, alone):

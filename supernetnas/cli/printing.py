@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,9 +28,16 @@ def as_json(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Align rows in columns under a head; numbers to the right."""
+    """Align rows in columns under a head; numbers to the right, and their points as well."""
     body = [list(row) for row in rows]
-    lines = [[_text(value) for value in row] for row in [head, *body]]
+    decimals = [_decimals(row[column] for row in body) for column in range(len(head))]
+    lines = [
+        [
+            f"{value:.{n}f}" if isinstance(value, float) and math.isfinite(value) else _text(value)
+            for value, n in zip(row, decimals, strict=True)
+        ]
+        for row in [head, *body]
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     right = [any(_is_number(row[column]) for row in body) for column in range(len(head))]
     return "\n".join(
@@ -62,6 +70,12 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def _decimals(values: Iterable[Any]) -> int:
+    """Digits after the point with which the largest of a column has four that count."""
+    largest = max((abs(v) for v in values if isinstance(v, float) and math.isfinite(v)), default=0)
+    return max(0, 3 - math.floor(math.log10(largest or 0.1)))
 
 
 def _escaped(character: str) -> str:

@@ -19,7 +19,7 @@ from supernetnas.families.base import available_families
 from supernetnas.images.reading import as_image_set
 from supernetnas.plotting._colours import contrast
 from supernetnas.reporting import page as pages
-from supernetnas.reporting.sections import _inputs, _visible
+from supernetnas.reporting.sections import _inherited, _inputs, _visible
 
 pytest.importorskip("matplotlib")
 
@@ -83,7 +83,11 @@ def test_all_sections_are_there_and_linked(text):
 
 def test_what_it_says_is_so(text, hostile):
     clf, said = hostile[0], Page(text).text
-    assert f"{clf.holdout_.accuracy:.1%} on 12 images" in said
+    assert f"{100 * clf.holdout_.accuracy:.1f} % on 12 images" in said
+    low, high = clf.holdout_.accuracy_interval
+    interval = f"(95 % interval {low:.3f} to {high:.3f})"
+    assert f"accuracy {clf.holdout_.accuracy:.3f} {interval} balanced accuracy" in said
+    assert "8 x 8 pixels, 1 channel search" in said
     assert f"{clf.n_parameters_:,}" in said
     assert str(clf.architecture_) in said
     assert clf.outcome_ in said
@@ -184,11 +188,40 @@ def test_every_family_is_reported(family, request, tmp_path):
     clf.set_params(holdout_fraction=0.2).fit(images, names)
     assert clf.evaluate(images, names).accuracy == clf.score(images, names)
     page = Page(clf.report(tmp_path / "a.html", images).read_text())
-    reached = f"{clf.holdout_.accuracy:.1%} on 3 images"
+    reached = f"{100 * clf.holdout_.accuracy:.1f} % on 3 images"
     costs = f"{clf.n_macs_:,}", f"{clf.n_parameters_:,}"
     for said in (clf.source_, clf.outcome_, reached, *costs, *clf.classes_):
         assert said in page.text
     assert page.all("img")
+
+
+def test_long_names_are_short_below_images_and_whole_in_a_table(tmp_path):
+    images, labels = patterns(4, noise=200)
+    long = np.array([f"{'plants of the meadows, ' * 5}{name}" for name in "abcd"])
+    clf = tiny_classifier(retraining__epochs=1).fit(images, long[labels])
+    wrong = long[(labels + 1) % 4]  # so that nearly all are mistakes
+    text = clf.report(tmp_path / "a.html", images, wrong).read_text()
+    captions = re.findall("<figcaption>(.*?)</figcaption>", text)
+    assert len(captions) > 4
+    names = [name for caption in captions for name in caption.split(", 0.")[0].split(" → ")]
+    assert max(map(len, names)) <= 24 and len(set(names)) == 4
+    said = Page(text).text
+    assert said.count("Full names") == 2  # of what it sees, and of what is taken for what
+    assert all(said.count(name) >= 3 for name in long)
+
+
+def test_numbers_of_images_are_a_line_of_the_provenance(tiny_zoo, fitted, tmp_path):
+    source = tiny_zoo[fitted.source_]
+    clf = tiny_classifier(tiny_zoo, fitted.source_, search="none").fit(*patterns())
+    said = Page(clf.report(tmp_path / "a.html").read_text()).text
+    assert f"trained on {source.n_images} images of {source.n_classes} classes" in said
+    assert "n images" not in said and "n classes" not in said
+
+
+def test_all_weights_are_inherited_only_where_all_are():
+    assert _inherited(1.0) == "Of its weights, all came from the supernet."
+    assert "99.9 %" in _inherited(0.99999)
+    assert "62.5 %" in _inherited(0.625)
 
 
 def test_without_images_it_shows_none(hostile, tmp_path):
