@@ -30,11 +30,11 @@ def as_json(value: Any) -> str:
 def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """Align rows in columns under a head; numbers to the right, and their points as well."""
     body = [list(row) for row in rows]
-    decimals = [_decimals(row[column] for row in body) for column in range(len(head))]
+    formats = [_format([row[column] for row in body]) for column in range(len(head))]
     lines = [
         [
-            f"{value:.{n}f}" if isinstance(value, float) and math.isfinite(value) else _text(value)
-            for value, n in zip(row, decimals, strict=True)
+            format(value, spec) if isinstance(value, float) else _text(value)
+            for value, spec in zip(row, formats, strict=True)
         ]
         for row in [head, *body]
     ]
@@ -72,10 +72,12 @@ def _text(value: Any) -> str:
     return "".join(c if c.isprintable() else " " for c in str(value))
 
 
-def _decimals(values: Iterable[Any]) -> int:
-    """Digits after the point with which the largest of a column has four that count."""
-    largest = max((abs(v) for v in values if isinstance(v, float) and math.isfinite(v)), default=0)
-    return max(0, 3 - math.floor(math.log10(largest or 0.1)))
+def _format(values: Iterable[Any]) -> str:
+    """Format of a column of numbers: as many decimals for all, unless that hid the small ones."""
+    sizes = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
+    if not sizes or min(sizes) < max(sizes) / 1000:
+        return ".4g"
+    return f".{max(0, 3 - math.floor(math.log10(max(sizes))))}f"
 
 
 def _escaped(character: str) -> str:

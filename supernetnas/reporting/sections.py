@@ -136,26 +136,7 @@ def _source(clf: Any) -> str:
     )
     parts = [paragraph(f"The strategy {clf.strategy!r} started from {start}.")]
     if clf.scores_:
-        parts.append(
-            paragraph(
-                "It compared the accuracy of a linear model of the features, each image left out "
-                "in turn:"
-            )
-        )
-        parts.append(
-            table(
-                (
-                    [
-                        row["source"],
-                        row["family"],
-                        "x".join(map(str, row["image_size"])),
-                        _rounded(row["accuracy"]),
-                    ]
-                    for row in sorted(clf.scores_, key=lambda row: -row["accuracy"])
-                ),
-                ["source", "family", "pixels", "accuracy"],
-            )
-        )
+        parts.append(_scores(clf.scores_))
     if clf.distances_:
         what = "Distances from the images to the sources, the nearest first"
         drawn = dict(list(clf.distances_.items())[:_MOST_ROWS])
@@ -164,6 +145,29 @@ def _source(clf: Any) -> str:
         rows = [[name, float(value)] for name, value in clf.distances_.items()]
         parts.append(details("Distances as numbers", table(rows, ["source", "distance"])))
     return section(*parts)
+
+
+def _scores(scores: list[dict[str, Any]]) -> str:
+    """What the starts were compared by, the best first."""
+    raced = any("race_accuracy" in row for row in scores)
+    said = "It compared the accuracy of a linear model of the features, each image left out in turn"
+    rows = [
+        [
+            row["source"],
+            row["family"],
+            " x ".join(map(str, row["image_size"])),
+            *map(_rounded, (row["accuracy"], *([row.get("race_accuracy")] if raced else []))),
+        ]
+        for row in sorted(
+            scores, key=lambda row: (row.get("race_accuracy", -1.0), row["accuracy"]), reverse=True
+        )
+    ]
+    return section(
+        paragraph(
+            f"{said}; of those nearly as good as the best, brief fits:" if raced else f"{said}:"
+        ),
+        table(rows, ["source", "family", "pixels", "accuracy", *(["brief fit"] if raced else [])]),
+    )
 
 
 def _architecture(clf: Any) -> str:
@@ -188,7 +192,10 @@ def _training(clf: Any) -> str:
     measured = {key for row in clf.history_ for key, value in row.items() if value is not None}
     parts = []
     for metric, what in _CURVES.items():
-        if {metric, f"train_{metric}", f"validation_{metric}"} & measured:
+        values = {row[metric] for row in clf.history_ if row.get(metric) is not None}
+        if len(values) == 1:
+            parts.append(paragraph(f"{what}; in every epoch {_rounded(*values)}."))
+        elif {metric, f"train_{metric}", f"validation_{metric}"} & measured:
             parts.append(
                 picture(
                     lambda metric=metric: SearchCurveDisplay.from_estimator(  # type: ignore[misc]

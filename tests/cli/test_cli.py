@@ -946,5 +946,10 @@ def test_points_stand_below_each_other():
         "b     0.9184   7.00",
         "c          -      -",
     ]
-    assert table(["n"], [[12345.6], [1.0]]).splitlines() == ["    n", "12346", "    1"]
+    assert table(["n"], [[12345.6], [20.0]]).splitlines() == ["    n", "12346", "   20"]
+    assert table(["n"], [[0.5], [0.00021566]]).splitlines() == [
+        "        n",
+        "      0.5",
+        "0.0002157",
+    ]
     assert table(["n"], [[float("inf")], [1.0]]).splitlines() == ["    n", "  inf", "1.000"]

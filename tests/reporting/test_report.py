@@ -19,7 +19,7 @@ from supernetnas.families.base import available_families
 from supernetnas.images.reading import as_image_set
 from supernetnas.plotting._colours import contrast
 from supernetnas.reporting import page as pages
-from supernetnas.reporting.sections import _inherited, _inputs, _visible
+from supernetnas.reporting.sections import _inherited, _inputs, _scores, _training, _visible
 
 pytest.importorskip("matplotlib")
 
@@ -216,6 +216,34 @@ def test_numbers_of_images_are_a_line_of_the_provenance(tiny_zoo, fitted, tmp_pa
     said = Page(clf.report(tmp_path / "a.html").read_text()).text
     assert f"trained on {source.n_images} images of {source.n_classes} classes" in said
     assert "n images" not in said and "n classes" not in said
+
+
+def test_what_never_changed_is_said_and_not_drawn(hostile):
+    clf = copy.copy(hostile[0])
+    clf.history_ = [
+        {"stage": "search", "epoch": epoch, "changes": 0, "alpha_entropy": 0.5 + 0.1 * epoch}
+        for epoch in (1, 2)
+    ]
+    page = Page(_training(clf))
+    assert "differ from where the search began; in every epoch 0." in page.text
+    assert len(page.all("picture")) == 1
+    assert "1 is undecided, 0 is discrete" in page.text
+
+
+def test_brief_fits_that_decided_are_shown():
+    rows = [
+        {"source": name, "family": "cells", "image_size": [8, 8], "accuracy": accuracy}
+        for name, accuracy in (("one", 0.9), ("two", 0.8), ("three", 0.5))
+    ]
+    assert Page(_scores(rows)).text.endswith(
+        "one cells 8 x 8 0.900 two cells 8 x 8 0.800 three cells 8 x 8 0.500"
+    )
+    rows[0]["race_accuracy"], rows[1]["race_accuracy"] = 0.6, 0.75
+    said = Page(_scores(rows)).text
+    assert (
+        "brief fits: source family pixels accuracy brief fit two cells 8 x 8 0.800 0.750 one"
+        in said
+    )
 
 
 def test_all_weights_are_inherited_only_where_all_are():
