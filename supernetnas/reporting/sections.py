@@ -221,8 +221,8 @@ def _training(clf: Any) -> str:
 def _evaluation(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return ""
-    per_class = (map(_rounded, row.values()) for row in evaluation.per_class)
-    confusions = (map(_rounded, row.values()) for row in evaluation.confusions(_MOST_ROWS))
+    per_class = ([*map(_rounded, row.values())] for row in evaluation.per_class)
+    confusions = ([*map(_rounded, row.values())] for row in evaluation.confusions(_MOST_ROWS))
     what = "Which classes are taken for which"
     return section(
         table(evaluation.described().items()),
