@@ -185,9 +185,10 @@ class SupernetTransferClassifier(
         "auto" is a GPU where there is one.
     precision : {"auto", "float32", "bfloat16"} or Execution, default="auto"
         What convolutions compute in while networks are trained; alphas, weights and the statistics
-        of batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and float32 on
-        a CPU, where bfloat16 is slower. Predictions are made in float32. An Execution also says
-        whether training is compiled or captured as graphs, and whether it saves memory:
+        of batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and for elastic
+        networks on a CPU that multiplies in it; else float32, since for the others bfloat16 is
+        slower on a CPU. Predictions are made in float32. An Execution also says whether training
+        is compiled or captured as graphs, and whether it saves memory:
         ``Execution(compile="graph", checkpointing=True)``.
     random_state : int, RandomState instance or None, default=None
         Seed of everything; None is a fresh seed for each fit. The same int gives the same network
@@ -448,6 +449,7 @@ class SupernetTransferClassifier(
                 self, selection.candidates, data, device, seed, kept, race=not progress.rehearses
             )
             family, seen = start.family, start.seen
+            execution = family.execution(execution, device)
             method = method_of(self, family)
             candidates = selection.candidates
             if strategy is not None and strategy.probes:

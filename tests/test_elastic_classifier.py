@@ -18,6 +18,7 @@ from tiny import EMBEDDER, tiny_classifier
 from supernetnas import Execution, Latency, SupernetTransferClassifier, Zoo
 from supernetnas.families.elastic import LITE0_SPACE
 from supernetnas.families.elastic.family import Elastic
+from supernetnas.families.elastic.finetuning import FineTuning
 from supernetnas.families.elastic.member_search import Front
 from supernetnas.fitting.retraining import Retraining
 from supernetnas.parameters import ParameterError
@@ -67,6 +68,26 @@ def assert_same_fit(one, other):
 
 
 # A fit
+
+
+@pytest.mark.parametrize("known", [{}, {"avx512_bf16": True}])
+def test_it_is_trained_in_what_the_processor_multiplies_fast(zoo, monkeypatch, known):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    seen = set()
+    forward = FineTuning.forward
+
+    def watched(module, images):
+        stages = module.supernet.largest.stages
+        hook = stages[-1].register_forward_hook(lambda m, given, result: seen.add(result.dtype))
+        try:
+            return forward(module, images)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(FineTuning, "forward", watched)
+    clf = elastic_classifier(zoo).fit(IMAGES[::2], LABELS[::2])
+    assert seen == {torch.bfloat16 if known else torch.float32}
+    assert all(value.dtype != torch.bfloat16 for value in clf.network_.state_dict().values())
 
 
 def test_the_largest_alone(alone):
@@ -123,7 +144,8 @@ def test_pil_images_of_other_sizes(zoo, alone):
 def test_images_of_other_channels(zoo, channels):
     images, labels = coloured(channels=channels, side=24)
     new, new_labels = coloured(channels=channels, side=24, seed=5)
-    clf = elastic_classifier(zoo, search="front").fit(images, labels)
+    longer = Retraining(8, learning_rate=1e-3)
+    clf = elastic_classifier(zoo, search="front", retraining=longer).fit(images, labels)
     assert clf.network_.config.input_channels == channels
     assert clf.network_.trunk.stem.weight.shape[1] == channels
     assert clf.score(new, new_labels) > 0.6
@@ -191,7 +213,6 @@ def test_front(front):
 def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
     """On images of each class that nothing was trained on."""
     from supernetnas import classifier
-    from supernetnas.fitting import finetuning
 
     given = {}
 
@@ -205,7 +226,7 @@ def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
         monkeypatch.setattr(module, name, spied)
 
     spy(classifier, "validate_front", 3)
-    spy(finetuning, "retrain", 1)
+    spy(Elastic, "training_data", 2)
     clf = elastic_classifier(zoo, search=Front(validation_fraction=0.5), augmentation="none")
     clf.fit(IMAGES, LABELS)
     pixels = {}
@@ -214,7 +235,7 @@ def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):
         images = data.images.clean(torch.arange(9))
         pixels[name] = {image.numpy().tobytes() for image in images}
         assert len(pixels[name]) == 9
-    assert not pixels["validate_front"] & pixels["retrain"]
+    assert not pixels["validate_front"] & pixels["training_data"]
     data, state = given["validate_front"], clf.supernet_state_
     images = data.images.clean(torch.arange(9))
     state = {name: torch.from_numpy(array) for name, array in state.items()}

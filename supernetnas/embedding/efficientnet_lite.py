@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..training.depthwise import depthwise_conv
+
 __all__ = [
     "FEATURES",
     "STAGES",
@@ -53,19 +55,44 @@ class SameConv2d(nn.Conv2d):
         super().__init__(c_in, c_out, kernel_size, stride, groups=groups, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolved(x, self.weight, self.bias)
+
+    def convolved(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Apply the convolution with another weight and bias than its own."""
         kernel, stride = self.kernel_size[0], self.stride[0]
         pads = []
         for side in (x.shape[-1], x.shape[-2]):
             total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
             pads += [total // 2, total - total // 2]
-        if any(pads):
+        padding = pads[0] if len(set(pads)) == 1 else 0
+        if any(pads) and not padding:
             x = functional.pad(x, pads)
-        return super().forward(x)
+        if self.groups == 1:
+            return functional.conv2d(x, weight, bias, stride, padding)
+        x = depthwise_conv(x, weight, stride, padding)
+        return x if bias is None else x + bias.to(x.dtype)[:, None, None]
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Batch norm with the epsilon that the weights were trained with."""
     return nn.BatchNorm2d(channels, eps=1e-3)
+
+
+def normalised(conv: SameConv2d, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Apply a convolution and its batch norm.
+
+    In a training in which the statistics of the norm stay as they are, it is part of the
+    convolution's weight and bias, which have fewer numbers than what the convolution computes:
+    the same function with the same gradients.
+    """
+    if not isinstance(norm, nn.BatchNorm2d) or norm.training or not torch.is_grad_enabled():
+        return norm(conv(x))
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return conv.convolved(x, conv.weight * scale[:, None, None, None], norm.bias - mean * scale)
 
 
 class InvertedResidual(nn.Module):
@@ -85,9 +112,11 @@ class InvertedResidual(nn.Module):
         self._bn2 = batch_norm(c_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = functional.relu6(self._bn0(self._expand_conv(x))) if self._expands else x
-        out = functional.relu6(self._bn1(self._depthwise_conv(out)))
-        out = self._bn2(self._project_conv(out))
+        out = x
+        if self._expands:
+            out = functional.relu6(normalised(self._expand_conv, self._bn0, x))
+        out = functional.relu6(normalised(self._depthwise_conv, self._bn1, out))
+        out = normalised(self._project_conv, self._bn2, out)
         return x + out if self._has_shortcut else out
 
 

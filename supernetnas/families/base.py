@@ -202,6 +202,10 @@ class Family(Parameters):
     def check_execution(self, execution: Execution) -> None:
         """Refuse, with a ParameterError, what supernets of the family cannot be run like."""
 
+    def execution(self, execution: Execution, device: torch.device) -> Execution:
+        """Return how networks are run on a device, where it is left open: see `Execution.on`."""
+        return execution.on(device)
+
     def input(
         self, typical_size: tuple[int, int], channels: int, image_size: Any, config: Any = None
     ) -> NetworkInput:

@@ -20,8 +20,9 @@ class Execution:
     ----------
     precision : {"auto", "float32", "bfloat16"}
         What convolutions and linear layers compute in; parameters, gradients and the statistics of
-        batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and float32 elsewhere:
-        CPUs have no fast bfloat16 kernels for the gradients of depthwise convolutions.
+        batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and float32 elsewhere,
+        unless a family of networks is faster otherwise (see
+        `supernetnas.families.base.Family.execution`).
     compile : bool or "graph"
         Whether parts of the network are compiled by `torch.compile`. It takes minutes, so it pays
         in long fits on a GPU only; on a CPU it was measured not to pay at all. "graph" instead

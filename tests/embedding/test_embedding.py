@@ -12,7 +12,12 @@ from torch import nn
 from torch.nn import functional
 
 from supernetnas.embedding import embedder as embedding
-from supernetnas.embedding.efficientnet_lite import EfficientNetLite0, SameConv2d
+from supernetnas.embedding.efficientnet_lite import (
+    EfficientNetLite0,
+    SameConv2d,
+    batch_norm,
+    normalised,
+)
 from supernetnas.embedding.embedder import Embedder, EmbedderError, get_embedder
 from supernetnas.images.reading import as_image_set
 
@@ -85,6 +90,34 @@ def test_same_padding_is_tensorflows(side, kernel, stride, before, after):
     expected = functional.conv2d(padded, conv.weight, stride=stride)
     torch.testing.assert_close(conv(x), expected)
     assert expected.shape[-1] == -(-side // stride)
+
+
+@pytest.mark.parametrize("side", [1, 7, 8])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "depthwise"),
+    [(1, 1, False), (3, 2, False), (3, 1, True), (3, 2, True), (5, 1, True), (5, 2, True)],
+)
+def test_a_fixed_batch_norm_in_the_convolution(kernel, stride, depthwise, side):
+    """The function and its gradients are those of one after the other."""
+    generator = torch.Generator().manual_seed(0)
+    conv = SameConv2d(16, 16, kernel, stride, 16 if depthwise else 1).double()
+    norm = batch_norm(16).double().eval()
+    for tensor in (*conv.parameters(), *norm.parameters(), *norm.buffers()):
+        if tensor.is_floating_point():
+            tensor.data = 0.5 + torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+    x = torch.randn(3, 16, side, side, generator=generator, dtype=torch.float64).requires_grad_()
+    given = (x, *conv.parameters(), *norm.parameters())
+    results = normalised(conv, norm, x), norm(conv(x))
+    upstream = torch.randn(results[0].shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*(torch.autograd.grad(y, given, upstream) for y in results))
+    # Statistics that follow the batch are not those of before.
+    norm.train()
+    torch.testing.assert_close(
+        normalised(conv, norm, x).mean((0, 2, 3)), norm.bias, rtol=1e-6, atol=1e-6
+    )
+    with torch.no_grad():
+        assert torch.equal(normalised(conv, norm.eval(), x), norm(conv(x)))
 
 
 def test_missing_package_names_the_remedy(monkeypatch):

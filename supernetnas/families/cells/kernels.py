@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...training.batch_norm import frozen_batch_norm
+from ...training.depthwise import kernel_gradient
 from .operations import DilatedConv, FactorizedReduce, Noise, Pool, ReLUConvBN, SeparableConv
 
 __all__ = [
@@ -310,7 +311,10 @@ class _DepthwiseConv(torch.autograd.Function):
                 x, gradient, kernel = x.float(), gradient.float(), kernel.float()
             if dilation == 2 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0:
                 x, gradient, padding, dilation = _phases(x), _phases(gradient), padding // 2, 1
-            dkernel = _kernel_gradient(x, gradient, kernel, padding, dilation)
+            if dilation == 1:
+                dkernel = kernel_gradient(x, gradient, kernel, 1, padding)
+            else:
+                dkernel = _dilated_kernel_gradient(x, gradient, kernel, padding, dilation)
             dkernel = dkernel.to(ctx.kernel_dtype)
             if ctx.cropped:
                 dkernel = F.pad(dkernel, (ctx.cropped,) * 4)
@@ -324,25 +328,10 @@ def _phases(x: Tensor) -> Tensor:
     return phases.reshape(4 * n, h // 2, w // 2, c).permute(0, 3, 1, 2)
 
 
-def _kernel_gradient(
+def _dilated_kernel_gradient(
     x: Tensor, gradient: Tensor, kernel: Tensor, padding: int, dilation: int
 ) -> Tensor:
-    size, channels = kernel.shape[-1], x.shape[1]
-
-    def native(x: Tensor, kernel: Tensor, padding: int) -> Tensor:
-        return torch.ops.aten.convolution_backward(
-            gradient, x, kernel, None, [1, 1], [padding] * 2, [dilation] * 2,
-            False, [0, 0], channels, [False, True, False],
-        )[1]  # fmt: skip
-
-    height, width = x.shape[-2:]
-    if size != 5 or dilation != 1 or channels % 16 or min(height, width) < 16:
-        return native(x, kernel, padding)
-    # A 5x5 kernel is covered by four 3x3 kernels, which have a fast gradient.
-    padded = F.pad(x, (2, 2, 2, 2))
-    result, corner = torch.empty_like(kernel), kernel[:, :, :3, :3].contiguous()
-    for i in (0, 2):
-        for j in (0, 2):
-            shifted = padded[:, :, i : i + height + 2, j : j + width + 2]
-            result[:, :, i : i + 3, j : j + 3] = native(shifted, corner, 0)
-    return result
+    return torch.ops.aten.convolution_backward(
+        gradient, x, kernel, None, [1, 1], [padding] * 2, [dilation] * 2,
+        False, [0, 0], x.shape[1], [False, True, False],
+    )[1]  # fmt: skip

@@ -22,11 +22,12 @@ from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.devices import placed
 from ...training.distributed import ALONE, Processes
-from ...training.execution import Execution
+from ...training.execution import Execution, fast_inference
 from ..base import Family, NetworkInput
 from .costs import member_costs
-from .finetuning import FineTuning, StageActivations, Taught
+from .finetuning import FineTuning, Taught
 from .folding import folded
+from .kept_views import KeptViews, bytes_of_a_view
 from .lite0 import (
     LITE0,
     LITE0_MEAN,
@@ -118,6 +119,15 @@ class Elastic(Family):
     def check_execution(self, execution: Execution) -> None:
         """Refuse to compile the networks or to compute parts of them again."""
         ElasticSupernet.check_execution(execution)
+
+    def execution(self, execution: Execution, device: torch.device) -> Execution:
+        """Return how networks are run; also in bfloat16 on processors that multiply in it.
+
+        Nearly all they compute is products of matrices, which are twice as fast there.
+        """
+        if execution.precision != "auto":
+            return execution
+        return replace(execution, precision=fast_inference(device).precision)
 
     def config(self, seen: NetworkInput, n_classes: int) -> ElasticConfig:
         """Return the configuration of a supernet that starts from random weights."""
@@ -332,21 +342,22 @@ class Elastic(Family):
     def training_data(
         self, module: FineTuning | Taught, train: LabelledImages, generator: torch.Generator
     ) -> LabelledImages:
-        """Return what the frozen stages of the largest member see in the images."""
-        if isinstance(module, Taught) or not module.n_frozen:
+        """Return a few views of the images, as the frozen stages of the largest see them."""
+        if not module.n_frozen:
             return train
-        largest = module.eval().supernet.largest  # its statistics stay, whatever comes before
-        with torch.no_grad():
-            first = largest.up_to(module.n_frozen, train.images.clean(torch.arange(1)))
+        module.eval()  # the statistics of frozen stages stay, whatever comes before
         # Without augmentation all views are the same.
         varied = getattr(train.images, "augmentation", None) != Augmentation.NONE
         wanted, least = (_VIEWS, 4) if varied else (1, 1)
-        views = min(_MOST_BYTES // (2 * first.numel() * len(train)), wanted)
+        n_bytes = bytes_of_a_view(train.images, module.look) * len(train)
+        views = min(_MOST_BYTES // n_bytes, wanted)
         if views < least:
             return train
-        activations = StageActivations(largest, train.images, module.n_frozen, views, generator)
+        kept: Any = KeptViews(  # gives out lessons in place of images where something is taught
+            train.images, module.look, module.batch, views, generator
+        )
         module.cached = True
-        return LabelledImages(activations, train.labels)
+        return LabelledImages(kept, train.labels)
 
     def teaches(self, module: FineTuning) -> bool:
         """Whether there are members for the first to teach."""

@@ -3,99 +3,32 @@
 Batch norms keep the statistics of the pretraining: those of a few hundred images are worse. Each
 member has its own, and its own classifier.
 
-Of the largest, the first stages can stay as they are. Their activations are then computed once, for
-a few views of each image. It teaches after its own training, and patiently: teacher and taught see
-the same views, in more epochs, and the labels count little (Beyer et al., "Knowledge distillation:
-A good teacher is patient and consistent", CVPR 2022). Those that are taught are trained together,
-in place, since they share their weights.
+Of the largest, the first stages can stay as they are, see `kept_views`. It teaches after its own
+training, and patiently: teacher and taught see the same views, and the labels count little (Beyer
+et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022). Those that
+are taught are trained together, in place, since they share their weights.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...images.augmentation import StandardisedImages
 from ...search.distillation import divergence
 from ...training.execution import fast_inference
 from ..layers import Dropout
-from .network import Trunk
+from .layers import at_size
 from .space import ElasticArchitecture
 from .supernet import ElasticSupernet
 
-__all__ = ["FineTuning", "StageActivations", "Taught"]
+__all__ = ["FineTuning", "Taught"]
 
-_BATCH = 64
 _OF_LABELS = 0.2  # of the loss of what is taught
-
-
-class StageActivations:
-    """Views of images as the first stages of a network see them, computed once.
-
-    Parameters
-    ----------
-    trunk : Trunk
-        Its stages must not change any more.
-    images : StandardisedImages
-    n_stages : int
-    n_views : int
-        Augmented views of each image.
-    generator : torch.Generator
-        Of the augmentation.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the activations of an image.
-    index_device : torch.device
-    """
-
-    def __init__(
-        self,
-        trunk: Trunk,
-        images: StandardisedImages,
-        n_stages: int,
-        n_views: int,
-        generator: torch.Generator,
-    ) -> None:
-        self.index_device = images.index_device
-        # Of each image its views one after another: any of them is a row.
-        found: Tensor | None = None
-        for view in range(n_views):
-            for batch in torch.arange(len(images), device=self.index_device).split(_BATCH):
-                x = images.augmented(batch, generator)
-                with torch.no_grad(), fast_inference(x.device).autocast(x.device):
-                    x = trunk.up_to(n_stages, x)
-                if found is None:
-                    shape = (len(images), n_views, x.shape[2], x.shape[3], x.shape[1])
-                    found = torch.empty(shape, dtype=torch.bfloat16, device=x.device)
-                found[batch.to(x.device), view] = x.permute(0, 2, 3, 1).to(torch.bfloat16)
-        assert found is not None
-        self._activations, self.n_views = found, n_views
-        height, width, channels = found.shape[2:]
-        self.shape = (channels, height, width)
-
-    def __len__(self) -> int:
-        return len(self._activations)
-
-    def clean(self, index: Tensor) -> Tensor:
-        """The first view of each image at an index of shape (b,)."""
-        return self._at(index, torch.zeros_like(index))
-
-    def augmented(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """A view of each image at an index, drawn at random; shape (b, *shape), channels_last."""
-        view = torch.randint(
-            self.n_views, (len(index),), generator=generator, device=generator.device
-        )
-        return self._at(index, view)
-
-    def _at(self, index: Tensor, view: Tensor) -> Tensor:
-        device = self._activations.device
-        return self._activations[index.to(device), view.to(device)].float().permute(0, 3, 1, 2)
 
 
 class FineTuning(nn.Module):
@@ -138,7 +71,7 @@ class FineTuning(nn.Module):
         super().__init__()
         self.supernet, self.members, self.n_frozen = supernet, tuple(members), n_frozen
         self.fixed_statistics, self.keeps_first = pretrained, keeps_first
-        self.cached = False  # whether it is given activations of the frozen stages, not images
+        self.cached = False  # whether it is given what `look` returns, not images
         self.dropout = Dropout(dropout)
         self.deviation: Tensor
         self.register_buffer("deviation", deviation, persistent=False)
@@ -162,6 +95,14 @@ class FineTuning(nn.Module):
         """Return those of the classifier, where nothing else is new."""
         return list(self.supernet.heads[0].parameters()) if self.fixed_statistics else []
 
+    def look(self, images: Tensor) -> list[Tensor]:
+        """Return the activations of the stages that stay as they are, which can be kept."""
+        return [self.supernet.largest.up_to(self.n_frozen, images)]
+
+    def batch(self, seen: list[Tensor]) -> Tensor:
+        """Return what `forward` takes, of what `look` returned."""
+        return seen[0]
+
     def forward(self, images: Tensor) -> Tensor:
         """Class scores of the first member."""
         if self.cached:
@@ -169,6 +110,27 @@ class FineTuning(nn.Module):
         else:
             features = self.supernet.features(images, self.members[0])
         return self.supernet.heads[0](self.dropout(features)).float()
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What those that are taught need of a batch.
+
+    Attributes
+    ----------
+    features : torch.Tensor of shape (b, features)
+        Of the teacher.
+    given : dict of (bool, int) to torch.Tensor
+        Images of a size, or what the stages that are kept of the whole network make of them.
+    """
+
+    features: Tensor
+    given: dict[tuple[bool, int], Tensor]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.features.device
 
 
 class Taught(nn.Module):
@@ -188,7 +150,8 @@ class Taught(nn.Module):
     def __init__(self, first: FineTuning) -> None:
         super().__init__()
         self.supernet, self.dropout = first.supernet, first.dropout
-        self.fixed_statistics = first.fixed_statistics
+        self.fixed_statistics, self.n_frozen = first.fixed_statistics, first.n_frozen
+        self.cached = False
         self.deviation: Tensor
         self.register_buffer("deviation", first.deviation, persistent=False)
         supernet, is_whole = self.supernet, self.supernet.config.space.is_whole
@@ -204,6 +167,7 @@ class Taught(nn.Module):
                 self.students = self.members
             else:
                 self.members, heads = self.students, heads[1:]
+        self.given = list(dict.fromkeys(map(self._given, self.students)))
         supernet.take_heads(self.members, [(h.weight.detach(), h.bias.detach()) for h in heads])
         self.requires_grad_(False)
         _train_weights(supernet, self.students, first.n_frozen)
@@ -223,22 +187,44 @@ class Taught(nn.Module):
         member = self.students[0]
         return self._scores(member, self.supernet.features(images, member))
 
+    def look(self, images: Tensor) -> list[Tensor]:
+        """Return the teacher's features, and what those that are taught are given; see `Lesson`."""
+        teacher, n_frozen, kept, seen = self.teacher, self.n_frozen, None, []
+        for whole, size in self.given:
+            given = at_size(images, size)
+            if whole:
+                of_all = given is images
+                given = teacher.up_to(n_frozen, given)
+                kept = given if of_all else kept
+            seen.append(given)
+        if kept is None:
+            kept = teacher.up_to(n_frozen, images)
+        return [teacher.after(n_frozen, kept), *seen]
+
+    def batch(self, seen: list[Tensor]) -> Lesson:
+        """Return what `training_loss` takes, of what `look` returned."""
+        return Lesson(seen[0], dict(zip(self.given, seen[1:], strict=True)))
+
     def training_loss(
-        self, images: Tensor, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]
+        self, images: Tensor | Lesson, labels: Tensor, criterion: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
         """Loss of a batch, and the class scores of the first of those that are taught.
 
         The loss of each is a mean of that of the labels, which count little, and of the divergence
         from the teacher's probabilities; and the distance to the teacher's features besides.
         """
+        lesson = images if isinstance(images, Lesson) else self._lesson(images)
         with torch.no_grad():
-            with fast_inference(images.device).autocast(images.device):
-                features = self.teacher(images).float()
-            taught = self.teacher_head(features).float()
-            seen = features / self.deviation
-        total, first = images.new_zeros(()), None
+            taught = self.teacher_head(lesson.features).float()
+            seen = lesson.features / self.deviation
+        total, first = seen.new_zeros(()), None
         for member in self.students:
-            features = self.supernet.features(images, member)
+            whole, size = self._given(member)
+            x = lesson.given[whole, size]
+            if whole:
+                features = self.supernet.largest.after(self.n_frozen, x)
+            else:
+                features = self.supernet.features(x, member)
             scores = self._scores(member, features)
             first = scores if first is None else first
             told = divergence(scores, taught, "kl", 1.0)
@@ -246,6 +232,17 @@ class Taught(nn.Module):
             total = total + F.smooth_l1_loss(features / self.deviation, seen)
         assert first is not None
         return total, first
+
+    @torch.no_grad()
+    def _lesson(self, images: Tensor) -> Lesson:
+        with fast_inference(images.device).autocast(images.device):
+            seen = self.look(images)
+        return self.batch([tensor.float() for tensor in seen])
+
+    def _given(self, member: ElasticArchitecture) -> tuple[bool, int]:
+        """Whether a member is given activations of stages that are kept, and the size."""
+        whole = self.supernet.config.space.is_whole(member)
+        return whole and bool(self.n_frozen), member.size
 
     def _head(self, member: ElasticArchitecture) -> nn.Linear:
         return self.supernet.heads[self.members.index(member)]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...embedding.efficientnet_lite import InvertedResidual, SameConv2d, batch_norm
+from ...embedding.efficientnet_lite import InvertedResidual, SameConv2d, batch_norm, normalised
 from ..layers import Dropout
 from ..module_types import Layers
 from .layers import at_size
@@ -52,13 +53,14 @@ class Trunk(nn.Module):
 
     def up_to(self, n_stages: int, images: Tensor) -> Tensor:
         """Activations after the stem and the first stages, which `after` goes on from."""
-        x = F.relu6(self.stem_norm(self.stem(images)))
+        x = F.relu6(normalised(self.stem, self.stem_norm, images))
         return self.stages[:n_stages](x)
 
     def after(self, n_stages: int, x: Tensor) -> Tensor:
         """Pooled features from the activations after the first stages."""
         x = self.stages[n_stages:](x)
-        return F.relu6(self.head_norm(self.head(x))).mean(dim=(2, 3))
+        x = F.relu6(normalised(self.head, self.head_norm, x))
+        return x.mean(dim=(2, 3), dtype=torch.float32 if x.dtype == torch.bfloat16 else None)
 
 
 @dataclass(frozen=True)

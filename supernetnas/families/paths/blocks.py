@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...training.depthwise import DepthwiseConv2d
 from ..layers import Pooled
 from ..module_types import Layers
 from .space import Layer, PathSpace
@@ -104,9 +105,9 @@ def make_block(space: PathSpace, choice: str, layer: Layer, affine: bool) -> nn.
 def make_stem(space: PathSpace, input_channels: int, stride: int, affine: bool) -> nn.Sequential:
     """Build what stands before the layers."""
     if space.lead is None:
-        return Layers(*_convolution(input_channels, space.stem, 3, stride, 1, affine, nn.ReLU))
+        return Layers(*_convolution(_dense(input_channels, space.stem, 3, stride), affine, nn.ReLU))
     return Layers(
-        *_convolution(input_channels, space.stem, 3, stride, 1, affine, nn.ReLU6),
+        *_convolution(_dense(input_channels, space.stem, 3, stride), affine, nn.ReLU6),
         *_depthwise(space.stem, 3, 1, affine, nn.ReLU6),
         *_pointwise(space.stem, space.lead, affine, None),
     )
@@ -121,24 +122,20 @@ def make_last(space: PathSpace, inputs: int, affine: bool) -> nn.Sequential:
 def _pointwise(
     inputs: int, outputs: int, affine: bool, relu: type[nn.Module] | None = nn.ReLU
 ) -> list[nn.Module]:
-    return _convolution(inputs, outputs, 1, 1, 1, affine, relu)
+    return _convolution(_dense(inputs, outputs, 1, 1), affine, relu)
 
 
 def _depthwise(
     channels: int, kernel: int, stride: int, affine: bool, relu: type[nn.Module] | None = None
 ) -> list[nn.Module]:
-    return _convolution(channels, channels, kernel, stride, channels, affine, relu)
+    return _convolution(DepthwiseConv2d(channels, kernel, stride), affine, relu)
 
 
-def _convolution(
-    inputs: int,
-    outputs: int,
-    kernel: int,
-    stride: int,
-    groups: int,
-    affine: bool,
-    relu: type[nn.Module] | None,
-) -> list[nn.Module]:
+def _convolution(conv: nn.Conv2d, affine: bool, relu: type[nn.Module] | None) -> list[nn.Module]:
     """A convolution and its batch norm, and what follows them."""
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs, affine=affine), *([] if relu is None else [relu()])]
+    norm = nn.BatchNorm2d(conv.out_channels, affine=affine)
+    return [conv, norm, *([] if relu is None else [relu()])]
+
+
+def _dense(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)

@@ -24,6 +24,7 @@ from supernetnas.fitting.fitted import plain_state
 from supernetnas.parameters import ParameterError
 from supernetnas.search.costs import count_macs, count_parameters
 from supernetnas.search.limits import Limits
+from supernetnas.training.execution import Execution
 
 FAMILY = Elastic()
 EQUAL = {"rtol": 0, "atol": 0}
@@ -47,6 +48,19 @@ def used_supernet(**options):
             if kept and tensor.is_floating_point():
                 tensor.add_(0.2 * torch.rand(tensor.shape, generator=generator))
     return supernet.eval()
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16")],
+)
+def test_bfloat16_where_the_processor_multiplies_in_it(monkeypatch, known, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known)
+    cpu, left_open = torch.device("cpu"), Execution()
+    assert FAMILY.execution(left_open, cpu).precision == expected
+    assert get_family("cells").execution(left_open, cpu).precision == "float32"
+    for wanted in ("float32", "bfloat16"):
+        assert FAMILY.execution(Execution(wanted), cpu) == Execution(wanted)
 
 
 # Folding

@@ -7,7 +7,8 @@ from tiny_elastic import MEMBERS, SPACE, tiny_supernet
 from torch.testing import assert_close
 
 from supernetnas.families.elastic.family import Elastic
-from supernetnas.families.elastic.finetuning import FineTuning, StageActivations, Taught
+from supernetnas.families.elastic.finetuning import FineTuning, Taught
+from supernetnas.families.elastic.kept_views import KeptViews
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batches import LabelledImages
@@ -81,36 +82,42 @@ def test_trunk_in_two_parts(n_stages):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_stage_activations(monkeypatch, precision):
-    """They are what the stages see in augmented views, rounded to what they are kept in."""
+def test_kept_views(monkeypatch, precision):
+    """They are what is seen in augmented views, rounded to what it is kept in."""
     execution = Execution(precision)
     monkeypatch.setattr(
-        "supernetnas.families.elastic.finetuning.fast_inference", lambda device: execution
+        "supernetnas.families.elastic.kept_views.fast_inference", lambda device: execution
     )
     trunk, images = tiny_supernet().float().eval().largest, labelled(70).images
-    found = StageActivations(trunk, images, 2, 3, seeded())
+
+    def look(images):
+        x = trunk.up_to(2, images)
+        return [x, trunk.after(2, x)]
+
+    found = KeptViews(images, look, tuple, 3, seeded())
     assert len(found) == 70 and found.n_views == 3
     assert found.shape == (5, 4, 4) and found.index_device == images.index_device
     generator, views = seeded(), []
     with torch.no_grad(), execution.autocast(torch.device("cpu")):
         for _ in range(3):
             parts = [
-                trunk.up_to(2, images.augmented(index, generator))
-                for index in torch.arange(70).split(64)
+                look(images.augmented(index, generator)) for index in torch.arange(70).split(64)
             ]
-            views.append(torch.cat(parts).bfloat16().float())
-    assert not torch.equal(views[0], views[1])
+            views.append([torch.cat(part).bfloat16().float() for part in zip(*parts, strict=True)])
+    assert not torch.equal(views[0][0], views[1][0])
     index = torch.tensor([69, 3, 3, 0])
-    clean = found.clean(index)
-    assert clean.dtype == torch.float32
-    assert_close(clean, views[0][index], **EQUAL)
+    for clean, view in zip(found.clean(index), views[0], strict=True):
+        assert clean.dtype == torch.float32
+        assert_close(clean, view[index], **EQUAL)
     drawn = found.augmented(index, seeded(5))
+    assert drawn[0].is_contiguous(memory_format=torch.channels_last)
     view = torch.randint(3, (4,), generator=seeded(5))
-    assert_close(drawn, torch.stack(views)[view, index], **EQUAL)
-    assert drawn.is_contiguous(memory_format=torch.channels_last)
+    maps = torch.stack([maps for maps, _ in views])
+    assert_close(drawn[0], maps[view, index], **EQUAL)
+    assert_close(drawn[1], torch.stack([f for _, f in views])[view, index], **EQUAL)
     every = {
         int(
-            (torch.stack(views)[:, 0] == found.augmented(torch.tensor([0]), seeded(s)))
+            (maps[:, 0] == found.augmented(torch.tensor([0]), seeded(s))[0])
             .all((1, 2, 3))
             .nonzero()
         )
@@ -124,7 +131,7 @@ def test_training_data_of_the_largest_alone():
     module = fine_tuning([LARGEST], n_frozen=2)
     before = state(module)
     cached = family.training_data(module, data, seeded())
-    assert isinstance(cached.images, StageActivations) and module.cached
+    assert isinstance(cached.images, KeptViews) and module.cached
     assert torch.equal(cached.labels, data.labels)
     assert cached.images.n_views == 6
     assert moved(before, module) == set()
@@ -142,13 +149,11 @@ def test_training_data_of_the_largest_alone():
     assert_close(again(expected), scores, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", ["nothing frozen", "taught", "too large"])
+@pytest.mark.parametrize("case", ["nothing frozen", "nothing frozen of the taught", "too large"])
 def test_images_are_trained_on_where_activations_are_not_kept(monkeypatch, case):
-    module = fine_tuning([LARGEST, MEMBERS[0]], n_frozen=0 if case == "nothing frozen" else 2)
-    if case == "taught":
-        taught, data = Taught(module), labelled()
-        assert Elastic().training_data(taught, data, seeded()) is data
-        return
+    module = fine_tuning([LARGEST, MEMBERS[0]], n_frozen=2 if case == "too large" else 0)
+    if case == "nothing frozen of the taught":
+        module = Taught(module)
     if case == "too large":
         monkeypatch.setattr(
             "supernetnas.families.elastic.family._MOST_BYTES", 24 * 5 * 16 * 2 * 4 - 1
@@ -157,6 +162,40 @@ def test_images_are_trained_on_where_activations_are_not_kept(monkeypatch, case)
     assert Elastic().training_data(module, data, seeded()) is data
     assert not module.cached
     assert moved(before, module) == set()
+
+
+@pytest.mark.parametrize("n_frozen", [0, 1, 3])
+def test_a_lesson_kept_is_that_of_the_images(monkeypatch, n_frozen):
+    """Whoever is taught learns the same, whether its lessons are kept or computed anew."""
+    monkeypatch.setattr(
+        "supernetnas.families.elastic.finetuning.fast_inference", lambda device: Execution()
+    )
+    members = [LARGEST, SPACE.largest.at(8), *MEMBERS[:2]]
+    first = fine_tuning(members, tiny_supernet().float(), n_frozen=n_frozen)
+    module = Taught(trained(first, labelled())).train()
+    data = labelled(augmentation=Augmentation.NONE)
+    images, labels = data.images.clean(torch.arange(24)), data.labels
+    loss, scores = module.training_loss(images, labels, F.cross_entropy)
+    loss.backward()
+    expected = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    with torch.no_grad():
+        seen = module.look(images)
+    again, same = module.training_loss(module.batch(seen), labels, F.cross_entropy)
+    again.backward()
+    assert_close((again, same), (loss, scores))
+    found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    assert_close(found, expected)
+    # As plain networks have it.
+    plain = module.supernet.network(SPACE.largest.at(8))
+    own = plain(images)
+    assert_close(module._scores(members[1], module.supernet.features(images, members[1])), own)
+    kept = Elastic().training_data(module, data, seeded()).images
+    assert isinstance(kept, KeptViews) == bool(n_frozen)
+    if n_frozen:
+        lesson = kept.augmented(torch.arange(24), seeded())
+        near, _ = module.training_loss(lesson, labels, F.cross_entropy)
+        assert_close(near, loss, rtol=0.02, atol=0.02)
 
 
 def test_views_that_fit_into_memory(monkeypatch):
