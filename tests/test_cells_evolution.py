@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import patterns, tiny_classifier
 
 from supernetnas import Cells, Evolution, Shifting, Split, SupernetTransferClassifier
@@ -79,15 +79,15 @@ def test_from_a_zoo(tiny_zoo, search):
 
 def test_a_split_of_cells():
     search = clone(SEARCH).set_params(split=Split(epochs=2, n_batches=1))
-    clf = evolved(search=search).fit(IMAGES, LABELS)
+    clf = evolved(search=search, retraining__epochs=1).fit(IMAGES, LABELS)
     assert clf.history_[1]["split"].startswith("layer ")
     assert clf.predict(NEW).shape == NEW_LABELS.shape
 
 
 def test_limits_hold_for_a_network_of_other_sizes(found):
     larger = Cells(init_channels=2, n_cells=3, network_channels=4, network_cells=4)
-    free = evolved(family=larger).fit(IMAGES, LABELS)
-    clf = evolved(family=larger, max_macs=free.n_macs_).fit(IMAGES, LABELS)
+    free = evolved(family=larger, retraining__epochs=1).fit(IMAGES, LABELS)
+    clf = clone(free).set_params(max_macs=free.n_macs_).fit(IMAGES, LABELS)
     assert found.n_macs_ < clf.n_macs_ == count_macs(clf.network_, (1, 8, 8)) <= free.n_macs_
 
 
@@ -101,7 +101,9 @@ def test_saved_and_loaded(found, tmp_path):
 
 def test_grid_search():
     grid = {"search__population": [4, 5]}
-    best = GridSearchCV(evolved(retraining__epochs=1), grid, cv=2).fit(IMAGES, LABELS)
+    split = StratifiedShuffleSplit(1, test_size=0.5, random_state=0)
+    clf = evolved(retraining__epochs=1)
+    best = GridSearchCV(clf, grid, cv=split, error_score="raise").fit(IMAGES, LABELS)
     assert best.best_params_["search__population"] in (4, 5)
 
 

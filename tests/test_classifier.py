@@ -308,6 +308,7 @@ def test_threads_do_not_mix(tiny_zoo):
     assert alone.tobytes() == beside.tobytes()
 
 
+@pytest.mark.slow
 def test_grid_search_in_processes(tiny_zoo):
     grid = {"strategy": ["ot", "multi", "scratch"]}
     clf = quick(tiny_zoo, embedder=EMBEDDER)

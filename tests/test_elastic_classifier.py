@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import EMBEDDER, tiny_classifier
 
 from supernetnas import Execution, Latency, SupernetTransferClassifier, Zoo
@@ -26,6 +26,7 @@ from supernetnas.search.costs import count_macs, count_parameters
 
 IMAGES, LABELS = coloured()
 NEW, NEW_LABELS = coloured(n_per_class=8, seed=5)
+ONE_EPOCH = Retraining(epochs=1)
 LARGEST = LITE0_SPACE.largest.at(32)
 
 
@@ -192,7 +193,8 @@ def test_squares_only(zoo, monkeypatch):
 
 
 def test_image_size_auto(zoo):
-    clf = elastic_classifier(zoo, image_size="auto").fit(IMAGES[:9], [0, 1, 2] * 3)
+    clf = elastic_classifier(zoo, image_size="auto", retraining=ONE_EPOCH)
+    clf.fit(IMAGES[:9], [0, 1, 2] * 3)
     assert clf.image_size_ == (128, 128) and clf.architecture_.size == 128
 
 
@@ -389,10 +391,11 @@ def test_limits_are_kept(limited, alone):
 
 def test_parameters_are_limited(zoo, alone):
     limit = alone.n_parameters_ // 2
-    clf = elastic_classifier(zoo, search="front", max_parameters=limit).fit(IMAGES, LABELS)
+    limits = {"max_parameters": limit, "retraining": ONE_EPOCH}
+    clf = elastic_classifier(zoo, search="front", **limits).fit(IMAGES, LABELS)
     assert count_parameters(clf.network_) == clf.n_parameters_ <= limit
     assert clf.architecture_ == clf.front_[1]["architecture"]
-    small = elastic_classifier(zoo, max_parameters=limit).fit(IMAGES, LABELS)
+    small = elastic_classifier(zoo, **limits).fit(IMAGES, LABELS)
     assert [row["architecture"] for row in small.front_] == [LARGEST, small.architecture_]
     assert small.at(max_macs=alone.n_macs_).architecture_ == LARGEST
 
@@ -407,8 +410,8 @@ def test_limits_below_the_smallest(zoo, monkeypatch, search):
         elastic_classifier(zoo, search=search, max_macs=1000).fit(IMAGES, LABELS)
     monkeypatch.undo()
     least = int(str(error.value).split("nearest has ")[1].split()[0].replace(",", ""))
-    clf = elastic_classifier(zoo, search=search, max_macs=least).fit(IMAGES, LABELS)
-    assert clf.n_macs_ == least
+    clf = elastic_classifier(zoo, search=search, max_macs=least, retraining=ONE_EPOCH)
+    assert clf.fit(IMAGES, LABELS).n_macs_ == least
 
 
 def test_classes_of_two_images(zoo):
@@ -416,10 +419,11 @@ def test_classes_of_two_images(zoo):
     chosen = np.concatenate(
         [np.flatnonzero(LABELS == 0), *(np.flatnonzero(n == LABELS)[:2] for n in (1, 2))]
     )
-    clf = elastic_classifier(zoo, search="front").fit(IMAGES[chosen], LABELS[chosen])
-    assert len(clf.front_) == 4
-    clf = elastic_classifier(zoo).fit(IMAGES[chosen], LABELS[chosen])
-    assert clf.predict_proba(NEW).shape == (24, 3)
+    for search, n_networks in (("front", 4), ("probe", 1)):
+        clf = elastic_classifier(zoo, search=search, retraining=ONE_EPOCH)
+        clf.fit(IMAGES[chosen], LABELS[chosen])
+        assert len(clf.front_) == n_networks
+        assert clf.predict_proba(NEW).shape == (24, 3)
 
 
 def test_weights_of_classes(zoo, alone):
@@ -431,9 +435,18 @@ def test_weights_of_classes(zoo, alone):
 
 def test_random_members(zoo, limited):
     limit = limited.max_macs
-    clf = elastic_classifier(zoo, search="random", max_macs=limit).fit(IMAGES, LABELS)
-    assert clf.n_macs_ <= limit
+    clf = elastic_classifier(zoo, search="random", max_macs=limit, retraining=ONE_EPOCH)
+    assert clf.fit(IMAGES, LABELS).n_macs_ <= limit
     assert clf.architecture_ in clf.supernet_config_.members
+
+
+@pytest.fixture(scope="module")
+def greyish(published_zoo):
+    """Images without black and white, their classes, new ones, and a fit; not to be changed."""
+    images, labels = coloured(side=32)
+    new, _ = coloured(n_per_class=8, seed=5, side=32)
+    images, new = (20 + 0.6 * images).astype(np.uint8), (20 + 0.6 * new).astype(np.uint8)
+    return images, labels, new, elastic_classifier(published_zoo).fit(images, labels)
 
 
 @pytest.mark.parametrize(
@@ -447,12 +460,9 @@ def test_random_members(zoo, limited):
     ],
     ids=["0 to 1", "0 to 1 in double precision", "0 to 255", "in 16 bits", "-1 to 1"],
 )
-def test_a_picture_is_the_same_on_any_scale(zoo, on_another_scale):
+def test_a_picture_is_the_same_on_any_scale(zoo, greyish, on_another_scale):
     """Though no pixel is white, as little as black ones."""
-    images, labels = coloured(side=32)
-    new, _ = coloured(n_per_class=8, seed=5, side=32)
-    images, new = (20 + 0.6 * images).astype(np.uint8), (20 + 0.6 * new).astype(np.uint8)
-    clf = elastic_classifier(zoo).fit(images, labels)
+    images, labels, new, clf = greyish
     other = elastic_classifier(zoo).fit(on_another_scale(images), labels)
     other.network_ = clf.network_  # a training amplifies the rounding
     expected = clf.predict_proba(new)
@@ -561,32 +571,31 @@ class Steps:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "stop_at"),
+    ("parameters", "moments"),
     [
-        ({}, 1),
-        ({}, 3),
-        pytest.param({"search": "front"}, 1, marks=pytest.mark.slow),
-        ({"search": "front"}, 3),
-        ({"search": "front"}, 5),
-        pytest.param({"family": Elastic(frozen_stages=0)}, 2, marks=pytest.mark.slow),
-        pytest.param({"strategy": "scratch", "search": "front"}, 2, marks=pytest.mark.slow),
+        ({}, (1, 3)),
+        pytest.param({"search": "front"}, (1,), marks=pytest.mark.slow),
+        ({"search": "front"}, (3, 5)),
+        pytest.param({"family": Elastic(frozen_stages=0)}, (2,), marks=pytest.mark.slow),
+        pytest.param({"strategy": "scratch", "search": "front"}, (2,), marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_an_interruption_changes_nothing(zoo, monkeypatch, tmp_path, parameters, stop_at):
+def test_an_interruption_changes_nothing(zoo, monkeypatch, tmp_path, parameters, moments):
     options = {"retraining": Retraining(epochs=3), "batch_size": 16, **parameters}
     whole = elastic_classifier(zoo, **options).fit(IMAGES, LABELS)
     steps = Steps(monkeypatch)
-    steps.stop_at = stop_at
-    clf = elastic_classifier(zoo, **options, checkpoint_dir=tmp_path)
-    with pytest.raises(KeyboardInterrupt):
+    for stop_at in moments:
+        steps.stop_at, steps.count = stop_at, 0
+        clf = elastic_classifier(zoo, **options, checkpoint_dir=tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            clf.fit(IMAGES, LABELS)
+        steps.stop_at, steps.count = None, 0
         clf.fit(IMAGES, LABELS)
-    steps.stop_at, steps.count = None, 0
-    clf.fit(IMAGES, LABELS)
-    n_epochs = 3 + 3 * ("search" in parameters)  # of what is taught four fifths, rounded up
-    assert steps.count == n_epochs - (stop_at - 1)  # one step an epoch
-    assert_same_fit(clf, whole)
-    assert not any(tmp_path.iterdir())
+        n_epochs = 3 + 3 * ("search" in parameters)  # of what is taught four fifths, rounded up
+        assert steps.count == n_epochs - (stop_at - 1)  # one step an epoch
+        assert_same_fit(clf, whole)
+        assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupted_search_changes_nothing(zoo, front, monkeypatch, tmp_path):
@@ -620,7 +629,7 @@ def test_grid_search(zoo):
     grid = GridSearchCV(
         elastic_classifier(zoo),
         {"search": ["probe", "front"]},
-        cv=2,
+        cv=StratifiedShuffleSplit(1, test_size=0.5, random_state=0),
         error_score="raise",
     )
     grid.fit(IMAGES, LABELS)
@@ -645,6 +654,18 @@ def test_time_limit(zoo, monkeypatch):
     assert time.monotonic() - start < 30
     assert 1 <= len(clf.history_) < 10_000
     assert clf.score(NEW, NEW_LABELS) > 0.6
+
+
+def test_what_comes_before_the_first_epoch_counts_in_the_time_limit(zoo, monkeypatch):
+    looked = Elastic.training_data
+
+    def slowly(self, *args):
+        time.sleep(4)
+        return looked(self, *args)
+
+    monkeypatch.setattr(Elastic, "training_data", slowly)
+    clf = elastic_classifier(zoo, time_limit=4, retraining=Retraining(50)).fit(IMAGES, LABELS)
+    assert [row["epoch"] for row in clf.history_ if row["stage"] == "retrain"] == [1]
 
 
 def test_without_augmentation(zoo):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 import zipfile
 from pathlib import Path
@@ -81,9 +82,17 @@ def test_type_checkers_see_the_names_that_are_imported_lazily():
 
 
 def test_otdd_is_the_function_whatever_was_imported_first():
-    first = "from supernetnas import otdd; print(otdd.__module__, otdd.__name__)"
-    after = "import supernetnas.distance.otdd; " + first
-    assert run_python(first) == run_python(after) == "supernetnas.distance.otdd otdd\n"
+    code = """
+        import sys
+        from supernetnas import otdd
+        print(otdd.__module__, otdd.__name__)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "supernetnas"]:
+            del sys.modules[name]
+        import supernetnas.distance.otdd
+        from supernetnas import otdd
+        print(otdd.__module__, otdd.__name__)
+    """
+    assert run_python(textwrap.dedent(code)) == 2 * "supernetnas.distance.otdd otdd\n"
 
 
 def test_unknown_name_is_an_attribute_error():

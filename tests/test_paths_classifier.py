@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from paths_zoo import FAMILY, SEARCH, datasets, paths_classifier, pretrained
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import EMBEDDER, patterns
 
 from supernetnas import (
@@ -32,6 +32,8 @@ from supernetnas.search.costs import count_macs, count_parameters
 IMAGES, LABELS = patterns(8, colour=True)
 NEW, NEW_LABELS = patterns(8, colour=True, seed=5)
 
+ONE_SPLIT = StratifiedShuffleSplit(1, test_size=0.5, random_state=0)
+ONE_EPOCH = Retraining(epochs=1)
 SPLIT = RandomPaths(3, epochs=1, n_recalibration=32, split=Split(2, epochs=3, n_batches=1))
 
 
@@ -141,12 +143,13 @@ def test_by_default_a_path_is_drawn_and_trained(zoo):
     clf = paths_classifier(zoo, "multi", search="auto").fit(IMAGES, LABELS)
     assert clf.score(NEW, NEW_LABELS) > 0.5
     others = [
-        paths_classifier(zoo, "multi", search="auto", random_state=seed).fit(IMAGES, LABELS)
+        clone(clf).set_params(random_state=seed, retraining=ONE_EPOCH).fit(IMAGES, LABELS)
         for seed in (1, 2)
     ]
     assert len({one.architecture_ for one in (clf, *others)}) > 1
     limit = int(0.9 * clf.n_macs_)
-    assert clone(clf).set_params(max_macs=limit).fit(IMAGES, LABELS).n_macs_ <= limit
+    limited = clone(clf).set_params(max_macs=limit, retraining=ONE_EPOCH)
+    assert limited.fit(IMAGES, LABELS).n_macs_ <= limit
 
 
 def test_names_of_searches():
@@ -172,7 +175,8 @@ def test_grey_images_and_rows(zoo):
 
 @pytest.mark.parametrize("size", [32, (12, 40)])
 def test_other_sizes_than_the_source(zoo, size):
-    clf = paths_classifier(zoo, "multi", image_size=size).fit(IMAGES, LABELS)
+    clf = paths_classifier(zoo, "multi", image_size=size, retraining=ONE_EPOCH)
+    clf.fit(IMAGES, LABELS)
     assert clf.image_size_ == tuple(np.broadcast_to(size, 2).tolist())
     assert clf.network_.config.image_size == clf.image_size_
     strides = [m.stride[0] for m in clf.network_.modules() if isinstance(m, torch.nn.Conv2d)]
@@ -192,11 +196,12 @@ def test_image_size_auto():
 def test_limits_are_kept(zoo, scratch):
     for strategy in ("scratch", "multi"):
         limit = scratch.n_macs_
-        clf = paths_classifier(zoo, strategy, max_macs=limit).fit(IMAGES, LABELS)
+        clf = paths_classifier(zoo, strategy, max_macs=limit, retraining=ONE_EPOCH)
+        clf.fit(IMAGES, LABELS)
         assert clf.n_macs_ == count_macs(clf.network_, (3, 8, 8)) <= limit
     space = PathSpace(width=0.125, depths=(1, 1, 1, 1))
     limit = sum(_costs(a).parameters for a in (space.smallest, space.largest)) // 2
-    clf = paths_classifier(max_parameters=limit).fit(IMAGES, LABELS)
+    clf = paths_classifier(max_parameters=limit, retraining=ONE_EPOCH).fit(IMAGES, LABELS)
     assert clf.n_parameters_ == count_parameters(clf.network_) <= limit
 
 
@@ -217,7 +222,8 @@ def test_limits_that_cannot_be_met_are_refused_at_once(zoo, monkeypatch, strateg
         paths_classifier(zoo, strategy, max_macs=100).fit(IMAGES, LABELS)
     monkeypatch.undo()
     least = int(str(error.value).split("cheapest have ")[1].split()[0].replace(",", ""))
-    clf = paths_classifier(zoo, strategy, max_macs=least).fit(IMAGES, LABELS)
+    clf = paths_classifier(zoo, strategy, max_macs=least, retraining=ONE_EPOCH)
+    clf.fit(IMAGES, LABELS)
     assert clf.n_macs_ == least
 
 
@@ -292,8 +298,8 @@ def test_a_saved_split(tmp_path, split):
 
 def test_grids_reach_the_split():
     grid = {"search__split__by": ["gradients", "choices"], "search__split__layer": [3]}
-    clf = paths_classifier(search=SPLIT, retraining=Retraining(epochs=1))
-    found = GridSearchCV(clf, grid, cv=2).fit(IMAGES, LABELS)
+    clf = paths_classifier(search=SPLIT, retraining=ONE_EPOCH)
+    found = GridSearchCV(clf, grid, cv=ONE_SPLIT, error_score="raise").fit(IMAGES, LABELS)
     assert found.best_estimator_.history_[1]["split"].startswith("layer 3")
 
 
@@ -331,18 +337,18 @@ def test_folding_changes_nothing_but_rounding(warm):
 
 def test_as_a_source(tmp_path, zoo, warm):
     own = Zoo.create(tmp_path / "own", embedder_id=EMBEDDER.identity)
-    own.add_classifier(
-        clone(warm).set_params(embedder=EMBEDDER).fit(IMAGES, LABELS), "mine", X=IMAGES, y=LABELS
-    )
+    embedding = copy.deepcopy(warm).set_params(embedder=EMBEDDER)
+    own.add_classifier(embedding, "mine", X=IMAGES, y=LABELS)
     source = Zoo.open(own.folder)["mine"]
     assert source.family == "paths"
-    clf = paths_classifier(own, "mine").fit(IMAGES, LABELS)
+    clf = paths_classifier(own, "mine", retraining=ONE_EPOCH).fit(IMAGES, LABELS)
     assert clf.source_ == "mine"
 
 
 def test_grid_search():
     grid = {"search__candidates": [1, 2]}
-    found = GridSearchCV(paths_classifier(), grid, cv=2).fit(IMAGES, LABELS)
+    clf = paths_classifier(retraining=ONE_EPOCH)
+    found = GridSearchCV(clf, grid, cv=ONE_SPLIT, error_score="raise").fit(IMAGES, LABELS)
     assert found.best_params_["search__candidates"] in (1, 2)
 
 
@@ -408,7 +414,8 @@ def test_time_limit(zoo):
 
 
 def test_auto_compares_it_with_other_families(zoo):
-    clf = paths_classifier(zoo, "auto", family="auto", search="random").fit(IMAGES, LABELS)
+    clf = paths_classifier(zoo, "auto", family="auto", search="random", retraining=ONE_EPOCH)
+    clf.fit(IMAGES, LABELS)
     assert (clf.family_, clf.source_) == ("paths", "multi-paths")
 
 

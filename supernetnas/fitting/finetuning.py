@@ -59,10 +59,6 @@ def finetune(
     """
     name = "retrain"
     teacher = not n_before and family.teaches(learner)
-    if time_limit is not None:
-        time_limit -= run.watch.seconds
-        if teacher:
-            time_limit *= _TEACHER_SHARE
     if n_before:
         name = "teach"
         settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
@@ -75,6 +71,10 @@ def finetune(
             seconds = epoch_seconds(learner, data, execution)
             if seconds is not None:
                 run.progress.expect(len(train), {name: (settings.epochs, seconds)})
+        if time_limit is not None:
+            time_limit -= run.watch.seconds  # what came before the first epoch included
+            if teacher:
+                time_limit *= _TEACHER_SHARE
         advance = stack.enter_context(run.progress.stage(name, settings.epochs))
         history = retrain(
             learner,

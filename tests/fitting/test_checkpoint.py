@@ -406,7 +406,7 @@ class TestDerivation:
     @pytest.mark.parametrize(
         "settings",
         [
-            {"search__derivation": "perturbation"},
+            {"search__derivation": "perturbation", "search__derivation_epochs": 1},
             {"search": "random_search"},
             {"search": "drnas", "search__epochs": 3},
             {"max_parameters": 10**9},

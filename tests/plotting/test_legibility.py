@@ -68,7 +68,7 @@ def close_figures():
 
 
 def texts(figure):
-    """Everything that is written in axes or names them, each with its box in pixels."""
+    """Everything that is written in axes or names them."""
     figure.draw_without_rendering()
     for ax in figure.axes:
         names = []
@@ -78,7 +78,7 @@ def texts(figure):
             names += [axis.label, *(tick.label1 for tick in ticks)]
         for text in [ax.title, *ax.texts, *names]:
             if text.get_visible() and text.get_text().strip():
-                yield text, text.get_window_extent()
+                yield text
 
 
 def beyond(figure):
@@ -86,7 +86,8 @@ def beyond(figure):
     width, height = figure.bbox.size
     return [
         (text.get_text(), box)
-        for text, box in texts(figure)
+        for text in texts(figure)
+        for box in [text.get_window_extent()]
         if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1
     ]
 
@@ -103,7 +104,7 @@ def test_small_axes_stay_legible(name):
     figure, ax = plt.subplots(figsize=(2.4, 2.2), layout="constrained")
     DRAWN[name](ax)
     assert beyond(figure) == []
-    sizes = [text.get_fontsize() for text, _ in texts(figure)]
+    sizes = [text.get_fontsize() for text in texts(figure)]
     assert min(sizes, default=5) >= (3 if name == "cell" else 5)  # none below small images
     box = ax.get_window_extent()
     assert min(box.width, box.height) > 0.25 * min(figure.bbox.size)
@@ -116,7 +117,7 @@ def test_letters_contrast_with_what_is_behind_them(name, style):
         display = DRAWN[name](None)
         figure = display.figure_
         paper = Palette.of(display.ax_).paper
-        for text, _ in texts(figure):
+        for text in texts(figure):
             behind = paper
             if (patch := text.get_bbox_patch()) is not None:
                 behind = patch.get_facecolor()[:3]

@@ -71,6 +71,7 @@ class TestLocalProcesses:
             assert {threads for _, threads in epochs.read()} == {1}
         assert torch.get_num_threads() == before
 
+    @pytest.mark.slow
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
     def test_work_of_a_killed_worker_is_finished(self, whole, tmp_path):
         epochs = KilledOnce(tmp_path / "epochs")

@@ -12,7 +12,7 @@ from supernetnas.families.cells.space import get_space
 from supernetnas.search.costs import count_macs, count_parameters
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", [*SPACES[:-1], pytest.param(SPACES[-1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("cells", "shape"), [(5, (3, 12, 10)), (3, (1, 9, 7)), (1, (3, 8, 8)), (2, (3, 8, 8))]
 )

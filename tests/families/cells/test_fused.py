@@ -12,13 +12,24 @@ from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.training.batch_norm import frozen_batch_norm
 from supernetnas.training.batches import LabelledImages
 
+# The space with all operations meets every size in every layout, the others meet each once.
+CASES = [
+    pytest.param(
+        *(space, size, layout),
+        marks=[pytest.mark.slow] * (space == "darts_no_none" or (space != "darts" and mixed)),
+    )
+    for space in SPACES
+    for size, layout, mixed in (
+        ((8, 8), LAYOUTS[0], False),
+        ((8, 8), LAYOUTS[1], True),
+        ((9, 11), LAYOUTS[0], True),
+        ((9, 11), LAYOUTS[1], False),
+    )
+]
+
 
 class TestSupernet:
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    @pytest.mark.parametrize("size", [(8, 8), (9, 11)])
-    @pytest.mark.parametrize(
-        "space", [*SPACES[:-1], pytest.param("darts_no_none", marks=pytest.mark.slow)]
-    )
+    @pytest.mark.parametrize(("space", "size", "layout"), CASES)
     def test_scores_gradients_and_statistics(self, space, size, layout):
         x, labels = images(4, 3, *size), torch.tensor([0, 1, 2, 1])
         plain, fused = (

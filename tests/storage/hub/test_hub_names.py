@@ -151,6 +151,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_the_command_pulls_and_everything_works_offline_afterwards(server, tmp_path):
     command = ["-c", "import sys; from supernetnas.cli import main; sys.exit(main())", "zoo"]
     out = tmp_path / "bundle"

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import patterns, tiny_classifier
 from tiny_search import assert_same_state, build, labelled, seeded
 
@@ -79,7 +79,7 @@ def test_grid_search_over_methods_and_derivations():
             {"search": list(SEARCHES)},
             {"search__derivation": ["perturbation"], "search__stopping": ["settled", "eigenvalue"]},
         ],
-        cv=2,
+        cv=StratifiedShuffleSplit(1, test_size=0.5, random_state=0),
         error_score="raise",
     ).fit(IMAGES, LABELS)
     assert len(grid.cv_results_["mean_test_score"]) == len(SEARCHES) + 2
