@@ -104,7 +104,7 @@ def test_a_fit_that_holds_nothing_out_replaces_one_that_did(held, tmp_path):
 def test_classes_that_would_have_too_few_left_are_named(fraction):
     X, y = patterns(12)
     few = np.r_[np.flatnonzero(y == 3)[:2], np.flatnonzero(y != 3)]
-    with pytest.raises(ValueError, match="2 images of class 3, which has 2 images.*holdout_fraction=0"):
+    with pytest.raises(ValueError, match=r"class 3, which has 2 images.*holdout_fraction=0"):
         tiny_classifier(holdout_fraction=fraction).fit(X[few], y[few])
 
 
