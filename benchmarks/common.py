@@ -109,7 +109,7 @@ def train_by_skorch(
 
 
 def import_skorch() -> tuple[Any, Any, Any]:
-    """skorch's classifier and scheduler, and torchvision's ResNet-18."""
+    """skorch's classifier and scheduler, and torchvision's ResNet-18, or what to install."""
     try:
         from skorch import NeuralNetClassifier
         from skorch.callbacks import LRScheduler
@@ -118,6 +118,12 @@ def import_skorch() -> tuple[Any, Any, Any]:
         raise SystemExit(
             f"The peer 'skorch' needs skorch and torchvision ({error}): pip install "
             '"supernetnas[benchmarks]", or name other peers with --peers.'
+        ) from error
+    except (OSError, RuntimeError) as error:  # of a torchvision that was built for another torch
+        raise SystemExit(
+            "The peer 'skorch' needs a torchvision that was built for the installed torch "
+            f"{torch.__version__} ({error}). Install both anew, together, or name other peers with "
+            "--peers."
         ) from error
     return NeuralNetClassifier, LRScheduler, resnet18
 

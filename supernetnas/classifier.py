@@ -537,7 +537,7 @@ class SupernetTransferClassifier(
             inherited=inherited,
             supernet_config=supernet.config,
             supernet_state=plain_state(supernet, family.head),
-            history=found.search.history + history,
+            history=found.history + history,
             holdout=holdout,
             n_parameters=count_parameters(network),
             n_macs=count_macs(network, seen.shape),

@@ -39,6 +39,7 @@ from .parameters import (
     Whole,
     check_parameter,
 )
+from .storage.counting import counted
 
 __all__ = ["Comparison", "compare"]
 
@@ -278,7 +279,8 @@ def _checked_splits(splitter: StratifiedShuffleSplit, y: np.ndarray) -> list[tup
         rare = [c for c in classes if (y[train] == c).sum() < 2]
         if rare:
             raise ValueError(
-                f"A split leaves fewer than 2 images to train on of {len(rare)} class(es): "
+                "A split leaves fewer than 2 images to train on of "
+                f"{counted(len(rare), 'class', 'classes')}: "
                 f"{', '.join(map(str, rare[:5]))}{', ...' if len(rare) > 5 else ''}. Pass more "
                 "images of them, or a smaller test_size."
             )

@@ -152,6 +152,23 @@ def test_a_peer_that_lacks_its_libraries_is_refused_before_any_fit(peers, monkey
         peers.main()
 
 
+def test_a_torchvision_of_another_torch_is_told_from_a_missing_one(peers, monkeypatch, tmp_path):
+    fails = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
+    (tmp_path / "skorch").mkdir()
+    for name in ("skorch/__init__.py", "skorch/callbacks.py"):
+        (tmp_path / name).write_text("NeuralNetClassifier = LRScheduler = None\n")
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(fails)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("skorch", "torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "argv", ["peers.py", "builtin", "missing.npz", "--peers", "skorch"])
+    with pytest.raises(SystemExit, match=r"built for the installed torch.*nms.*--peers"):
+        peers.main()
+    for name in [name for name in sys.modules if name.split(".")[0] in ("skorch", "torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_a_network_trained_by_skorch(peers, coloured):
     pytest.importorskip("skorch", reason="needs the extra 'benchmarks'")
     pytest.importorskip("torchvision", reason="needs the extra 'benchmarks'")

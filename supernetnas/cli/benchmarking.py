@@ -11,6 +11,7 @@ from ..classifier import SupernetTransferClassifier
 from ..families.base import get_family
 from ..saving.folding import for_predictions
 from ..search.latency import time_in_turn
+from ..storage.counting import counted
 from .printing import as_json, fields
 
 __all__ = ["benchmark"]
@@ -50,7 +51,7 @@ def benchmark(args: argparse.Namespace) -> None:
     height, width = classifier.image_size_
     where = classifier.device_
     if device.type == "cpu":
-        where += f", {torch.get_num_threads()} thread(s)"
+        where += f", {counted(torch.get_num_threads(), 'thread')}"
     print(
         fields(
             [
@@ -60,7 +61,7 @@ def benchmark(args: argparse.Namespace) -> None:
                 ("MACs", f"{classifier.n_macs_:,} per image"),
                 ("parameters", f"{classifier.n_parameters_:,}"),
                 ("size", f"{found['bytes'] / 2**20:.2f} MiB of weights"),
-                ("images", f"{height}x{width} pixels"),
+                ("images", f"{height} x {width} pixels"),
                 ("measured", f"on {where}; medians of {args.repeats} runs"),
             ]
         )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..classifier import SupernetTransferClassifier
 from ..evaluation.evaluation import Evaluation
-from ..images.datasets import load_dataset
+from ..images.datasets import SourceDataset, load_dataset
 from ..storage.destinations import check_file
 from .pictures import check_picture, save_picture
 from .printing import fields, table
@@ -28,8 +28,9 @@ def evaluate(args: argparse.Namespace) -> None:
     for option in ("confusion", "errors"):
         if path := getattr(args, option):
             check_picture(f"--{option}", path)
+    dataset = load_dataset(args.data)
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
-    images, labels = _labelled(classifier, args.data)
+    images, labels = _labelled(classifier, dataset)
     found = classifier.evaluate(images, labels)
     print(described(found, args.worst))
     if args.csv:
@@ -51,30 +52,23 @@ def report(args: argparse.Namespace) -> None:
     """Write what there is to say of a model as one page, and print where it is."""
     out = args.out or f"{Path(args.model.partition('@')[0]).resolve().name}.html"
     check_file(out, "--out")
+    dataset = None if args.data is None else load_dataset(args.data)
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
-    images, labels = (None, None) if args.data is None else _labelled(classifier, args.data)
+    images, labels = (None, None) if dataset is None else _labelled(classifier, dataset)
     print(classifier.report(out, images, labels, title=args.title))
 
 
-def _labelled(classifier: SupernetTransferClassifier, path: str) -> tuple[Any, np.ndarray]:
-    dataset = load_dataset(path)
+def _labelled(
+    classifier: SupernetTransferClassifier, dataset: SourceDataset
+) -> tuple[Any, np.ndarray]:
     labels = known_labels(classifier, np.asarray(dataset.class_names), dataset.labels)
     return dataset.images, labels
 
 
 def described(found: Evaluation, n_worst: int) -> str:
     """Return the figures, the classes, and the worst mistakes as tables."""
-    low, high = found.accuracy_interval
     parts = [
-        fields(
-            [
-                ("images", len(found)),
-                ("accuracy", f"{found.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})"),
-                ("balanced accuracy", f"{found.balanced_accuracy:.3f}"),
-                ("log loss", f"{found.log_loss:.3f}"),
-                ("calibration error", f"{found.calibration_error:.3f}"),
-            ]
-        ),
+        fields(found.described().items()),
         table(
             ["class", "images", "precision", "recall", "f1"],
             ([_rounded(value) for value in row.values()] for row in found.per_class),

@@ -10,6 +10,7 @@ import numpy as np
 from ..classifier import SupernetTransferClassifier
 from ..images.datasets import load_dataset
 from ..saving.export import ENDINGS
+from ..storage.counting import counted
 from ..storage.destinations import check_file
 from .printing import fields
 
@@ -25,10 +26,10 @@ def export(args: argparse.Namespace) -> None:
     if args.int8 is not None and formats[ending] != "onnx":
         raise ValueError(f"--int8 writes an ONNX file; PATH must end in {ENDINGS['onnx']}.")
     check_file(args.path, "PATH")
+    dataset = None if args.int8 is None else load_dataset(args.int8)
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device="cpu")
     images = labels = None
-    if args.int8 is not None:
-        dataset = load_dataset(args.int8)
+    if dataset is not None:
         codes = np.unique(dataset.labels, return_inverse=True)[1]
         known = {str(label): label for label in classifier.classes_.tolist()}
         if unknown := sorted({*map(str, dataset.class_names or ())} - known.keys()):
@@ -45,9 +46,9 @@ def export(args: argparse.Namespace) -> None:
         small = f"{found.int8_path} ({found.int8_path.stat().st_size / 2**20:.2f} MiB)"
         n_images = len(labels) if labels is not None else 0
         rows += [
-            ("in 8 bits", small),
-            ("accuracy", f"{found.accuracy:.3f} on the {n_images} images of {args.int8}"),
-            ("in 8 bits", f"{found.int8_accuracy:.3f}"),
+            ("file in 8 bits", small),
+            ("accuracy", f"{found.accuracy:.3f} on {counted(n_images, 'image')} of {args.int8}"),
+            ("accuracy in 8 bits", f"{found.int8_accuracy:.3f}"),
             ("same class", f"{found.agreement:.3f} of these images"),
         ]
     print(fields(rows))

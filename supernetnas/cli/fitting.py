@@ -21,6 +21,7 @@ from ..fitting.resolved import retraining_of, searching_method_of
 from ..images.datasets import load_dataset
 from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
+from ..storage.counting import counted
 from ..storage.destinations import check_file, check_folder, user_path, write_file
 from ..storage.files import FileError, dump_csv, is_text
 from ..storage.foreign_text import printable
@@ -139,9 +140,9 @@ def _check_classes(codes: np.ndarray, names: np.ndarray, fraction: float) -> Non
     if fraction and left.min() < 2:
         least = left.argmin()
         raise ValueError(
-            f"Class {str(names[least])!r} has {counts[least]} image(s); at least 2 must be left "
-            f"when --test-fraction {fraction:g} is held out. Hold out less, or use all images with "
-            "--test-fraction 0."
+            f"Class {str(names[least])!r} has {counted(counts[least], 'image')}; at least 2 must "
+            f"be left when --test-fraction {fraction:g} is held out. Hold out less, or use all "
+            "images with --test-fraction 0."
         )
 
 
@@ -156,8 +157,8 @@ def predict(args: argparse.Namespace) -> None:
     """Predict images and print or write a row for each."""
     if args.csv:
         check_file(args.csv, "--csv")
-    classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     paths = _image_files(args.images)
+    classifier = SupernetTransferClassifier.from_pretrained(args.model, device=args.device)
     if args.skip_unreadable:
         paths = [paths[position] for position in _readable(ImageFiles(paths))]
     hidden = len(paths) <= _FEW or not progress_shown(args.quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,9 +28,16 @@ def as_json(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Align rows in columns under a head; numbers to the right."""
+    """Align rows in columns under a head; numbers to the right, and their points as well."""
     body = [list(row) for row in rows]
-    lines = [[_text(value) for value in row] for row in [head, *body]]
+    formats = [_format([row[column] for row in body]) for column in range(len(head))]
+    lines = [
+        [
+            format(value, spec) if isinstance(value, float) else _text(value)
+            for value, spec in zip(row, formats, strict=True)
+        ]
+        for row in [head, *body]
+    ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     right = [any(_is_number(row[column]) for row in body) for column in range(len(head))]
     return "\n".join(
@@ -62,6 +70,14 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return "".join(c if c.isprintable() else " " for c in str(value))
+
+
+def _format(values: Iterable[Any]) -> str:
+    """Format of a column of numbers: as many decimals for all, unless that hid the small ones."""
+    sizes = [abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v]
+    if not sizes or min(sizes) < max(sizes) / 1000:
+        return ".4g"
+    return f".{max(0, 3 - math.floor(math.log10(max(sizes))))}f"
 
 
 def _escaped(character: str) -> str:

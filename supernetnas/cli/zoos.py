@@ -10,9 +10,12 @@ from pathlib import Path
 from ..storage.foreign_text import one_line
 from ..storage.hub import hub_address
 from ..zoo import Source, Zoo
+from ..zoo.provenance import described_provenance
 from .printing import fields, progress_shown, table
 
 __all__ = ["list_", "pretrain", "pull", "push", "show", "vectors", "verify"]
+
+_LONGEST = 40  # letters of a licence in a list
 
 
 def list_(args: argparse.Namespace) -> None:
@@ -172,23 +175,23 @@ def _sources(zoo: Zoo) -> str:
                 source.n_classes,
                 *map(source.about().get, facts),
                 source.metrics.get("validation_accuracy"),
-                round(source.n_bytes / 2**20, 2),
-                source.provenance.get("licence", "not stated"),
+                source.n_bytes / 2**20,
+                _cut(str(source.provenance.get("licence", "not stated"))),
             ]
         )
     return table(head, rows)
 
 
+def _cut(text: str) -> str:
+    """What a line of a list has room for; `show` has it all."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
 def _card(source: Source) -> str:
-    provenance = {"licence": "not stated", **source.provenance}
-    for count in ("n_images", "n_classes"):
-        provenance.pop(count, None)
     return fields(
         [
             ("source", f"{source.name} ({source.kind})"),
-            *provenance.items(),
-            ("images", source.n_images),
-            ("classes", source.n_classes),
+            *described_provenance(source.provenance, source.n_images, source.n_classes).items(),
             ("class names", source.classes or None),
             ("family", source.family),
             *source.about().items(),

@@ -14,6 +14,7 @@ download their weights once.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import math
@@ -21,7 +22,7 @@ import pickle
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -310,16 +311,30 @@ def _lite0(size: tuple[int, int] | None) -> Embedder:
     )
 
 
+def _library(embedder: str, name: str) -> Any:
+    """Import torchvision or timm, or say what to install.
+
+    What was built for another torch fails with a RuntimeError or an OSError when it is imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"The embedder {embedder!r} needs {name} ({error}): {_EMBEDDERS_INSTALL}"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise ImportError(
+            f"The embedder {embedder!r} needs a torchvision that was built for the installed torch "
+            f"{torch.__version__} ({error}). Install both anew, together, or use the embedder "
+            f"{DEFAULT_EMBEDDER!r}, which needs none."
+        ) from error
+
+
 # ------------------------------------------------------------------------------------- torchvision
 
 
 def _torchvision(name: str, size: tuple[int, int] | None) -> Embedder:
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise ImportError(
-            f"The embedder {name!r} needs torchvision: {_EMBEDDERS_INSTALL}"
-        ) from error
+    models = _library(name, "torchvision").models
     if name not in models.list_models(module=models):
         raise ValueError(
             f"Unknown embedder {name!r}: neither {DEFAULT_EMBEDDER!r} nor a classification network "
@@ -393,10 +408,7 @@ def _hash_in_name(path: Path) -> str:
 
 
 def _timm(name: str, size: tuple[int, int] | None) -> Embedder:
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(f"The embedder 'timm/{name}' needs timm: {_EMBEDDERS_INSTALL}") from error
+    timm = _library(f"timm/{name}", "timm")
     if not timm.is_model(name):
         raise ValueError(f"Unknown embedder 'timm/{name}': timm {timm.__version__} lacks it.")
     try:

@@ -242,6 +242,15 @@ class Evaluation:
             "calibration_error": self.calibration_error,
         }
 
+    def described(self) -> dict[str, str]:
+        """Return `summary` for people, with three digits."""
+        figures = self.summary()
+        low, high = figures.pop("accuracy_low"), figures.pop("accuracy_high")
+        said = {"images": f"{figures.pop('images'):,}"}
+        said |= {name.replace("_", " "): f"{value:.3f}" for name, value in figures.items()}
+        said["accuracy"] += f" (95 % interval {low:.3f} to {high:.3f})"
+        return said
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the right predictions as plain values, for JSON."""
         return {

@@ -28,9 +28,8 @@ def describe_outcome(found: Found, architecture: Any, family: Family) -> str:
     start = f"the source {found.start.name!r}" if found.start.pretrained else "the random weights"
     before = f"{family.unsearched_name} of {start}"
     difference = family.difference(found.start.before, architecture)
-    history = found.search.history
-    compared = [row["candidates"] for row in history if row.get("candidates")]
-    if not difference and (not history or compared == [1]):
+    compared = [row["candidates"] for row in found.history if row.get("candidates")]
+    if not difference and not found.history:
         return f"there was no search: it is {before}"
     among = family.among(found.search.searched_supernet().config)
     chosen = f"chosen from {among}"

@@ -83,24 +83,36 @@ class Progress:
             self._bar.write(f"fit: {text}", file=sys.stderr)
 
     @contextlib.contextmanager
-    def stage(self, name: str, n_epochs: int) -> Iterator[Callable[[HistoryRow], None]]:
-        """Begin a stage; yields what to call with the row of the history of each epoch."""
+    def stage(
+        self, name: str, n_epochs: int, shown: str | None = None
+    ) -> Iterator[Callable[[HistoryRow], None]]:
+        """Begin a stage; yields what to call with the row of the history of each epoch.
+
+        Parameters
+        ----------
+        name : str
+            As it was expected.
+        n_epochs : int
+        shown : str, optional
+            What it is called; by default its name.
+        """
+        shown = shown or name
         self._add(name, n_epochs)
-        self._bar.set_description(name)
+        self._bar.set_description(shown)
         expected = self._expected.pop(name, None)
         seconds: list[float] = []
 
         def advance(row: HistoryRow) -> None:
-            shown = figures(row)
+            measured = figures(row)
             seconds.append(float(row.get("seconds") or 0.0))
-            parts = [f"{key} {value}" for key, value in shown.items()]
+            parts = [f"{key} {value}" for key, value in measured.items()]
             left = self._left(seconds, n_epochs, expected)
             if left is not None and left >= 0.1:
                 parts.insert(0, f"about {about(left)} left")
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
             self._bar.update()
             if self.lines:
-                start = f"{name}: epoch {row['epoch']} of at most {n_epochs}"
+                start = f"{shown}: epoch {row['epoch']} of at most {n_epochs}"
                 print(start, *parts, f"{seconds[-1]:.1f} s", sep=", ", file=sys.stderr)
 
         yield advance

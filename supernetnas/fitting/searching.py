@@ -18,6 +18,7 @@ from ..search.protocols import Architecture, Search
 from ..training.batches import stratified_split
 from ..training.clock import Stopwatch
 from ..training.execution import Execution
+from ..training.history import HistoryRow
 from ..zoo.source import Source
 from .run import Run
 from .target import Target
@@ -81,6 +82,11 @@ class Found:
     search: Search
     task: SearchTask
     compared_on: Tensor
+
+    @property
+    def history(self) -> list[HistoryRow]:
+        """Rows of the search; none where there was but one architecture."""
+        return self.search.history if self.search.searches else []
 
 
 def candidates_of(
@@ -188,7 +194,9 @@ def search_best(
             watch.start -= sum(row["seconds"] for row in search.history)
             if searching:  # a warning, so that whoever calls the command again sees it
                 logger.warning("the search goes on from epoch %d", search.epoch + 1)
-        with run.progress.stage(f"search from {candidate.name}", method.n_epochs) as advance:
+        stage = f"search from {candidate.name}"
+        shown = stage if search.searches else f"probe of {candidate.name}"
+        with run.progress.stage(stage, method.n_epochs, shown) as advance:
 
             def on_epoch(search, advance=advance, checkpoint=checkpoint) -> None:
                 checkpoint.save(*search.state())

@@ -25,13 +25,12 @@ def summary_html(fitted: Fitted, parameters: str) -> str:
     """
     start = "random weights" if fitted.source == "scratch" else f"source {fitted.source}"
     seconds = sum(row.get("seconds") or 0.0 for row in fitted.history)
-    height, width = fitted.preprocessing.image_size
     rows = {
         "started from": f"{start}, family {fitted.family}",
         "architecture": str(fitted.architecture),
         "search": fitted.outcome,
         "classes": f"{len(fitted.classes)}",
-        "input": f"{height} x {width} pixels, {fitted.preprocessing.channels} channel(s)",
+        "input": fitted.preprocessing.input,
         "cost": f"{fitted.n_parameters:,} parameters, {fitted.n_macs:,} MACs per image",
         "trained in": f"{seconds:.1f} s on {fitted.device}",
     }

@@ -22,6 +22,7 @@ from ..images.sets import UnequalImages
 from ..parameters import ParameterError, check_parameter
 from ..saving.labels import check_labels
 from ..selection.strategies import find_strategy
+from ..storage.counting import counted
 from ..training.devices import resolve_device
 from .resolved import execution_of, family_of, limits_of, method_of, retraining_of
 
@@ -185,8 +186,8 @@ def _check_as_many_labels(X, y, n_images: int) -> None:
     if len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4)):
         advice = f" If X is one image of shape {shape}, it is X[None]."
     raise ValueError(
-        f"X has {n_images} image{'' if n_images == 1 else 's'} and y {n_labels} "
-        f"label{'' if n_labels == 1 else 's'}; each image needs one.{advice}"
+        f"X has {counted(n_images, 'image')} and y {counted(n_labels, 'label')}; each image needs "
+        f"one.{advice}"
     )
 
 
@@ -219,8 +220,8 @@ def _check_classes(clf, classes: np.ndarray, labels: np.ndarray) -> None:
         shown = ", ".join(map(str, rare[:5])) + (", ..." if len(rare) > 5 else "")
         raise ValueError(
             "Each class needs at least 2 images, one to train the weights and one to train the "
-            f"architecture; {len(rare)} class(es) have 1: {shown}. Add images or leave these "
-            "classes out."
+            f"architecture; {counted(len(rare), 'class has', 'classes have')} 1: {shown}. Add "
+            "images, or leave what is so rare out."
         )
     _check_what_is_left(clf.holdout_fraction, classes, labels)
 
@@ -232,8 +233,9 @@ def _check_what_is_left(fraction: float, classes: np.ndarray, labels: np.ndarray
     if fraction and left.min() < 2:
         least = left.argmin()
         raise ValueError(
-            f"holdout_fraction={fraction} leaves fewer than 2 of the {counts[least]} image(s) of "
-            f"class {classes[least]}. Hold a smaller share out, or none with holdout_fraction=0."
+            f"holdout_fraction={fraction} leaves fewer than 2 images of class {classes[least]}, "
+            f"which has {counted(counts[least], 'image')}. Hold a smaller share out, or none with "
+            "holdout_fraction=0."
         )
 
 
@@ -322,8 +324,8 @@ def read_known_labels(clf: Any, y, n_images: int) -> np.ndarray:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         known = ", ".join(map(str, classes[:5])) + (", ..." if len(classes) > 5 else "")
         raise ValueError(
-            f"y has {len(unknown)} class(es) that the fit has not seen: {shown}. It has seen "
-            f"{len(classes)}: {known}."
+            f"y has {counted(len(unknown), 'class', 'classes')} that the fit has not seen: "
+            f"{shown}. It has seen {len(classes)}: {known}."
         )
     return np.array(found, dtype=np.int64)
 

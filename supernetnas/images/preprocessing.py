@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..storage.counting import counted
 from .augmentation import Augmentation, StandardisedImages
 from .reading import ImageSet
 from .scales import Scale, ScaleCheck, usual_scale
@@ -87,6 +88,12 @@ class Preprocessing:
     def black_and_white(self) -> tuple[float, float]:
         """The values that are drawn black and white."""
         return (0.0, 255.0) if self.eight_bit else usual_scale(*self.value_range)
+
+    @property
+    def input(self) -> str:
+        """What the network takes, in words."""
+        height, width = self.image_size
+        return f"{height} x {width} pixels, {counted(self.channels, 'channel')}"
 
     @classmethod
     def of(cls, pixels: Tensor | StoredPixels, resize: str = "squeeze") -> Preprocessing:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..storage.foreign_text import one_line
 
-__all__ = ["PLAIN", "fitted_attribute", "import_pyplot", "short_names", "shown"]
+__all__ = ["PLAIN", "fitted_attribute", "full_names", "import_pyplot", "short_names", "shown"]
 
 PLAIN: dict[str, Any] = {"parse_math": False}
 """Of a text that is a name: dollar signs in it enclose no formula."""
@@ -55,6 +55,12 @@ def short_names(names: Sequence[Any], longest: int) -> list[str]:
             end = f"~{seen[name]}"
             numbered[text] = name[: max(longest - len(end), 1)] + end
     return [numbered.get(text, name) for text, name in zip(texts, short, strict=True)]
+
+
+def full_names(short: Sequence[str], names: Sequence[Any]) -> dict[str, str]:
+    """Full names of those that `short_names` has shortened."""
+    pairs = zip(short, map(str, names), strict=True)
+    return {text: name for text, name in pairs if text != one_line(name)}
 
 
 def _distinctive(texts: Sequence[str], longest: int) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._colours import Palette, legible_on
-from ._common import PLAIN, import_pyplot, short_names
+from ._common import PLAIN, full_names, import_pyplot, short_names
 from ._room import LETTER, SMALLEST, label_axis, room, tick_size
 
 __all__ = ["Matrix", "draw_matrix"]
@@ -133,7 +133,7 @@ def _name_cells(ax: Any, rows: Sequence[Any], columns: Sequence[Any], rotation: 
         _cell_size(ax)  # settles the layout
         for axis, names, turn in ((ax.yaxis, rows, 0.0), (ax.xaxis, columns, rotation)):
             short = short_names(names, longest)
-            full |= {s: str(n) for s, n in zip(short, names, strict=True) if s != str(n)}
+            full |= full_names(short, names)
             _name_axis(ax, axis, short, turn)
         if longest <= _SHORTEST or _names_fit(ax):
             return full

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._colours import Palette
-from ._common import PLAIN, fitted_attribute, import_pyplot, short_names
+from ._common import PLAIN, fitted_attribute, full_names, import_pyplot, short_names
 from ._matrix import draw_matrix
 from ._room import LETTER, label_axis, room, tick_size
 
@@ -212,7 +212,7 @@ class DistanceDisplay:
             if fits or longest <= _SHORTEST:
                 break
             longest = max(_SHORTEST, int(longest * 0.75))
-        self.names_ = {s: n for s, n in zip(short, names, strict=True) if s != n}
+        self.names_ = full_names(short, names)
 
     def _row_height(self) -> float:
         """Height of a row in points."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._colours import Palette
-from ._common import PLAIN, import_pyplot, short_names
+from ._common import PLAIN, full_names, import_pyplot, short_names
 from ._tiles import tiles
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class ErrorsDisplay:
         The images, in rows.
     text_ : list of matplotlib.text.Text
         The captions: none where the axes are too small for them.
+    names_ : dict of str to str
+        Full names of the classes whose names were shortened.
 
     Raises
     ------
@@ -206,6 +208,7 @@ class ErrorsDisplay:
         self.figure_ = ax.figure
         self.images_: list[Any] = []
         self.text_: list[Any] = []
+        self.names_: dict[str, str] = {}
         palette = Palette.of(ax)
         ax.set_axis_off()
         if not n:
@@ -264,6 +267,7 @@ class ErrorsDisplay:
         n, room_for_taken = len(true), letters - max(map(len, ends)) - 2
         short_true = short_names([*true, *taken], letters)[:n]
         short_taken = short_names([*true, *taken], room_for_taken)[n:]
+        self.names_ = full_names([*short_true, *short_taken], [*true, *taken])
         for place in range(n):
             row, column = divmod(place, columns)
             lines = f"{short_true[place]}\n→ {short_taken[place]}{ends[place]}"

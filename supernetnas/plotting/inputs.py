@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._common import PLAIN, fitted_attribute, import_pyplot, shown
+from ._common import PLAIN, fitted_attribute, full_names, import_pyplot, short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,8 @@ class InputsDisplay:
         Its figure.
     im_ : list of matplotlib.image.AxesImage
         The images.
+    names_ : dict of str to str
+        Full names of those that were shortened.
 
     Examples
     --------
@@ -154,13 +156,14 @@ class InputsDisplay:
             raise ValueError(f"There are {len(images)} images to draw, and axes for {len(ax)}.")
         style = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest", **(im_kw or {})}
         self.im_ = []
-        for position, (axes, image) in enumerate(zip(ax, images, strict=True)):
+        names = [] if self.labels is None else list(self.labels)
+        short = short_names(names, _LONGEST)
+        self.names_ = full_names(short, names)
+        for axes, image in zip(ax, images, strict=True):
             self.im_.append(axes.imshow(image, **style))
             axes.set_axis_off()
-            if self.labels is not None:
-                name = shown(self.labels[position])
-                name = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
-                axes.set_title(name, fontsize=8, **PLAIN)
+        for axes, name in zip(ax, short, strict=False):  # without labels there are no names
+            axes.set_title(name, fontsize=8, **PLAIN)
         self.ax_ = np.array(list(ax), dtype=object)
         self.figure_ = self.ax_[0].figure
         return self

@@ -116,7 +116,7 @@ def table(rows: Iterable[Sequence[Any]], head: Sequence[str] | None = None) -> s
 
 
 def picture(draw: Callable[[], Any], what: str) -> str:
-    """Return what a display draws, for light and for dark.
+    """Return what a display draws, for light and for dark, and the names that it has shortened.
 
     Parameters
     ----------
@@ -125,11 +125,12 @@ def picture(draw: Callable[[], Any], what: str) -> str:
     what : str
         What is to be seen, for those who cannot see it.
     """
-    (dark, _), (light, width) = (_drawn(draw, style) for style in (_DARK, _LIGHT))
+    (dark, _, _), (light, width, names) = (_drawn(draw, style) for style in (_DARK, _LIGHT))
     return (
         '<div class="wide"><picture>'
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img src="{light}" width="{width}" alt="{_text(what)}"></picture></div>'
+        f"{details('Full names', table(names.items()))}"
     )
 
 
@@ -150,18 +151,19 @@ def tiles(pixels: np.ndarray, captions: Sequence[str]) -> str:
     return f'<div class="tiles">{"".join(figures)}</div>' if captions else ""
 
 
-def _drawn(draw: Callable[[], Any], style: dict[str, str]) -> tuple[str, int]:
-    """Address of a picture, and its width in the points of a page."""
+def _drawn(draw: Callable[[], Any], style: dict[str, str]) -> tuple[str, int, dict[str, str]]:
+    """Address of a picture, its width in the points of a page, and names that it has shortened."""
     from ..plotting._common import import_pyplot
 
     plt, ink, data = import_pyplot(), style["text.color"], io.BytesIO()
     lines = ("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     with plt.ioff(), plt.style.context(["default", {**style, **dict.fromkeys(lines, ink)}]):
-        figure = draw().figure_
+        display = draw()
+        figure = display.figure_
         figure.savefig(data, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
         width = round(96 * figure.get_size_inches()[0])
         plt.close(figure)
-    return _address(data.getvalue()), width
+    return _address(data.getvalue()), width, getattr(display, "names_", {})
 
 
 def _address(png: bytes) -> str:

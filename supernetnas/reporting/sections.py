@@ -18,9 +18,12 @@ from ..plotting import (
     FrontDisplay,
     SearchCurveDisplay,
 )
+from ..plotting._common import full_names, short_names
 from ..plotting._tiles import tiles as shown_tiles
+from ..storage.counting import counted
 from ..version import __version__
 from ..zoo import Zoo, ZooError
+from ..zoo.provenance import described_provenance
 from .page import code, details, paragraph, picture, section, table, tiles
 
 __all__ = ["sections"]
@@ -28,6 +31,7 @@ __all__ = ["sections"]
 _MOST_IMAGES = 24
 _MOST_ROWS = 20
 _ERROR_SIDE = 112  # pixels
+_LONGEST = 24  # letters of a name below an image: two lines
 
 _CURVES = {
     "accuracy": "Accuracy over the epochs",
@@ -65,19 +69,18 @@ def sections(
 
 
 def _summary(clf: Any, evaluation: Evaluation | None) -> str:
-    height, width = clf.image_size_
     accuracy: str | None = "not measured: no images of known classes were held out or given"
     if evaluation is not None:
         low, high = evaluation.accuracy_interval
         accuracy = (
-            f"{evaluation.accuracy:.1%} on {len(evaluation)} images that it was not trained on "
-            f"(95 % interval {low:.1%} to {high:.1%})"
+            f"{100 * evaluation.accuracy:.1f} % on {counted(len(evaluation), 'image')} that it was "
+            f"not trained on (95 % interval {100 * low:.1f} % to {100 * high:.1f} %)"
         )
     return table(
         [
             ("accuracy", accuracy),
             ("classes", len(clf.classes_)),
-            ("input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"),
+            ("input", clf.preprocessing_.input),
             ("started from", clf.source_),
             ("search", clf.outcome_ or None),
             ("parameters", f"{clf.n_parameters_:,}"),
@@ -102,8 +105,13 @@ def _inputs(clf: Any, evaluation: Evaluation | None, images: ImageSet | None) ->
             for batch in clf.preprocessing_.pixels(images.take(evaluation.index[rows]))
         ]
     )
-    captions = [str(evaluation.classes[label]) for label in evaluation.labels[rows]]
-    return section(said, tiles(_visible(pixels, clf.preprocessing_), captions))
+    names = [evaluation.classes[label] for label in evaluation.labels[rows]]
+    captions = short_names(names, _LONGEST)
+    return section(
+        said,
+        tiles(_visible(pixels, clf.preprocessing_), captions),
+        details("Full names", table(full_names(captions, names).items())),
+    )
 
 
 def _one_of_each_class(evaluation: Evaluation) -> np.ndarray:
@@ -128,26 +136,7 @@ def _source(clf: Any) -> str:
     )
     parts = [paragraph(f"The strategy {clf.strategy!r} started from {start}.")]
     if clf.scores_:
-        parts.append(
-            paragraph(
-                "It compared the accuracy of a linear model of the features, each image left out "
-                "in turn:"
-            )
-        )
-        parts.append(
-            table(
-                (
-                    [
-                        row["source"],
-                        row["family"],
-                        "x".join(map(str, row["image_size"])),
-                        float(row["accuracy"]),
-                    ]
-                    for row in sorted(clf.scores_, key=lambda row: -row["accuracy"])
-                ),
-                ["source", "family", "pixels", "accuracy"],
-            )
-        )
+        parts.append(_scores(clf.scores_))
     if clf.distances_:
         what = "Distances from the images to the sources, the nearest first"
         drawn = dict(list(clf.distances_.items())[:_MOST_ROWS])
@@ -156,6 +145,29 @@ def _source(clf: Any) -> str:
         rows = [[name, float(value)] for name, value in clf.distances_.items()]
         parts.append(details("Distances as numbers", table(rows, ["source", "distance"])))
     return section(*parts)
+
+
+def _scores(scores: list[dict[str, Any]]) -> str:
+    """What the starts were compared by, the best first."""
+    raced = any("race_accuracy" in row for row in scores)
+    said = "It compared the accuracy of a linear model of the features, each image left out in turn"
+    rows = [
+        [
+            row["source"],
+            row["family"],
+            " x ".join(map(str, row["image_size"])),
+            *map(_rounded, (row["accuracy"], *([row.get("race_accuracy")] if raced else []))),
+        ]
+        for row in sorted(
+            scores, key=lambda row: (row.get("race_accuracy", -1.0), row["accuracy"]), reverse=True
+        )
+    ]
+    return section(
+        paragraph(
+            f"{said}; of those nearly as good as the best, brief fits:" if raced else f"{said}:"
+        ),
+        table(rows, ["source", "family", "pixels", "accuracy", *(["brief fit"] if raced else [])]),
+    )
 
 
 def _architecture(clf: Any) -> str:
@@ -172,7 +184,7 @@ def _architecture(clf: Any) -> str:
         what = "Accuracy against cost of the networks that were trained together"
         parts.append(picture(lambda: FrontDisplay.from_estimator(clf), what))
     parts.append(code(str(clf.architecture_)))
-    parts.append(paragraph(f"{clf.inherited_:.0%} of its weights came from the supernet."))
+    parts.append(paragraph(_inherited(clf.inherited_)))
     return section(*parts)
 
 
@@ -180,7 +192,10 @@ def _training(clf: Any) -> str:
     measured = {key for row in clf.history_ for key, value in row.items() if value is not None}
     parts = []
     for metric, what in _CURVES.items():
-        if {metric, f"train_{metric}", f"validation_{metric}"} & measured:
+        values = {row[metric] for row in clf.history_ if row.get(metric) is not None}
+        if len(values) == 1:
+            parts.append(paragraph(f"{what}; in every epoch {_rounded(*values)}."))
+        elif {metric, f"train_{metric}", f"validation_{metric}"} & measured:
             parts.append(
                 picture(
                     lambda metric=metric: SearchCurveDisplay.from_estimator(  # type: ignore[misc]
@@ -194,7 +209,9 @@ def _training(clf: Any) -> str:
     for stage, grouped in groupby(clf.history_, key=lambda row: row["stage"]):
         rows = list(grouped)
         seconds = sum(row.get("seconds") or 0.0 for row in rows)
-        stages.append([stage, len(rows), f"{seconds:.1f}", rows[-1].get("validation_accuracy")])
+        stages.append(
+            [stage, len(rows), f"{seconds:.1f}", _rounded(rows[-1].get("validation_accuracy"))]
+        )
     head = ["stage", "epochs", "seconds", "validation accuracy at its end"]
     parts.append(table(stages, head))
     parts.append(paragraph(f"On the device {clf.device_}."))
@@ -204,11 +221,11 @@ def _training(clf: Any) -> str:
 def _evaluation(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return ""
-    per_class = ([*row.values()] for row in evaluation.per_class)
-    confusions = ([*row.values()] for row in evaluation.confusions(_MOST_ROWS))
+    per_class = ([*map(_rounded, row.values())] for row in evaluation.per_class)
+    confusions = ([*map(_rounded, row.values())] for row in evaluation.confusions(_MOST_ROWS))
     what = "Which classes are taken for which"
     return section(
-        table([name.replace("_", " "), value] for name, value in evaluation.summary().items()),
+        table(evaluation.described().items()),
         picture(lambda: ConfusionDisplay.from_evaluation(evaluation), what),
         details(
             "The most frequent confusions",
@@ -226,14 +243,18 @@ def _errors(evaluation: Evaluation | None, images: ImageSet | None) -> str:
         return paragraph("No image was misclassified.")
     said = paragraph("Misclassified images, the most confident mistakes first.")
     listed = table(
-        ([r["image"], r["class"], r["predicted"], float(r["confidence"])] for r in rows),
+        ([r["image"], r["class"], r["predicted"], _rounded(r["confidence"])] for r in rows),
         ["image", "class", "taken for", "confidence"],
     )
     if images is None:
         return section(said, listed)
-    captions = [f"{r['class']} → {r['predicted']}, {r['confidence']:.2f}" for r in rows]
+    short = short_names([*(r["class"] for r in rows), *(r["predicted"] for r in rows)], _LONGEST)
+    captions = [
+        f"{true} → {taken}, {r['confidence']:.2f}"
+        for true, taken, r in zip(short[: len(rows)], short[len(rows) :], rows, strict=True)
+    ]
     pixels = shown_tiles(images, [row["index"] for row in rows], _ERROR_SIDE)
-    return section(said, tiles(pixels, captions), details("Their names", listed))
+    return section(said, tiles(pixels, captions), details("Their files and full names", listed))
 
 
 def _settings(clf: Any) -> str:
@@ -247,7 +268,7 @@ def _provenance(clf: Any) -> str:
         source = (clf.zoo if isinstance(clf.zoo, Zoo) else Zoo.open(clf.zoo))[clf.source_]
         if clf.source_record_ and clf.source_record_["weights_sha256"] != source.weights_sha256:
             raise ZooError(f"The zoo has another source {clf.source_!r} now.")
-        provenance = {"licence": "not stated", **source.provenance}
+        provenance = described_provenance(source.provenance, source.n_images, source.n_classes)
     except (KeyError, OSError, TypeError, ValueError, ZooError):
         return paragraph(
             f"The weights come from the source {clf.source_!r} of a zoo that is not at hand; its "
@@ -258,7 +279,7 @@ def _provenance(clf: Any) -> str:
             f"The weights come from the source {clf.source_!r}, of which its zoo says what follows."
             ' "Not stated" grants nothing.'
         ),
-        table([name.replace("_", " "), _plain(value)] for name, value in provenance.items()),
+        table([name, _plain(value)] for name, value in provenance.items()),
     )
 
 
@@ -284,6 +305,17 @@ def _described(clf: Any) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def _rounded(value: Any) -> Any:
+    """A share with three digits, so that those of a column stand below each other."""
+    return f"{value:.3f}" if isinstance(value, float) else value
+
+
+def _inherited(share: float) -> str:
+    """Say how many of the weights are the supernet's; all of them only where all are."""
+    said = "all" if share == 1 else f"{min(100 * share, 99.9):.1f} %"
+    return f"Of its weights, {said} came from the supernet."
 
 
 def _plain(value: Any) -> Any:

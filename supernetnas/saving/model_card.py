@@ -24,8 +24,8 @@ tags: {tags}
 
 # {title}
 
-{description}A convolutional network whose architecture was searched for its data with
-supernetnas, starting from {start}.
+{description}A convolutional network that was fitted to its images with supernetnas, starting
+from {start}.
 
 {about}
 
@@ -104,10 +104,10 @@ def model_card(clf: Any, card: Mapping[str, Any], where: str) -> str:
 def _about(clf: Any, card: Mapping[str, Any]) -> str:
     classes = ", ".join(str(label) for label in clf.classes_[:10])
     more = ", ..." if len(clf.classes_) > 10 else ""
-    height, width = clf.image_size_
     rows = [
         ["classes", f"{len(clf.classes_)}: {classes}{more}"],
-        ["input", f"{height} x {width} pixels, {clf.preprocessing_.channels} channel(s)"],
+        ["input", clf.preprocessing_.input],
+        ["search", clf.outcome_ or None],
         ["images of another aspect", ASPECTS[clf.preprocessing_.resize]],
         ["parameters", f"{clf.n_parameters_:,}"],
         ["multiply-accumulates per image", f"{clf.n_macs_:,}"],
@@ -134,14 +134,20 @@ def _evaluation(clf: Any, given: Mapping[str, float], holdout: Evaluation | None
         low, high = figures.pop("accuracy_low"), figures.pop("accuracy_high")
         within = {"accuracy": f"{what} (95 % interval {low:.3f} to {high:.3f})"}
         rows += [[k.replace("_", " "), v, within.get(k, what)] for k, v in figures.items()]
-    for stage, key, what in (
-        ("search", "validation_accuracy", "supernet, on the images that train its alphas"),
-        ("retrain", "train_accuracy", "network, on augmented training images"),
-    ):
+    for stage, key in (("search", "validation_accuracy"), ("retrain", "train_accuracy")):
         history = [row for row in clf.history_ if row.get("stage") == stage]
         if history and history[-1].get(key) is not None:
-            rows.append([key.replace("_", " "), history[-1][key], what])
+            rows.append([key.replace("_", " "), history[-1][key], _measured_on(history[-1])])
     return table(["metric", "value", "of what"], rows)
+
+
+def _measured_on(row: Mapping[str, Any]) -> str:
+    """Say of what and on which images an accuracy of the history is."""
+    if row["stage"] == "retrain":
+        return "network, on augmented training images"
+    if row.get("alpha_entropy") is not None:
+        return "supernet, on the images that train its alphas"
+    return "supernet, on the images that architectures were compared on"
 
 
 def _results(card: Mapping[str, Any], metrics: Mapping[str, float], where: str) -> str:

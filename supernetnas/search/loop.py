@@ -47,7 +47,11 @@ class SearchLoop:
         Epoch whose state the search went back to when it was stopped; None for the last.
     finished, out_of_time : bool
         Whether the search has ended before its last epoch, and whether the time limit did it.
+    searches : bool
+        Whether there are architectures to choose from, as in `supernetnas.search.protocols.Search`.
     """
+
+    searches = True
 
     def __init__(
         self,

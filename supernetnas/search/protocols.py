@@ -184,6 +184,9 @@ class Search(Protocol):
         The source of every random draw.
     epoch : int
     history : list of HistoryRow
+    searches : bool
+        Whether there are architectures to choose from; where there is one alone, the history says
+        what it was measured to be worth.
     out_of_time : bool
         Whether the time limit ended it.
     """
@@ -192,6 +195,7 @@ class Search(Protocol):
     generator: torch.Generator
     epoch: int
     history: list[HistoryRow]
+    searches: bool
     out_of_time: bool
 
     @property

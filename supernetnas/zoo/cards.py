@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..storage.counting import counted
 from .entries import Entry
 from .index import Index
+from .provenance import NAMES
 from .weights import about_supernet
 
 __all__ = [
@@ -71,12 +73,10 @@ zoo.link("{name}", "{where}")
 
 _TAGS = ("supernetnas", "supernet", "neural-architecture-search", "image-classification")
 _LONGEST = 1000  # characters of one value
+_WEIGHTS = ("weights", "weights_licence")
 # What begins emphasis, code, links, images, tables, formulas or entities. Within a word, an
 # underscore means nothing.
 _MARKS = re.compile(r"[\\`*\[\]|$&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-
-_WEIGHTS = {"weights": "published weights", "weights_licence": "their licence"}
-"""What cards call entries of the provenance."""
 
 _LICENCES = (
     "apache-2.0",
@@ -156,7 +156,7 @@ def zoo_card(index: Index, title: str, address: str | None = None) -> str:
         if entry.kind == "single"
     ]
     example = f'zoo["{next(iter(entries))}"].state_dict()  # torch tensors\n' if entries else ""
-    count = f"{len(entries)} pretrained supernet{'' if len(entries) == 1 else 's'}"
+    count = counted(len(entries), "pretrained supernet")
     return _HEADER.format(
         tags=header_list([*_TAGS, *own]),
         datasets=header_list(datasets),
@@ -179,11 +179,11 @@ def source_card(name: str, entry: Entry, embedder_id: str, address: str) -> str:
     provenance, (about, tags) = entry.provenance, about_supernet(entry)
     rows: list[list[Any]] = [
         ["dataset", provenance.get("dataset")],
-        ["upstream collection", provenance.get("upstream")],
-        ["images taken from", provenance.get("source")],
+        [NAMES["upstream"], provenance.get("upstream")],
+        [NAMES["source"], provenance.get("source")],
         ["licence", provenance.get("licence") or "not stated"],
-        *([key, provenance[name]] for name, key in _WEIGHTS.items() if name in provenance),
-        *([["trained before on", seen]] if (seen := _seen_before(entry)) else []),
+        *([NAMES[name], provenance[name]] for name in _WEIGHTS if name in provenance),
+        *([[NAMES["warm_start_datasets"], seen]] if (seen := _seen_before(entry)) else []),
         ["images", entry.n_images],
         ["classes", entry.n_classes],
         *([key, value] for key, value in about.items()),
@@ -259,7 +259,7 @@ def _sources_table(entries: Mapping[str, Entry]) -> str:
         ]
         for name, entry in entries.items()
     ]
-    head = ["source", "dataset", "upstream collection", "images taken from", "licence"]
+    head = ["source", "dataset", NAMES["upstream"], NAMES["source"], "licence"]
     head += ["images", "classes"]
     return table([*head, *(key.replace("_", " ") for key in metrics)], rows)
 

@@ -28,6 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..selection.strategies import find_strategy
+from ..storage.counting import counted
 from ..storage.destinations import user_path
 from ..storage.files import dump_safetensors
 from ..storage.foreign_text import one_line
@@ -126,7 +127,8 @@ class Zoo(Mapping[str, Source]):
             raise ValueError(f"verify must be 'lazy' or 'full'; got {verify!r}.")
         zoo = cls(folder)
         if verify == "full" and (problems := zoo.verify()):
-            raise ZooError(f"{zoo!r} has {len(problems)} problem(s):\n" + "\n".join(problems))
+            n_problems = counted(len(problems), "problem")
+            raise ZooError(f"{zoo!r} has {n_problems}:\n" + "\n".join(problems))
         return zoo
 
     @classmethod

@@ -425,7 +425,7 @@ def test_fit_says_that_holding_out_needs_three_images(run, zoo, tmp_path):
     for path in sorted((data / "dark").iterdir())[2:]:
         path.unlink()
     result = run("fit", data, "--out", tmp_path / "m", "--zoo", zoo)
-    assert refused(result, "'dark' has 2 image(s)", "--test-fraction 0")
+    assert refused(result, "'dark' has 2 images", "--test-fraction 0")
     assert (
         run("fit", data, "--out", tmp_path / "m", "--zoo", zoo, *QUICK, "--test-fraction", 0)[0]
         == 0
@@ -574,7 +574,8 @@ def test_benchmark_measures_a_model(run, model):
     assert f"{classifier.n_macs_:,} per image" in output
     assert "ms for 1 image\n" in output and "ms for 32 images\n" in output
     assert "images per second, by 32" in output
-    assert f"on cpu, {torch.get_num_threads()} thread(s); medians of 3 runs" in output
+    threads = torch.get_num_threads()
+    assert f"on cpu, {threads} thread{'s' * (threads > 1)}; medians of 3 runs" in output
     found = json.loads(run("benchmark", model, "--repeats", 3, "--json")[1])
     assert found["macs"] == classifier.n_macs_
     assert found["parameters"] == classifier.n_parameters_
@@ -813,6 +814,49 @@ def test_a_closed_pipe_is_no_error(zoo):
     assert error == b""
 
 
+def test_a_list_cuts_licences_that_show_prints_whole(run, zoo, tmp_path):
+    copy = Zoo.open(zoo).save(tmp_path / "zoo")
+    source = copy["sky"]
+    licence = "free for research, " * 20 + "not for sale"
+    copy.add(
+        "sky",
+        config=source.config,
+        state_dict=source.state_dict(),
+        signature=source.signature(),
+        provenance={**source.provenance, "licence": licence, "warm_start": "multi"},
+        overwrite=True,
+    )
+    listed = run("zoo", "list", tmp_path / "zoo")[1]
+    assert "free for research, " in listed and "not for sale" not in listed
+    assert max(map(len, listed.splitlines())) < 160
+    shown = run("zoo", "show", tmp_path / "zoo", "sky")[1]
+    assert licence in shown
+    assert re.search(r"^started from +multi$", shown, re.MULTILINE)
+    assert re.search(r"^trained on +12 images of 2 classes$", shown, re.MULTILINE)
+    assert "warm_start" not in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "MODEL", "missing.jpg"],
+        ["evaluate", "MODEL", "missing"],
+        ["report", "MODEL", "missing"],
+        ["export", "MODEL", "a.onnx", "--int8", "missing"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_images_that_are_not_there_are_missed_before_the_model_is_loaded(
+    arguments, run, tmp_path, monkeypatch
+):
+    def loaded(*_, **__):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(supernetnas.SupernetTransferClassifier, "from_pretrained", loaded)
+    assert refused(run(*arguments), "missing")
+
+
 # --------------------------------------------------------------------------------------- printing
 
 
@@ -892,3 +936,20 @@ def test_export(run, model, folder, tmp_path):
     (other / "dark").rename(other / "dusk")
     status, _, error = run("export", model, path, "--int8", other)
     assert status == 2 and "does not know: dusk" in error
+
+
+def test_points_stand_below_each_other():
+    rows = [["a", 0.548, 12.3], ["b", 0.91836, 7.0], ["c", None, None]]
+    assert table(["name", "share", "far"], rows).splitlines() == [
+        "name   share    far",
+        "a     0.5480  12.30",
+        "b     0.9184   7.00",
+        "c          -      -",
+    ]
+    assert table(["n"], [[12345.6], [20.0]]).splitlines() == ["    n", "12346", "   20"]
+    assert table(["n"], [[0.5], [0.00021566]]).splitlines() == [
+        "        n",
+        "      0.5",
+        "0.0002157",
+    ]
+    assert table(["n"], [[float("inf")], [1.0]]).splitlines() == ["    n", "  inf", "1.000"]

@@ -274,6 +274,20 @@ def test_missing_library_names_the_extra(name, module, monkeypatch):
         get_embedder(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "module"), [("resnet18", "torchvision"), ("timm/resnet18", "timm")]
+)
+def test_a_library_of_another_torch_is_told_from_a_missing_one(name, module, monkeypatch, tmp_path):
+    (tmp_path / f"{module}.py").write_text(
+        'raise RuntimeError("operator torchvision::nms does not exist")'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, loaded)
+    with pytest.raises(ImportError, match=r"built for the installed torch.*nms does not exist"):
+        get_embedder(name)
+
+
 def test_no_network(monkeypatch, tmp_path):
     def unreachable(*args, **kwargs):
         raise OSError("no route to host")

@@ -92,6 +92,22 @@ def test_other_shapes_are_refused(shape):
         InputsDisplay(np.zeros(shape))
 
 
+def test_long_names_that_begin_alike_stay_different():
+    names = [f"plants of the meadows, {name}" for name in ("rose", "tulip", "tulip")]
+    display = InputsDisplay(np.zeros((3, 8, 8)), names).plot()
+    titles = [ax.get_title() for ax in display.ax_]
+    assert titles[0] != titles[1] == titles[2]
+    assert max(map(len, titles)) <= 18
+    assert display.names_ == dict(zip(titles, names, strict=True))
+
+
+def test_without_labels_the_titles_of_given_axes_stay():
+    _, axes = plt.subplots(1, 2)
+    axes[0].set_title("before")
+    display = InputsDisplay(np.zeros((2, 8, 8))).plot(ax=axes)
+    assert [ax.get_title() for ax in display.ax_] == ["before", ""] and display.names_ == {}
+
+
 def test_what_else_is_refused(fitted):
     with pytest.raises(ValueError, match="2 images, and labels of 1"):
         InputsDisplay(np.zeros((2, 8, 8)), ["a"])

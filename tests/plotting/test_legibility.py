@@ -196,6 +196,7 @@ def test_captions_of_mistakes_tell_long_names_apart():
     display = ErrorsDisplay(np.zeros((2, 8, 8, 3), "uint8"), captions).plot()
     texts = [text.get_text() for text in display.text_]
     assert texts == ["…tulip…\n→ …rose…, 0.93", "…rose…\n→ …tulip…, 0.52"]
+    assert display.names_ == {"…tulip…": names[0], "…rose…": names[1]}
 
 
 def test_close_distances_are_points_and_far_ones_bars():

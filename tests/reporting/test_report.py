@@ -19,7 +19,7 @@ from supernetnas.families.base import available_families
 from supernetnas.images.reading import as_image_set
 from supernetnas.plotting._colours import contrast
 from supernetnas.reporting import page as pages
-from supernetnas.reporting.sections import _inputs, _visible
+from supernetnas.reporting.sections import _inherited, _inputs, _scores, _training, _visible
 
 pytest.importorskip("matplotlib")
 
@@ -83,7 +83,11 @@ def test_all_sections_are_there_and_linked(text):
 
 def test_what_it_says_is_so(text, hostile):
     clf, said = hostile[0], Page(text).text
-    assert f"{clf.holdout_.accuracy:.1%} on 12 images" in said
+    assert f"{100 * clf.holdout_.accuracy:.1f} % on 12 images" in said
+    low, high = clf.holdout_.accuracy_interval
+    interval = f"(95 % interval {low:.3f} to {high:.3f})"
+    assert f"accuracy {clf.holdout_.accuracy:.3f} {interval} balanced accuracy" in said
+    assert "input 8 x 8 pixels, 1 channel started from" in said
     assert f"{clf.n_parameters_:,}" in said
     assert str(clf.architecture_) in said
     assert clf.outcome_ in said
@@ -184,11 +188,77 @@ def test_every_family_is_reported(family, request, tmp_path):
     clf.set_params(holdout_fraction=0.2).fit(images, names)
     assert clf.evaluate(images, names).accuracy == clf.score(images, names)
     page = Page(clf.report(tmp_path / "a.html", images).read_text())
-    reached = f"{clf.holdout_.accuracy:.1%} on 3 images"
+    reached = f"{100 * clf.holdout_.accuracy:.1f} % on 3 images"
     costs = f"{clf.n_macs_:,}", f"{clf.n_parameters_:,}"
     for said in (clf.source_, clf.outcome_, reached, *costs, *clf.classes_):
         assert said in page.text
     assert page.all("img")
+
+
+def test_long_names_are_short_below_images_and_whole_in_a_table(tmp_path):
+    images, labels = patterns(4, noise=200)
+    long = np.array([f"{'plants of the meadows, ' * 5}{name}" for name in "abcd"])
+    clf = tiny_classifier(retraining__epochs=1).fit(images, long[labels])
+    wrong = long[(labels + 1) % 4]  # so that nearly all are mistakes
+    text = clf.report(tmp_path / "a.html", images, wrong).read_text()
+    captions = re.findall("<figcaption>(.*?)</figcaption>", text)
+    assert len(captions) > 4
+    names = [name for caption in captions for name in caption.split(", 0.")[0].split(" → ")]
+    assert max(map(len, names)) <= 24 and len(set(names)) == 4
+    said = Page(text).text
+    assert said.count("Full names") == 2  # of what it sees, and of what is taken for what
+    assert all(said.count(name) >= 3 for name in long)
+
+
+def test_numbers_of_images_are_a_line_of_the_provenance(tiny_zoo, fitted, tmp_path):
+    zoo = tiny_zoo.save(tmp_path / "zoo")
+    source = zoo[fitted.source_]
+    zoo.add(
+        source.name,
+        config=source.config,
+        state_dict=source.state_dict(),
+        signature=source.signature(),
+        provenance={"n_images": 40_772, "n_classes": 4, "native_size": "8x8"},
+        overwrite=True,
+    )
+    clf = tiny_classifier(zoo, source.name, search="none", retraining__epochs=1).fit(*patterns())
+    said = Page(clf.report(tmp_path / "a.html").read_text()).text
+    assert "licence not stated native size 8x8 trained on 40,772 images of 4 classes" in said
+    assert "40772" not in said
+
+
+def test_what_never_changed_is_said_and_not_drawn(hostile):
+    clf = copy.copy(hostile[0])
+    clf.history_ = [
+        {"stage": "search", "epoch": epoch, "changes": 0, "alpha_entropy": 0.5 + 0.1 * epoch}
+        for epoch in (1, 2)
+    ]
+    page = Page(_training(clf))
+    assert "differ from where the search began; in every epoch 0." in page.text
+    assert len(page.all("picture")) == 1
+    assert "1 is undecided, 0 is discrete" in page.text
+
+
+def test_brief_fits_that_decided_are_shown():
+    rows = [
+        {"source": name, "family": "cells", "image_size": [8, 8], "accuracy": accuracy}
+        for name, accuracy in (("one", 0.9), ("two", 0.8), ("three", 0.5))
+    ]
+    assert Page(_scores(rows)).text.endswith(
+        "one cells 8 x 8 0.900 two cells 8 x 8 0.800 three cells 8 x 8 0.500"
+    )
+    rows[0]["race_accuracy"], rows[1]["race_accuracy"] = 0.6, 0.75
+    said = Page(_scores(rows)).text
+    assert (
+        "brief fits: source family pixels accuracy brief fit two cells 8 x 8 0.800 0.750 one"
+        in said
+    )
+
+
+def test_all_weights_are_inherited_only_where_all_are():
+    assert _inherited(1.0) == "Of its weights, all came from the supernet."
+    assert "99.9 %" in _inherited(0.99999)
+    assert "62.5 %" in _inherited(0.625)
 
 
 def test_without_images_it_shows_none(hostile, tmp_path):

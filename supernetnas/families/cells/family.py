@@ -13,6 +13,7 @@ from torch import Tensor
 from ...parameters import NOTHING, AnyOf, Constraint, Instance, ParameterError, Whole
 from ...search.latency import check_unit
 from ...search.limits import Limits
+from ...storage.counting import counted
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
@@ -292,7 +293,7 @@ class Cells(Family):
         return {
             "search space": config.space,
             "supernet": f"{config.init_channels} channels, {config.n_cells} cells",
-            "input": f"{height}x{width} pixels, {config.input_channels} channels",
+            "input": f"{height}x{width} pixels, {counted(config.input_channels, 'channel')}",
         }
 
     def tags(self, config: SupernetConfig) -> list[str]:

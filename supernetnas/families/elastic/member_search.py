@@ -139,6 +139,7 @@ class MemberSearch(SearchLoop):
     ) -> None:
         super().__init__(supernet, 1, task.generator)
         self.train, self.groups, self.taught = task.train, groups, taught
+        self.searches = any(len(group) > 1 for group in groups)
         self.class_weight = task.class_weight
         self.members: list[ElasticArchitecture] = []
         self.heads: list[tuple[Tensor, Tensor]] = []
@@ -176,7 +177,7 @@ class MemberSearch(SearchLoop):
             "stage": "search",
             "epoch": self.epoch,
             "validation_accuracy": self.scores[self.chosen[0]],
-            "candidates": len(self.scores),
+            "candidates": len({m for group in self.groups if len(group) > 1 for m in group}),
             "seconds": watch.seconds,
         }
         self.history.append(row)

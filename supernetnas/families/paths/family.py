@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Real, Whole
 from ...search.limits import Limits
 from ...search.path_training import PathTrainingSettings
+from ...storage.counting import counted
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
@@ -262,7 +263,7 @@ class Paths(Family):
         return {
             "search space": f"{space.name}, {len(space.choices)} blocks to choose from",
             "supernet": f"width {space.width:g}, {'+'.join(map(str, space.depths))} layers",
-            "input": f"{height}x{width} pixels, {config.input_channels} channels",
+            "input": f"{height}x{width} pixels, {counted(config.input_channels, 'channel')}",
         }
 
     def tags(self, config: PathConfig) -> list[str]:

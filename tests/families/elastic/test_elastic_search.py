@@ -106,7 +106,8 @@ def test_without_limits_it_is_the_largest(supernet):
     assert search.members == search.chosen == [LARGEST]
     assert search.scores == {LARGEST: pytest.approx(probe(supernet, LARGEST))}
     (row,) = search.history
-    assert row["stage"] == "search" and row["epoch"] == 1 and row["candidates"] == 1
+    assert row["stage"] == "search" and row["epoch"] == 1 and row["candidates"] == 0
+    assert not search.searches
     assert row["validation_accuracy"] == search.validation_accuracy == search.scores[LARGEST]
     assert search.heads == []
 
