@@ -280,11 +280,12 @@ def test_at_says_what_it_chose_and_why(front, caplog):
     assert clf.n_macs_ == rows[2]["n_macs"]
     assert caplog.messages == [clf.outcome_]
     assert clf.outcome_ == (
-        f"the most expensive of 3 of the {len(rows)} networks of a front, with "
+        f"in a front of {len(rows)} networks the most expensive of the 3 within the limits, with "
         f"{rows[2]['n_macs']:,} multiply-accumulates and a validation accuracy of 0.700; 0.900 has "
         f"one with {rows[0]['n_macs']:,}, which max_macs would give"
     )
-    assert "max_macs" not in other.at(max_macs=rows[0]["n_macs"]).outcome_
+    cheapest = other.at(max_macs=rows[0]["n_macs"]).outcome_
+    assert " the only one within the limits" in cheapest and "max_macs" not in cheapest
 
 
 def test_at_a_latency(front):
@@ -296,7 +297,7 @@ def test_at_a_latency(front):
     latency = Latency(seconds[1], batch_size=2, measure=measure)
     clf = front.at(max_latency=latency)
     assert clf.n_macs_ / 1e9 <= seconds[1] and clf.max_latency == latency
-    assert clf.outcome_.startswith("the most expensive of 2 of the ")
+    assert " the most expensive of the 2 within the limits, with " in clf.outcome_
     clf = front.at(max_latency=latency, max_macs=round(seconds[0] * 1e9))
     assert clf.n_macs_ == round(seconds[0] * 1e9)
     with pytest.raises(ValueError, match=rf"within max_latency={seconds[0] / 2}, .* in .* seconds"):
@@ -348,7 +349,9 @@ def test_errors_of_at(front, alone, fitted):
 
 
 def test_where_nothing_was_compared_there_was_no_search(limited, alone, tmp_path):
-    assert alone.outcome_.startswith("there was no search: it is the most expensive network")
+    assert alone.outcome_.startswith(
+        "there was no search: it is the largest network allowed of the source"
+    )
     card = (alone.save_pretrained(tmp_path / "alone") / "README.md").read_text()
     assert "validation accuracy" not in card and "| search | there was no search: " in card
     for clf in (alone, limited):  # which is the largest at fewer pixels

@@ -11,6 +11,7 @@ from torch import nn
 from ..families.base import Family
 from ..search.latency import check_unit, measured_seconds
 from ..search.limits import Limits
+from ..storage.counting import counted
 from ..training.batches import LabelledImages
 
 __all__ = ["choose_member", "validate_front"]
@@ -91,8 +92,9 @@ def choose_member(
 
     best = max(within, key=lambda place: front[place]["n_macs"])
     row = front[best]
+    chosen = "only one" if len(within) == 1 else f"most expensive of the {len(within)}"
     outcome = (
-        f"the most expensive of {len(within)} of the {len(front)} networks of a front, with "
+        f"in a front of {counted(len(front), 'network')} the {chosen} within the limits, with "
         f"{row['n_macs']:,} multiply-accumulates"
     )
     if "validation_accuracy" in row:

@@ -18,6 +18,7 @@ from ...images.augmentation import Augmentation, StandardisedImages
 from ...images.preprocessing import SIDES
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
+from ...storage.counting import counted
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.devices import placed
@@ -69,7 +70,7 @@ class Elastic(Family):
 
     name = "elastic"
     architecture_name = "architecture"
-    unsearched_name = "the most expensive network allowed"
+    unsearched_name = "the largest network allowed"
     head = "classifier."
     exact = ("running_", "mean", "variance")
     keeps_statistics = True
@@ -424,7 +425,7 @@ class Elastic(Family):
             "supernet": f"EfficientNet-Lite0 and {len(config.members)} smaller members",
             "input": (
                 f"squares, of smaller members {', '.join(map(str, sizes))} pixels; "
-                f"{config.input_channels} channels"
+                f"{counted(config.input_channels, 'channel')}"
             ),
         }
 
