@@ -498,7 +498,10 @@ class SupernetTransferClassifier(
                     return {}
                 return held_out.measure(family.trained(learner, architecture), family)
 
-            retraining = (train, target, settings, family, execution, run, measured)
+            def measured_in_training() -> dict[str, float]:
+                return measured() if family.trains(learner, architecture) else {}
+
+            retraining = (train, target, settings, family, execution, run, measured_in_training)
             history = finetune(learner, *retraining, time_limit=self.time_limit)
             if family.teaches(learner):
                 learner, n_before = family.taught(learner), len(history)

@@ -210,6 +210,10 @@ def test_front(front):
         assert 0 <= row["probe_accuracy"] <= 1 and 0 <= row["validation_accuracy"] <= 1
     assert front.supernet_config_.front == tuple(row["architecture"] for row in front.front_)
     assert front.score(NEW, NEW_LABELS) > 0.6
+    # The largest is what the user gets, and is in training from the first epoch to the last.
+    trained = [row for row in front.history_ if row["stage"] == "retrain"]
+    assert all("validation_accuracy" in row for row in trained)
+    assert trained[-1]["validation_accuracy"] == front.front_[0]["validation_accuracy"]
 
 
 def test_validation_accuracy_is_that_of_the_networks(zoo, monkeypatch):

@@ -469,6 +469,10 @@ class Family(Parameters):
         """Whether a learner, once it is trained, is to teach other networks."""
         return False
 
+    def trains(self, module: Any, architecture: Any) -> bool:
+        """Whether what a learner trains is the network of an architecture, or has it among it."""
+        return True
+
     def taught(self, module: Any) -> Any:
         """Return the module of the networks that a trained learner teaches, to be trained next."""
         raise NotImplementedError

@@ -84,7 +84,7 @@ def finetune(
             execution=execution,
             class_weight=target.class_weight,
             time_limit=time_limit,
-            measure=None if teacher else measure,  # which is of what is taught
+            measure=measure,
             on_epoch=advance,
             checkpoint=run.checkpoints.stage(name),
         )

@@ -364,6 +364,12 @@ class Elastic(Family):
         """Whether there are members for the first to teach."""
         return len(module.members) > 1
 
+    def trains(self, module: FineTuning | Taught, architecture: ElasticArchitecture) -> bool:
+        """Whether it is one of those in training: at first the largest, then what it teaches."""
+        if isinstance(module, FineTuning):
+            return architecture == module.members[0]
+        return architecture in module.students
+
     def taught(self, module: FineTuning) -> Taught:
         """Return the members that the first teaches."""
         return Taught(module)
