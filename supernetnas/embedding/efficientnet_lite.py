@@ -79,14 +79,21 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody wants to know of a module's calls."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in hooks)
+
+
 def normalised(conv: SameConv2d, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Apply a convolution and its batch norm.
 
     In a training in which the statistics of the norm stay as they are, it is part of the
     convolution's weight and bias, which have fewer numbers than what the convolution computes:
-    the same function with the same gradients.
+    the same function with the same gradients. Hooks of either are called all the same.
     """
-    if not isinstance(norm, nn.BatchNorm2d) or norm.training or not torch.is_grad_enabled():
+    fixed = isinstance(norm, nn.BatchNorm2d) and not norm.training and torch.is_grad_enabled()
+    if not fixed or not isinstance(conv, SameConv2d) or _hooked(conv) or _hooked(norm):
         return norm(conv(x))
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None

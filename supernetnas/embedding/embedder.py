@@ -14,7 +14,6 @@ download their weights once.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import math

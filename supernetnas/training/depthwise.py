@@ -39,15 +39,20 @@ def depthwise_conv(
     Returns
     -------
     torch.Tensor of shape (n, c, h', w')
-        What `torch.nn.functional.conv2d` returns; on a CPU it has gradients of the first order.
+        What `torch.nn.functional.conv2d` returns.
     """
-    if x.device.type != "cpu" or not torch.is_grad_enabled():
+    if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.jit.is_tracing():
         return _convolved(x, kernel, bias, stride, padding)
+    if torch.is_autocast_enabled("cpu"):
+        x = x.to(torch.get_autocast_dtype("cpu"))
     return _DepthwiseConv.apply(x, kernel, bias, stride, padding)
 
 
+torch.fx.wrap("depthwise_conv")  # is not looked into where networks are traced
+
+
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution without bias, and with fast gradients.
+    """A depthwise convolution with fast gradients, built without a bias.
 
     Parameters
     ----------
@@ -67,24 +72,29 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class _DepthwiseConv(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int
+        x: Tensor, kernel: Tensor, bias: Tensor | None, stride: int, padding: int
     ) -> Tensor:
-        ctx.save_for_backward(x, kernel)
-        ctx.stride, ctx.padding = stride, padding
         return _convolved(x, kernel, bias, stride, padding)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, kernel, _, ctx.stride, ctx.padding = inputs
+        ctx.save_for_backward(x, kernel)
+
+    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         stride, padding, dtype = ctx.stride, ctx.padding, x.dtype
         dx = dkernel = dbias = None
         if ctx.needs_input_grad[2]:
             dbias = gradient.sum((0, 2, 3), dtype=kernel.dtype)
-        if stride == 1 and ctx.needs_input_grad[0]:
-            flipped, outside = kernel.flip(2, 3).to(dtype), kernel.shape[-1] - 1 - padding
+        outside = kernel.shape[-1] - 1 - padding
+        if stride == 1 and outside >= 0 and ctx.needs_input_grad[0]:
+            flipped = kernel.flip(2, 3).to(dtype)
             dx = F.conv2d(gradient, flipped, None, 1, outside, 1, x.shape[1])
         if dtype == torch.bfloat16:
             x, gradient = x.float(), gradient.float()
@@ -129,14 +139,16 @@ def kernel_gradient(
     if height < side:
         above = padding
         below = (gradient.shape[2] - 1) * stride + side - height - padding
-    result = torch.empty_like(kernel)
-    for first in sorted({*range(0, side - _COLUMNS, _COLUMNS), side - _COLUMNS}):
+    firsts = sorted({*range(0, side - _COLUMNS, _COLUMNS), side - _COLUMNS})
+    pieces = []
+    for first, following in zip(firsts, [*firsts[1:], side], strict=True):
         left = padding - first
         met = F.pad(x, (left, wanted - width - left, above, below))
-        taps = slice(first, first + _COLUMNS)
         rows = 0 if height < side else padding
-        result[..., taps] = _gradient(met, gradient, kernel[..., taps], stride, (rows, 0), 1)
-    return result
+        three = kernel[..., first : first + _COLUMNS]
+        piece = _gradient(met, gradient, three, stride, (rows, 0), 1)
+        pieces.append(piece[..., : following - first])
+    return torch.cat(pieces, dim=-1)
 
 
 def _gradient(

@@ -81,9 +81,10 @@ class Execution:
 
 
 def fast_inference(device: torch.device) -> Execution:
-    """How features of a frozen network are computed fastest, where rounding does not matter.
+    """How products of matrices are computed fastest, where rounding does not matter much.
 
-    In bfloat16 where the processor multiplies in it, which takes a third of the time.
+    As of the features of frozen networks. In bfloat16 where the processor multiplies in it, which
+    takes a third of the time.
     """
     if device.type != "cpu":
         return Execution().on(device)

@@ -96,7 +96,8 @@ class OwnLoss(Protocol):
         Parameters
         ----------
         images, labels : torch.Tensor
-            Of n images.
+            Of n images. In place of images there may be what else a set of `LabelledImages` gives
+            out, if it has a device.
         criterion : callable
             Loss of class scores and labels.
         """

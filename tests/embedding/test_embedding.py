@@ -116,8 +116,15 @@ def test_a_fixed_batch_norm_in_the_convolution(kernel, stride, depthwise, side):
     torch.testing.assert_close(
         normalised(conv, norm, x).mean((0, 2, 3)), norm.bias, rtol=1e-6, atol=1e-6
     )
+    norm.eval()
     with torch.no_grad():
-        assert torch.equal(normalised(conv, norm.eval(), x), norm(conv(x)))
+        assert torch.equal(normalised(conv, norm, x), norm(conv(x)))
+    called = []
+    for module in (conv, norm):
+        handle = module.register_forward_hook(lambda m, given, result: called.append(m))
+        assert torch.equal(normalised(conv, norm, x), norm(conv(x)))
+        handle.remove()
+    assert called == [conv, conv, norm, norm]
 
 
 def test_missing_package_names_the_remedy(monkeypatch):

@@ -70,13 +70,48 @@ def test_only_what_is_wanted():
         assert not depthwise_conv(x, weight, 1, 2).requires_grad
 
 
-def test_gradients_of_gradients_are_refused():
-    x, weight = random(2, 4, 6, 6).requires_grad_(), random(4, 1, 5, 5, seed=1).requires_grad_()
-    (of_x,) = torch.autograd.grad(
-        depthwise_conv(x, weight, 1, 2).square().sum(), x, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        of_x.sum().backward()
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gradients_of_gradients(kernel, stride):
+    x = random(2, 16, 6, 6).requires_grad_()
+    weight = random(16, 1, kernel, kernel, seed=1).requires_grad_()
+    found = []
+    for convolve in (depthwise_conv, lambda *given: F.conv2d(*given[:2], None, *given[2:], 1, 16)):
+        result = convolve(x, weight, stride, kernel // 2)
+        (of_x,) = torch.autograd.grad(result.square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(of_x.square().sum(), (x, weight)))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_single_precision_images_under_autocast(stride):
+    x = random(2, 16, 6, 6, dtype=torch.float32).requires_grad_()
+    weight = random(16, 1, 5, 5, seed=1, dtype=torch.float32).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = depthwise_conv(x, weight, stride, 2)
+        plain = F.conv2d(x, weight, None, stride, 2, 1, 16)
+    assert result.dtype == plain.dtype == torch.bfloat16
+    upstream = random(*result.shape, seed=2, dtype=torch.bfloat16)
+    ours, torchs = (torch.autograd.grad(y, (x, weight), upstream) for y in (result, plain))
+    torch.testing.assert_close(ours, torchs, rtol=0.02, atol=0.1)
+
+
+def test_transforms_and_traces():
+    module, x = DepthwiseConv2d(4, 5).double(), random(2, 4, 6, 6)
+    module.weight.data = random(4, 1, 5, 5, seed=1)
+    weights = dict(module.named_parameters())
+
+    def loss(weights, image):
+        return torch.func.functional_call(module, weights, (image[None],)).square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)["weight"]
+    for image, found in zip(x, each, strict=True):
+        (expected,) = torch.autograd.grad(module(image[None]).square().sum(), module.weight)
+        torch.testing.assert_close(found, expected)
+    with pytest.warns(DeprecationWarning):  # of torch
+        traced = torch.jit.trace(module, x)
+    torch.testing.assert_close(traced(x), module(x))
+    torch.testing.assert_close(torch.fx.symbolic_trace(module)(x), module(x))
 
 
 def test_the_module_is_torchs():

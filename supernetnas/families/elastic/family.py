@@ -53,8 +53,8 @@ _ENLARGED = 4  # times, at most
 _STEP = 32  # that sides are multiples of under "auto"
 _SCRATCH = 64  # side from random weights
 _FROZEN = 3  # stages of the largest, under "auto"
-_VIEWS = 6  # of each image, in which frozen stages are looked at
-_MOST_BYTES = 2**30  # of what frozen stages give
+_VIEWS = 6  # of each image, that what is frozen looks at
+_MOST_BYTES = 2**30  # of what it sees in them
 
 
 class Elastic(Family):
@@ -343,7 +343,7 @@ class Elastic(Family):
     def training_data(
         self, module: FineTuning | Taught, train: LabelledImages, generator: torch.Generator
     ) -> LabelledImages:
-        """Return a few views of the images, as the frozen stages of the largest see them."""
+        """Return a few views of the images, as what does not change any more sees them."""
         if not module.n_frozen:
             return train
         module.eval()  # the statistics of frozen stages stay, whatever comes before
@@ -357,7 +357,8 @@ class Elastic(Family):
         kept: Any = KeptViews(  # gives out lessons in place of images where something is taught
             train.images, module.look, module.batch, views, generator
         )
-        module.cached = True
+        if isinstance(module, FineTuning):
+            module.cached = True
         return LabelledImages(kept, train.labels)
 
     def teaches(self, module: FineTuning) -> bool:

@@ -97,6 +97,7 @@ class FineTuning(nn.Module):
 
     def look(self, images: Tensor) -> list[Tensor]:
         """Return the activations of the stages that stay as they are, which can be kept."""
+        images = at_size(images, self.members[0].size)
         return [self.supernet.largest.up_to(self.n_frozen, images)]
 
     def batch(self, seen: list[Tensor]) -> Tensor:
@@ -151,7 +152,6 @@ class Taught(nn.Module):
         super().__init__()
         self.supernet, self.dropout = first.supernet, first.dropout
         self.fixed_statistics, self.n_frozen = first.fixed_statistics, first.n_frozen
-        self.cached = False
         self.deviation: Tensor
         self.register_buffer("deviation", first.deviation, persistent=False)
         supernet, is_whole = self.supernet, self.supernet.config.space.is_whole
