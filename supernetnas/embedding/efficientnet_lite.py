@@ -85,15 +85,16 @@ def _hooked(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in hooks)
 
 
-def normalised(conv: SameConv2d, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def normalised(conv: nn.Module, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Apply a convolution and its batch norm.
 
     In a training in which the statistics of the norm stay as they are, it is part of the
     convolution's weight and bias, which have fewer numbers than what the convolution computes:
     the same function with the same gradients. Hooks of either are called all the same.
     """
-    fixed = isinstance(norm, nn.BatchNorm2d) and not norm.training and torch.is_grad_enabled()
-    if not fixed or not isinstance(conv, SameConv2d) or _hooked(conv) or _hooked(norm):
+    if not isinstance(norm, nn.BatchNorm2d) or norm.training or not torch.is_grad_enabled():
+        return norm(conv(x))
+    if not isinstance(conv, SameConv2d) or _hooked(conv) or _hooked(norm):
         return norm(conv(x))
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None
