@@ -200,6 +200,7 @@ SMALLEST = {
     "evolution.py": "--width 0.125 --side 8 --images 40 --held-out 20 --few 20 --population 4 "
     "--generations 1 --epochs 1 --shifted 2 --shift-images 64 --networks 3",
     "fine_tuning.py": "COLOURED --recipes 3-frozen",
+    "finetuning_speed.py": "--batch-size 2 --size 32 --repeats 1",
     "hub.py": "--sources 3",
     "interruptions.py": "--kills 1",
     "memory.py": "--images 40",
