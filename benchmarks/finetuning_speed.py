@@ -101,14 +101,12 @@ def main() -> None:
         side, stride = module.kernel_size[0], module.stride[0]
         kernels[shape[1], shape[2], side, stride] = None
     rows = [gradient_row(args, *key) for key in kernels if key[2] > 3]
-    print(
-        "\n| channels, side, kernel, stride | torch, ms | in pieces, ms | ratio |\n|---|---|---|---|"
-    )
+    print("\n| channels, side, kernel, stride | torch, ms | in pieces, ms | ratio |")
+    print("|---|---|---|---|")
     for row in rows:
         what = ", ".join(str(row[key]) for key in ("channels", "side", "kernel", "stride"))
-        print(
-            f"| {what} | {1e3 * row['torch']:.2f} | {1e3 * row['pieces']:.2f} | {row['ratio']:.1f} |"
-        )
+        whole, pieces = 1e3 * row["torch"], 1e3 * row["pieces"]
+        print(f"| {what} | {whole:.2f} | {pieces:.2f} | {row['ratio']:.1f} |")
     write_results(args.out, steps=seconds, gradients=rows)
 
 
