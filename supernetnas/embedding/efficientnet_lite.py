@@ -28,6 +28,7 @@ __all__ = [
     "InvertedResidual",
     "SameConv2d",
     "batch_norm",
+    "normalised",
 ]
 
 # (repeats, output channels, kernel size, stride of the first repeat, expansion)

@@ -928,7 +928,7 @@ def test_export(run, model, folder, tmp_path):
     status, out, _ = run("export", model, path, "--int8", folder)
     assert status == 0
     assert {"walls.onnx", "walls.json", "walls.int8.onnx"} == {p.name for p in tmp_path.iterdir()}
-    assert "on the 12 images of" in out and "same class" in out
+    assert "on 12 images of" in out and "same class" in out
     assert run("export", model, tmp_path / "walls.pt")[0] == 2
     status, _, error = run("export", model, tmp_path / "walls.pt2", "--int8", folder)
     assert status == 2 and "PATH must end in .onnx" in error

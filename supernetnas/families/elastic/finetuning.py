@@ -26,7 +26,7 @@ from .layers import at_size
 from .space import ElasticArchitecture
 from .supernet import ElasticSupernet
 
-__all__ = ["FineTuning", "Taught"]
+__all__ = ["FineTuning", "Lesson", "Taught"]
 
 _OF_LABELS = 0.2  # of the loss of what is taught
 
