@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tiny import patterns, tiny_classifier
 
-from supernetnas import Cells, Elastic, ElasticArchitecture, Genotype, get_space
+from supernetnas import Cells, Elastic, ElasticArchitecture, Evolution, Genotype, get_space
 from supernetnas.families.elastic.space import Block
 
 NODES = ((("skip_connect", 0), ("sep_conv_3x3", 1)),) * 4
@@ -84,3 +84,10 @@ def test_it_is_said_while_the_fit_goes_on(capsys, verbose):
     assert clf.outcome_ in capsys.readouterr().err
     assert fit().outcome_ == clf.outcome_
     assert capsys.readouterr().err == ""
+
+
+def test_all_generations_are_counted():
+    clf = fit(search=Evolution(2, population=4, parents=2, mutations=2, crossovers=1, epochs=1))
+    new = [row["candidates"] for row in clf.history_ if "candidates" in row]
+    assert len(new) == 2 and all(new)
+    assert clf.outcome_.endswith(f"of which {sum(new)} were compared")
