@@ -7,8 +7,8 @@ the supernet keeps this takes a fraction of a second each.
 At equal cost the shapes of members hardly matter, so there are few of them to compare; searching
 the whole space would need statistics for whatever is found there, which a few hundred images of a
 target cannot give. Where fewer pixels alone bring the cost down far enough, nothing is compared:
-the whole network goes on from what it learned at all pixels, and was ahead of members of that cost
-on the two targets where both were measured (`benchmarks/README.md`).
+the whole network goes on from what it learned at all pixels, and was ahead of a member of another
+shape on eight targets on average (`benchmarks/README.md`).
 """
 
 from __future__ import annotations
