@@ -48,6 +48,7 @@ from sklearn.model_selection import train_test_split
 
 from supernetnas import (
     DatasetSignature,
+    Execution,
     Retraining,
     SmoothDARTS,
     SupernetTransferClassifier,
@@ -84,6 +85,9 @@ def main() -> None:
     parser.add_argument("--retrain-epochs", type=int, default=10)
     parser.add_argument("--most", type=int, help="images of a target")
     parser.add_argument("--jobs", type=int, default=1, help="fits side by side, of a thread each")
+    parser.add_argument(
+        "--graphs", action="store_true", help="capture steps as CUDA graphs, on a GPU"
+    )
     parser.add_argument("--fits", type=Path, help="lines of fits (default: in WORK)")
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="lines to read")
     parser.add_argument("--figures", type=Path, help="folder to draw into; needs matplotlib")
@@ -104,7 +108,10 @@ def main() -> None:
     fits.parent.mkdir(parents=True, exist_ok=True)
     of_name = {dataset.name: dataset for dataset in datasets}
     done = Parallel(n_jobs=arguments.jobs, return_as="generator_unordered")(
-        delayed(fit)(of_name[target], seed, start, zoos[target][start != "multi"], settings)
+        delayed(fit)(
+            *(of_name[target], seed, start, zoos[target][start != "multi"], settings),
+            graphs=arguments.graphs,
+        )
         for target, seed, start in missing
     )
     with fits.open("a", encoding="utf-8") as file:
@@ -235,7 +242,15 @@ def wanted(
                     yield target, seed, start
 
 
-def fit(dataset: SourceDataset, seed: int, start: str, zoo: Zoo, settings: Row) -> Row:
+def fit(
+    dataset: SourceDataset,
+    seed: int,
+    start: str,
+    zoo: Zoo,
+    settings: Row,
+    *,
+    graphs: bool = False,
+) -> Row:
     """Fit from one start on one split."""
     X, X_test, y, y_test = split(dataset, seed, settings["most"])
     clf = SupernetTransferClassifier(
@@ -245,6 +260,7 @@ def fit(dataset: SourceDataset, seed: int, start: str, zoo: Zoo, settings: Row) 
         # No early stopping: equal budgets, and whole curves to compare.
         search=SmoothDARTS(epochs=settings["search_epochs"], patience=None),
         retraining=Retraining(epochs=settings["retrain_epochs"]),
+        precision=Execution(compile="graph") if graphs else "auto",
         random_state=seed,
     )
     started = time.perf_counter()

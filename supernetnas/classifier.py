@@ -504,10 +504,8 @@ class SupernetTransferClassifier(
             retraining = (train, target, settings, family, execution, run, measured_in_training)
             history = finetune(learner, *retraining, time_limit=self.time_limit)
             if family.teaches(learner):
-                learner, n_before = family.taught(learner), len(history)
-                history += finetune(
-                    learner, *retraining, time_limit=self.time_limit, n_before=n_before
-                )
+                learner = family.taught(learner)
+                history += finetune(learner, *retraining, time_limit=self.time_limit, taught=True)
             history[-1] |= measured()  # after the last pass over the statistics
             network = family.trained(learner, architecture)
             holdout = None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,10 +52,23 @@ def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> str:
-    """Align names and values, a line each; what is None is left out."""
+    """Align names and values, a line each; what is None is left out.
+
+    On a terminal long values are continued under their column.
+    """
     pairs = [(_text(name), _text(value)) for name, value in pairs if value is not None]
-    width = max(len(name) for name, _ in pairs)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs)
+    indent = max(len(name) for name, _ in pairs) + 2
+    lines = [f"{name.ljust(indent)}{value}" for name, value in pairs]
+    if sys.stdout.isatty():
+        width = max(shutil.get_terminal_size().columns, indent + 20)
+        wrapper = textwrap.TextWrapper(
+            width,
+            subsequent_indent=" " * indent,
+            break_long_words=False,  # a path can still be copied
+            break_on_hyphens=False,
+        )
+        lines = [wrapper.fill(line) for line in lines]
+    return "\n".join(lines)
 
 
 def progress_shown(quiet: bool) -> bool:

@@ -131,6 +131,9 @@ class Family(Parameters):
         target's.
     patience : float
         How many times as many epochs what is taught is trained for, see `taught`.
+    race_share : float
+        Share of the epochs that a brief fit has, by which starts are compared: so many that a whole
+        fit's rank shows.
     searches : mapping of str to callable
         What makes each search method, by name.
     default_search : str
@@ -155,6 +158,7 @@ class Family(Parameters):
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
     patience: ClassVar[float] = 1.0
+    race_share: ClassVar[float] = 1 / 3
     searches: ClassVar[Mapping[str, Any]]
     default_search: ClassVar[str]
     searching_search: ClassVar[str]
@@ -380,6 +384,13 @@ class Family(Parameters):
         seen : NetworkInput
         """
         return supernet
+
+    def probes_tell(self, budget: Any) -> bool:
+        """Whether features before training say what a network within a budget will be worth.
+
+        By default they do.
+        """
+        return True
 
     def unsearched(self, supernet: Any, budget: Any, seen: NetworkInput) -> Architecture:
         """Return the architecture that a fit would have without a search, to compare it with.

@@ -37,7 +37,7 @@ def finetune(
     measure: Callable[[], dict[str, float]],
     *,
     time_limit: float | None = None,
-    n_before: int = 0,
+    taught: bool = False,
 ) -> list:
     """Train what a family trains on images of the target; returns its history.
 
@@ -54,13 +54,13 @@ def finetune(
         What else a row of the history has after an epoch.
     time_limit : float, optional
         Seconds of the run's clock at which it ends.
-    n_before : int, default=0
-        After so many epochs it is what has been taught by what was trained in them.
+    taught : bool
+        Whether the learner is what another taught, which was trained before; the stage is then
+        called "teach".
     """
-    name = "retrain"
-    teacher = not n_before and family.teaches(learner)
-    if n_before:
-        name = "teach"
+    name = "teach" if taught else "retrain"
+    teacher = not taught and family.teaches(learner)
+    if taught:
         settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
     with ExitStack() as stack:
         stack.enter_context(explained_memory_error(settings.batch_size, execution.checkpointing))
@@ -93,5 +93,5 @@ def finetune(
     if len(history) < settings.epochs:
         logger.warning("%s ended after %d of %d epochs", name, len(history), settings.epochs)
     for row in history:
-        row["epoch"] += n_before
+        row["stage"] = name
     return history

@@ -1,8 +1,8 @@
-"""Brief fits from two starts whose features are worth the same.
+"""Brief fits from two starts that probes do not tell apart.
 
 A linear classifier of features says little of what their training will add to them: that is more
-for a large network than for a small one. So where the two best accuracies are nearer than their
-standard error, both fits are tried on some of the images and compared on others.
+for a large network than for a small one. So where the two best accuracies are near, both fits are
+tried on some of the images and compared on others.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ __all__ = ["raced"]
 _MOST_IMAGES = 1000  # of a race
 _HELD_OUT = 1 / 4  # of them, that decide
 _LEAST_HELD_OUT = 25  # with fewer nothing is decided
-_SHARE = 1 / 3  # of the epochs of the retraining
 _OF_TIME = 1 / 10  # of a limit on the time of the fit, for each
 
 
 def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None:
     """Return the accuracy of a brief fit on images that were held out.
 
-    The retraining has a third of its epochs and three quarters of the images, of which there are a
-    thousand at most; the search is that of the family's default.
+    The retraining has a share of its epochs, the family's, and three quarters of the images, of
+    which there are a thousand at most; the search is that of the family's default.
 
     Parameters
     ----------
@@ -62,7 +61,9 @@ def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None
         family=start.family,
         image_size=start.seen.size,
         search="auto",
-        retraining=clone(retraining_of(clf)).set_params(epochs=math.ceil(settings.epochs * _SHARE)),
+        retraining=clone(retraining_of(clf)).set_params(
+            epochs=math.ceil(settings.epochs * start.family.race_share)
+        ),
         holdout_fraction=0,
         verbose=0,
         time_limit=None if clf.time_limit is None else clf.time_limit * _OF_TIME,

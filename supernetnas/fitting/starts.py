@@ -1,7 +1,8 @@
 """Which supernet a fit starts from, where there is a choice.
 
 Every start is judged by what its features are worth before anything is trained: the accuracy of a
-linear classifier of them on some of the images, each left out in turn. Near ties can be raced.
+linear classifier of them on some of the images, each left out in turn. Near ties can be raced. Where the
+network that a limit allows is not one whose features say much, they are near much sooner.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ __all__ = ["Start", "choose_start", "possible_starts"]
 logger = logging.getLogger(__name__)
 
 _MOST_IMAGES = 400  # that starts are compared on
+_NEAR = 1.0  # standard errors of a difference between which starts are raced
+_NEAR_UNTOLD = 3.0  # where probes do not tell what a fit will reach
 _BATCH = 64
 
 
@@ -87,7 +90,7 @@ def possible_starts(
     ValueError
         If none is left; says what keeps each from being one.
     """
-    images, n_classes = data.images, len(data.classes)
+    images = data.images
     starts, errors = [], []
     for source in sources:
         family = family_of(source)
@@ -95,16 +98,12 @@ def possible_starts(
         try:
             family.check_execution(execution)
             seen = family.input(images.typical_size, images.channels, image_size, config)
-            own = (
-                family.config(seen, n_classes)
-                if config is None
-                else family.adapted(config, seen, n_classes)
-            )
-            family.budget(own, seen, n_classes, limits)
+            start = Start(source, family, seen)
+            _budget(start, len(data.classes), limits)
         except ValueError as error:
             errors.append(error)
             continue
-        starts.append(Start(source, family, seen))
+        starts.append(start)
     if not starts:
         raise type(errors[0])(" ".join(dict.fromkeys(map(str, errors))))
     return starts
@@ -123,7 +122,8 @@ def choose_start(
     """Choose the start whose features tell the classes apart best.
 
     Equal ones are told apart by their order. The two best are raced if their accuracies are nearer
-    than the standard error of the difference, were they independent.
+    than the standard error of the difference, were they independent; or three of them, if the
+    limits leave one of the two a network of which `Family.probes_tell` is false.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def choose_start(
     if names != [{name: row[name] for name in names[0]} for row in scores]:
         scores = _compared(starts, names, data, limits, device, seed, resize)
         if race is not None:
-            _race(race, starts, scores, min(len(data.labels), _MOST_IMAGES))
+            _race(race, starts, scores, data, limits)
         checkpoint.save({}, {"scores": scores})
     best = max(range(len(starts)), key=lambda place: _rank(scores[place]))
     brief = _told(scores, "race_accuracy")
@@ -174,16 +174,21 @@ def _race(
     race: Callable[[Start], float | None],
     starts: Sequence[Start],
     scores: list[dict[str, Any]],
-    n_images: int,
+    data: TrainingData,
+    limits: Limits,
 ) -> None:
     """Add what the two best reach in brief fits, if their probes do not tell them apart."""
     order = sorted(range(len(starts)), key=lambda place: scores[place]["accuracy"], reverse=True)
     first, second = (scores[place]["accuracy"] for place in order[:2])
+    n_images, near = min(len(data.labels), _MOST_IMAGES), _NEAR
+    for start in (starts[place] for place in order[:2]):
+        if not start.family.probes_tell(_budget(start, len(data.classes), limits)):
+            near = _NEAR_UNTOLD
     error = math.sqrt((first * (1 - first) + second * (1 - second)) / n_images)
-    if first - second > error:
+    if first - second > near * error:
         return
     logger.info(
-        "racing %s and %s, whose features are worth the same",
+        "racing %s and %s, which linear probes do not tell apart",
         *(scores[place]["source"] for place in order[:2]),
     )
     for place in order[:2]:
@@ -193,6 +198,16 @@ def _race(
             return
         scores[place]["race_accuracy"] = accuracy
         scores[place]["seconds"] += watch.seconds
+
+
+def _budget(start: Start, n_classes: int, limits: Limits) -> Any:
+    """What a fit from a start keeps the limits with; ValueError if nothing does."""
+    family, seen = start.family, start.seen
+    if start.source is None:
+        config = family.config(seen, n_classes)
+    else:
+        config = family.adapted(start.source.config, seen, n_classes)
+    return family.budget(config, seen, n_classes, limits)
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from ..distance.signing import sign
 from ..embedding.embedder import get_embedder
 from ..fitting.validation import read_known_labels, read_new_images
 from ..storage.files import plain
+from ..training.history import TRAINING
 
 __all__ = ["SourceMixin"]
 
@@ -47,7 +48,7 @@ class SourceMixin(BaseEstimator):
         card = card or {}
         signature = self._signature(X, y)
         search = [row for row in self.history_ if row.get("stage") == "search"]
-        retraining = [row for row in self.history_ if row.get("stage") == "retrain"]
+        retraining = [row for row in self.history_ if row.get("stage") in TRAINING]
         metrics: dict[str, Any] = {"epochs": len(search)}
         for name, rows, key in (
             ("validation_accuracy", search, "validation_accuracy"),

@@ -9,6 +9,7 @@ from typing import Any
 from ..evaluation.evaluation import Evaluation
 from ..families.base import get_family
 from ..images.resizing import ASPECTS
+from ..training.history import TRAINING
 from ..zoo.cards import cell, code, header_list, is_number, licence_header, table
 
 __all__ = ["model_card"]
@@ -134,8 +135,8 @@ def _evaluation(clf: Any, given: Mapping[str, float], holdout: Evaluation | None
         low, high = figures.pop("accuracy_low"), figures.pop("accuracy_high")
         within = {"accuracy": f"{what} (95 % interval {low:.3f} to {high:.3f})"}
         rows += [[k.replace("_", " "), v, within.get(k, what)] for k, v in figures.items()]
-    for stage, key in (("search", "validation_accuracy"), ("retrain", "train_accuracy")):
-        history = [row for row in clf.history_ if row.get("stage") == stage]
+    for stages, key in ((("search",), "validation_accuracy"), (TRAINING, "train_accuracy")):
+        history = [row for row in clf.history_ if row.get("stage") in stages]
         if history and history[-1].get(key) is not None:
             rows.append([key.replace("_", " "), history[-1][key], _measured_on(history[-1])])
     return table(["metric", "value", "of what"], rows)
@@ -143,7 +144,7 @@ def _evaluation(clf: Any, given: Mapping[str, float], holdout: Evaluation | None
 
 def _measured_on(row: Mapping[str, Any]) -> str:
     """Say of what and on which images an accuracy of the history is."""
-    if row["stage"] == "retrain":
+    if row["stage"] in TRAINING:
         return "network, on augmented training images"
     if row.get("alpha_entropy") is not None:
         return "supernet, on the images that train its alphas"

@@ -12,7 +12,10 @@ from typing import Any, Required, TypedDict, cast, get_type_hints
 
 from ..storage.files import FileError, dump_csv, parse_csv, plain
 
-__all__ = ["HistoryRow", "dump_history", "figures", "parse_history"]
+__all__ = ["TRAINING", "HistoryRow", "dump_history", "figures", "parse_history"]
+
+TRAINING = ("retrain", "teach")
+"""Stages that train a network, in their order."""
 
 
 class HistoryRow(TypedDict, total=False):
@@ -21,7 +24,8 @@ class HistoryRow(TypedDict, total=False):
     Attributes
     ----------
     stage : str
-        "pretrain", "search", "derive" or "retrain"; a pretraining that searches says "search".
+        "pretrain", "search", "derive", "retrain" or "teach", which follows where what was retrained
+        teaches the network; a pretraining that searches says "search".
     epoch : int
         Of the stage, from 1.
     train_loss, train_accuracy : float

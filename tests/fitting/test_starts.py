@@ -92,6 +92,16 @@ class TestRace:
         assert (place, asked) == (1, [])
         assert not any("race_accuracy" in row for row in scores)
 
+    def test_farther_apart_where_probes_do_not_tell(self, tiny_zoo, data, monkeypatch):
+        """As of members of other shapes, which are only taught."""
+        family, n = type(get_family("cells")), len(data.labels)
+        monkeypatch.setattr(family, "probes_tell", lambda self, budget: False)
+        three = (9 * 0.5 / (n + 9)) ** 0.5  # standard errors of the difference between 0.5 and it
+        for times, expected in ((0.97, (0, [0, 1])), (1.03, (1, []))):
+            probes = [0.5, 0.5 + times * three]
+            place, asked, _ = self.chosen(tiny_zoo, data, monkeypatch, probes, [0.8, 0.7])
+            assert (place, sorted(asked)) == expected
+
     def test_equal_brief_fits_are_told_apart_by_probes(self, tiny_zoo, data, monkeypatch):
         assert self.chosen(tiny_zoo, data, monkeypatch, [0.5, 0.51], [0.7, 0.7])[0] == 1
 
@@ -108,7 +118,7 @@ class TestRace:
         assert again[2] == first[2]
 
 
-def test_a_brief_fit_is_one_of_a_third_of_the_epochs(tiny_zoo, monkeypatch):
+def test_a_brief_fit_is_one_of_two_thirds_of_the_epochs_of_cells(tiny_zoo, monkeypatch):
     X, y = patterns(30, colour=True)
     names = np.array(["a", "b", "c", "d"])[y]
     settings = {"retraining__epochs": 7, "class_weight": "balanced"}
@@ -121,7 +131,7 @@ def test_a_brief_fit_is_one_of_a_third_of_the_epochs(tiny_zoo, monkeypatch):
     )
     accuracy = raced(clf, start, data, 3)
     (brief,) = seen
-    assert (brief.retraining.epochs, brief.random_state, brief.image_size) == (3, 3, (8, 8))
+    assert (brief.retraining.epochs, brief.random_state, brief.image_size) == (5, 3, (8, 8))
     assert set(brief.classes_) == set(names)
     assert raced(clf, start, data, 3) == accuracy
     assert 0 <= accuracy <= 1 and accuracy * 32 == pytest.approx(round(accuracy * 32))

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...parameters import NOTHING, AnyOf, Constraint, Instance, ParameterError, Whole
 from ...search.latency import check_unit
 from ...search.limits import Limits
-from ...storage.counting import counted
+from ...storage.counting import counted, roughly
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
@@ -68,6 +68,7 @@ class Cells(Family):
     exact = ("alphas_", "running_")
     searches = SEARCHES
     default_search = "none"
+    race_share = 2 / 3
     searching_search = "sdarts"
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": Instance(str, "name of a search space"),
@@ -222,7 +223,9 @@ class Cells(Family):
 
     def among(self, config: SupernetConfig) -> str:
         """Say how many genotypes a space has."""
-        return f"{get_space(config.space).n_architectures:.1e} genotypes of space {config.space}"
+        return (
+            f"{roughly(get_space(config.space).n_architectures)} genotypes of space {config.space}"
+        )
 
     def read_architecture(self, data: Mapping[str, Any]) -> Genotype:
         """Rebuild a genotype; ValueError if it is none."""

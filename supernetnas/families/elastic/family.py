@@ -40,7 +40,7 @@ from .lite0 import (
     lite0_supernet,
     published_largest,
 )
-from .member_search import SEARCHES, Members, as_members, choices
+from .member_search import SEARCHES, Members, as_members, choices, to_compare
 from .network import Network, NetworkConfig
 from .pretraining import ElasticPretraining, SharedTraining, pretrain_shared
 from .space import ElasticArchitecture
@@ -248,6 +248,15 @@ class Elastic(Family):
     def probed(self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput) -> Any:
         """Return the network of the most expensive member that may be chosen."""
         return supernet.network(self.unsearched(supernet, budget, seen))
+
+    def probes_tell(self, budget: Members | None) -> bool:
+        """Whether the network within a budget is the whole one, at whatever size.
+
+        What the whole one learns of a target goes on in it. Members of other shapes are only taught.
+        """
+        if budget is None:
+            return True
+        return any(map(budget.is_whole, to_compare(budget.within(budget.limits), budget)))
 
     def unsearched(
         self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput

@@ -45,6 +45,7 @@ __all__ = [
     "RandomMember",
     "as_members",
     "choices",
+    "to_compare",
 ]
 
 _BATCH = 64
@@ -318,10 +319,10 @@ def _within(
     return fast
 
 
-def _compared(
+def to_compare(
     within: Sequence[ElasticArchitecture], members: Members, least_share: float = 0.0
 ) -> list[ElasticArchitecture]:
-    """Of members, the dearest first, those to compare: the largest at fewer pixels, or others.
+    """Return those to compare, of members, the dearest first: the largest at fewer pixels, or others.
 
     Others cost at least that share of the dearest.
     """
@@ -365,7 +366,7 @@ class Probe(_OneMember):
         self, within: list[ElasticArchitecture], members: Members, task: SearchTask
     ) -> list[ElasticArchitecture]:
         """Return the largest at fewer pixels, or those of at least half of the dearest's cost."""
-        return _compared(within, members, 0.5)
+        return to_compare(within, members, 0.5)
 
 
 class Front(_MemberMethod):
@@ -403,10 +404,10 @@ class Front(_MemberMethod):
         members = _members(supernet, task)
         within = _within(members, supernet, task)
         first = [members.largest] if members.largest in within else within
-        groups, most = [_compared(first, members)], members.costs[members.largest].macs
+        groups, most = [to_compare(first, members)], members.costs[members.largest].macs
         for share in (_FRONT / 2**place for place in range(int(self.n_members))):
             group = [m for m in within if share / 2 < members.costs[m].macs / most <= share]
-            groups.append(_compared(group, members) if group else [])
+            groups.append(to_compare(group, members) if group else [])
         return MemberSearch(supernet, task, groups, taught=True)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Real, Whole
 from ...search.limits import Limits
 from ...search.path_training import PathTrainingSettings
-from ...storage.counting import counted
+from ...storage.counting import counted, roughly
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
@@ -193,7 +193,7 @@ class Paths(Family):
 
     def among(self, config: PathConfig) -> str:
         """Say how many paths a space has."""
-        return f"{math.prod(config.space.genes):.1e} paths of space {config.space.name}"
+        return f"{roughly(math.prod(config.space.genes))} paths of space {config.space.name}"
 
     def read_architecture(self, data: Mapping[str, Any]) -> PathArchitecture:
         """Rebuild an architecture; ValueError if it is none."""

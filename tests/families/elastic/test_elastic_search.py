@@ -70,11 +70,12 @@ def supernet():
     return supernet.eval()
 
 
+def budget_of(supernet, limits):
+    return Elastic().budget(supernet.config, Elastic().input((SIDE, SIDE), 3, SIDE), 4, limits)
+
+
 def started(method, supernet, limits=None, seed=0):
-    budget = None
-    if limits:
-        seen = Elastic().input((SIDE, SIDE), 3, SIDE)
-        budget = Elastic().budget(supernet.config, seen, 4, limits)
+    budget = budget_of(supernet, limits) if limits else None
     task = SearchTask(
         DATA, DATA, 16, torch.Generator().manual_seed(seed), None, budget, limits or Limits()
     )
@@ -101,6 +102,7 @@ def probe(supernet, architecture):
 
 
 def test_without_limits_it_is_the_largest(supernet):
+    assert Elastic().probes_tell(budget_of(supernet, Limits()))
     search, architecture = searched(Probe(), supernet)
     assert architecture == LARGEST
     assert search.members == search.chosen == [LARGEST]
@@ -128,6 +130,8 @@ def test_under_limits_the_best_by_probe_of_those_that_keep_them(supernet, kind):
     chosen = set()
     for limit in sorted(set(costs.values()))[:-1]:
         search, architecture = searched(Probe(), supernet, Limits(**{kind: limit}))
+        is_whole = SPACE.is_whole(architecture)
+        assert Elastic().probes_tell(budget_of(supernet, Limits(**{kind: limit}))) == is_whole
         kept = [m for m in costs if costs[m] <= limit]
         within = [m for m in kept if macs[m] >= max(macs[k] for k in kept) / 2]
         assert set(search.scores) == {*within, LARGEST}  # that of the teacher is reported
