@@ -1,8 +1,8 @@
 """Which supernet a fit starts from, where there is a choice.
 
 Every start is judged by what its features are worth before anything is trained: the accuracy of a
-linear classifier of them on some of the images, each left out in turn. Near ties can be raced. Where the
-network that a limit allows is not one whose features say much, they are near much sooner.
+linear classifier of them on some of the images, each left out in turn. Near ties can be raced;
+where the network that a limit allows is one whose features say little, so are others.
 """
 
 from __future__ import annotations

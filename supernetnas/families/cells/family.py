@@ -223,9 +223,8 @@ class Cells(Family):
 
     def among(self, config: SupernetConfig) -> str:
         """Say how many genotypes a space has."""
-        return (
-            f"{roughly(get_space(config.space).n_architectures)} genotypes of space {config.space}"
-        )
+        n_genotypes = roughly(get_space(config.space).n_architectures)
+        return f"{n_genotypes} genotypes of space {config.space}"
 
     def read_architecture(self, data: Mapping[str, Any]) -> Genotype:
         """Rebuild a genotype; ValueError if it is none."""

@@ -252,7 +252,8 @@ class Elastic(Family):
     def probes_tell(self, budget: Members | None) -> bool:
         """Whether the network within a budget is the whole one, at whatever size.
 
-        What the whole one learns of a target goes on in it. Members of other shapes are only taught.
+        What the whole one learns of a target goes on in it; members of other shapes are only
+        taught.
         """
         if budget is None:
             return True

@@ -322,9 +322,9 @@ def _within(
 def to_compare(
     within: Sequence[ElasticArchitecture], members: Members, least_share: float = 0.0
 ) -> list[ElasticArchitecture]:
-    """Return those to compare, of members, the dearest first: the largest at fewer pixels, or others.
+    """Return those to compare: the largest at fewer pixels, or other members.
 
-    Others cost at least that share of the dearest.
+    Those within the limits are given, the dearest first. Others cost at least that share of it.
     """
     whole = next(filter(members.is_whole, within), None)
     if whole is not None and whole in members.near(within, _NEARLY):
