@@ -370,6 +370,8 @@ def test_what_was_compared_is_counted(zoo, alone, tmp_path):
     clf.fit(IMAGES, LABELS)
     (row,) = (row for row in clf.history_ if row["stage"] == "search")
     assert row["candidates"] > 1
+    # One epoch for the teacher, and eight fifths for what is of another shape.
+    assert [row["stage"] for row in clf.history_] == ["search", "retrain", "teach", "teach"]
     assert clf.outcome_.endswith(f"of which {row['candidates']} were compared")
     card = (clf.save_pretrained(tmp_path / "model") / "README.md").read_text()
     assert "supernet, on the images that architectures were compared on" in card

@@ -129,8 +129,6 @@ class Family(Parameters):
     keeps_statistics : bool
         Whether batch norms keep the statistics of the pretraining; else they are given the
         target's.
-    patience : float
-        How many times as many epochs what is taught is trained for, see `taught`.
     race_share : float
         Share of the epochs that a brief fit has, by which starts are compared: so many that a whole
         fit's rank shows.
@@ -157,7 +155,6 @@ class Family(Parameters):
     head: ClassVar[str]
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
-    patience: ClassVar[float] = 1.0
     race_share: ClassVar[float] = 1 / 3
     searches: ClassVar[Mapping[str, Any]]
     default_search: ClassVar[str]
@@ -483,6 +480,16 @@ class Family(Parameters):
     def trains(self, module: Any, architecture: Any) -> bool:
         """Whether what a learner trains is the network of an architecture, or has it among it."""
         return True
+
+    def patience(self, learner: Any) -> float:
+        """Return how many times as many epochs as the teacher had what it taught is trained for.
+
+        Parameters
+        ----------
+        learner : torch.nn.Module
+            What `taught` returned.
+        """
+        return 1.0
 
     def taught(self, module: Any) -> Any:
         """Return the module of the networks that a trained learner teaches, to be trained next."""

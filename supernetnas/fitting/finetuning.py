@@ -61,7 +61,7 @@ def finetune(
     name = "teach" if taught else "retrain"
     teacher = not taught and family.teaches(learner)
     if taught:
-        settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
+        settings = replace(settings, epochs=math.ceil(settings.epochs * family.patience(learner)))
     with ExitStack() as stack:
         stack.enter_context(explained_memory_error(settings.batch_size, execution.checkpointing))
         if not family.keeps_statistics:

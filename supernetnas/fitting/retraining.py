@@ -44,7 +44,7 @@ class Retraining(Parameters):
     epochs : int >= 1 or "auto", default="auto"
         Passes over the images. "auto" is 30 for cells, whose search by default leaves the time
         to them, and 45 for paths for the same reason, 15 of both from random weights; and 25 for
-        elastic networks, and 20 for what one of them teaches.
+        elastic networks, and 20 for what one of them teaches, or 40 if that is of another shape.
     learning_rate : float > 0 or "auto", default="auto"
         Peak learning rate. "auto" is 0.03 for cells and paths, which SGD trains, and 0.0005 for
         elastic networks, which AdamW trains (0.002 from random weights).

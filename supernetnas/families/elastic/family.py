@@ -53,6 +53,7 @@ _ENLARGED = 4  # times, at most
 _STEP = 32  # that sides are multiples of under "auto"
 _SCRATCH = 64  # side from random weights
 _FROZEN = 3  # stages of the largest, under "auto"
+_PATIENCE = 4 / 5  # epochs of what is taught, as a share of the teacher's
 _VIEWS = 6  # of each image, that what is frozen looks at
 _MOST_BYTES = 2**30  # of what it sees in them
 
@@ -74,7 +75,6 @@ class Elastic(Family):
     head = "classifier."
     exact = ("running_", "mean", "variance")
     keeps_statistics = True
-    patience = 4 / 5
     searches = SEARCHES
     default_search = "probe"
     searching_search = "probe"
@@ -380,6 +380,11 @@ class Elastic(Family):
         if isinstance(module, FineTuning):
             return architecture == module.members[0]
         return architecture in module.students
+
+    def patience(self, module: Taught) -> float:
+        """Return more where all are of other shapes, which begin further from what they learn."""
+        is_whole = module.supernet.config.space.is_whole
+        return _PATIENCE if any(map(is_whole, module.students)) else 2 * _PATIENCE
 
     def taught(self, module: FineTuning) -> Taught:
         """Return the members that the first teaches."""
