@@ -15,7 +15,8 @@ give.
 
 Everything is written to ``--out`` after each fit and each score, and an interrupted run goes on
 there. ``--accuracies`` takes the accuracies from a file ``{target: {source: accuracy}}`` instead of
-fitting; what it lacks is not fitted.
+fitting, or their means over the seeds of the lines of fits that `transfer_table.py` writes; what
+it lacks is not fitted.
 """
 
 from __future__ import annotations
@@ -52,12 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("zoo", help="folder of a zoo, or builtin")
     parser.add_argument("targets", nargs="+", help=".npz files with X and y")
-    parser.add_argument("--accuracies", help="JSON file {target: {source: accuracy}}; no fits")
+    parser.add_argument("--accuracies", help="file with accuracies; no fits")
     parser.add_argument("--raw", help="folder of .npz files of the sources: OTDD of raw features")
     parser.add_argument("--search-epochs", type=int, default=3)
     parser.add_argument("--retrain-epochs", type=int, default=5)
     parser.add_argument("--image-size", type=int, default=32)
-    parser.add_argument("--train-images", type=int, help="instead of 75 %% of a target's")
+    parser.add_argument("--most", type=int, help="images of a target")
+    parser.add_argument("--train-images", type=int, help="instead of 75 %% of them")
     parser.add_argument("--seeds", type=int, default=1, help="fits of each pair")
     parser.add_argument("--embedder", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")
@@ -70,7 +72,7 @@ def study(arguments: argparse.Namespace, embedder) -> list[dict]:
     """Run what is missing, and print and return the table."""
     zoo = Zoo.open(arguments.zoo)
     record = Record(arguments.out)
-    given = json.loads(Path(arguments.accuracies).read_text()) if arguments.accuracies else None
+    given = read(Path(arguments.accuracies)) if arguments.accuracies else None
     for path in map(Path, arguments.targets):
         sources = [source for source in zoo.singles() if source.name != path.stem]
         if given is not None:
@@ -90,6 +92,19 @@ def study(arguments: argparse.Namespace, embedder) -> list[dict]:
     return rows
 
 
+def read(path: Path) -> dict[str, dict[str, float]]:
+    """Accuracies by target and source."""
+    if path.suffix != ".jsonl":
+        return json.loads(path.read_text())
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in map(json.loads, path.read_text().splitlines()):
+        found.setdefault(row["target"], {}).setdefault(row["start"], []).append(row["accuracy"])
+    return {
+        target: {start: float(np.mean(values)) for start, values in starts.items()}
+        for target, starts in found.items()
+    }
+
+
 class Record:
     """What was measured so far, in a file."""
 
@@ -104,10 +119,12 @@ class Record:
         write_results(self.path, **self.data)
 
 
-def split(path: Path, n_train: int | None) -> tuple[np.ndarray, ...]:
-    """Training and test images, training and test labels."""
+def split(path: Path, n_train: int | None, most: int | None = None) -> tuple[np.ndarray, ...]:
+    """Training and test images, training and test labels: those of `transfer_table.py`, seed 0."""
     with np.load(path, allow_pickle=False) as data:
         X, y = data["X"], data["y"]
+    if most is not None and len(y) > most:
+        X, _, y, _ = train_test_split(X, y, train_size=most, stratify=y, random_state=0)
     share = 0.75 if n_train is None else n_train
     return train_test_split(X, y, train_size=share, stratify=y, random_state=0)
 
@@ -115,7 +132,7 @@ def split(path: Path, n_train: int | None) -> tuple[np.ndarray, ...]:
 def fit_all(arguments: argparse.Namespace, path: Path, sources: list, record: Record) -> None:
     """Measure what each source is worth, a fit at a time."""
     accuracies = record.data["accuracies"].setdefault(path.stem, {})
-    X, X_test, y, y_test = split(path, arguments.train_images)
+    X, X_test, y, y_test = split(path, arguments.train_images, arguments.most)
     for seed, source in itertools.product(range(arguments.seeds), sources):
         done = accuracies.setdefault(source.name, [])
         if len(done) > seed:
@@ -147,7 +164,7 @@ def score_all(
     missing = [name for name in methods if set(scores.get(name, ())) < names]
     if not missing:
         return
-    X, _, y, _ = split(path, arguments.train_images)
+    X, _, y, _ = split(path, arguments.train_images, arguments.most)
     labels = np.unique(y, return_inverse=True)[1]
     started = time.perf_counter()
     features = embedder.embed(as_image_set(X), device=arguments.device)
