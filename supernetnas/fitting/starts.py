@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 _MOST_IMAGES = 400  # that starts are compared on
 _NEAR = 1.0  # standard errors of a difference between which starts are raced
-_NEAR_UNTOLD = 3.0  # where probes do not tell what a fit will reach
+_NEAR_UNTOLD = 3.0  # where probes do not tell what a fit will reach, from so many images on:
+_LEAST_UNTOLD = 300  # of fewer, those that a race holds out tell less than probes
 _BATCH = 64
 
 
@@ -122,8 +123,8 @@ def choose_start(
     """Choose the start whose features tell the classes apart best.
 
     Equal ones are told apart by their order. The two best are raced if their accuracies are nearer
-    than the standard error of the difference, were they independent; or three of them, if the
-    limits leave one of the two a network of which `Family.probes_tell` is false.
+    than the standard error of the difference, were they independent; or three of them, if there are
+    300 images and the limits leave one of the two a network of which `Family.probes_tell` is false.
 
     Parameters
     ----------
@@ -182,7 +183,8 @@ def _race(
     first, second = (scores[place]["accuracy"] for place in order[:2])
     n_images, near = min(len(data.labels), _MOST_IMAGES), _NEAR
     for start in (starts[place] for place in order[:2]):
-        if not start.family.probes_tell(_budget(start, len(data.classes), limits)):
+        told = start.family.probes_tell(_budget(start, len(data.classes), limits))
+        if not told and n_images >= _LEAST_UNTOLD:
             near = _NEAR_UNTOLD
     error = math.sqrt((first * (1 - first) + second * (1 - second)) / n_images)
     if first - second > near * error:
