@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,7 +69,9 @@ def one_after_another(split: Split, seed: int, zoo: str) -> list[Row]:
     ).fit(X, y)  # for its members and images, and to predict with
     search, family = method.begun, get_family("elastic")
     settings = Retraining().settings(family.retraining(True), 32)
-    patient = replace(settings, epochs=math.ceil(settings.epochs * family.patience))
+    seen = family.input((_SIZE, _SIZE), X.shape[-1], _SIZE)
+    stages = family.planned(search.supernet, None, seen, method, settings.epochs)
+    patient = replace(settings, epochs=stages["teach"][0])  # as in the front
     largest = search.members[0]
     first, _ = family.learner(search, largest, dropout=settings.dropout, seed=seed, pretrained=True)
     generator = torch.Generator().manual_seed(seed)

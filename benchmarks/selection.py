@@ -27,6 +27,7 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,9 @@ from supernetnas.images.preprocessing import Preprocessing
 from supernetnas.images.reading import as_image_set
 from supernetnas.selection.scores import RANKINGS, ScoredTarget, rank_by, rank_sum
 from supernetnas.training.batches import LabelledImages
+
+SETTINGS = ("zoo", "most", "train_images", "search_epochs", "retrain_epochs", "image_size")
+SETTINGS += ("embedder",)
 
 
 def main() -> None:
@@ -71,8 +75,9 @@ def main() -> None:
 def study(arguments: argparse.Namespace, embedder) -> list[dict]:
     """Run what is missing, and print and return the table."""
     zoo = Zoo.open(arguments.zoo)
-    record = Record(arguments.out)
-    given = read(Path(arguments.accuracies)) if arguments.accuracies else None
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    record = Record(arguments.out, settings)
+    given = read(Path(arguments.accuracies), arguments) if arguments.accuracies else None
     for path in map(Path, arguments.targets):
         sources = [source for source in zoo.singles() if source.name != path.stem]
         if given is not None:
@@ -92,27 +97,39 @@ def study(arguments: argparse.Namespace, embedder) -> list[dict]:
     return rows
 
 
-def read(path: Path) -> dict[str, dict[str, float]]:
-    """Accuracies by target and source."""
+def read(path: Path, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Accuracies by target and source; of lines of fits, over the seeds that all sources have."""
     if path.suffix != ".jsonl":
         return json.loads(path.read_text())
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in map(json.loads, path.read_text().splitlines()):
-        found.setdefault(row["target"], {}).setdefault(row["start"], []).append(row["accuracy"])
-    return {
-        target: {start: float(np.mean(values)) for start, values in starts.items()}
-        for target, starts in found.items()
-    }
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        settings = {**rows[0]["settings"], "zoo": arguments.zoo, "most": arguments.most}
+        if row["settings"] != settings:
+            raise SystemExit(f"{path} holds fits with other settings: {row['settings']}.")
+        of_target = found.setdefault(row["target"], {})
+        of_target.setdefault(row["start"], {})[row["seed"]] = row["accuracy"]
+    means = {}
+    for target, starts in found.items():
+        seeds = set.intersection(*map(set, starts.values()))
+        if not seeds:
+            raise SystemExit(f"{path} has no seed that all sources were fitted with on {target}.")
+        means[target] = {
+            start: float(np.mean([of[seed] for seed in seeds])) for start, of in starts.items()
+        }
+    return means
 
 
 class Record:
     """What was measured so far, in a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.data = {"accuracies": {}, "scores": {}, "seconds": {}}
+        self.data = {"settings": settings, "accuracies": {}, "scores": {}, "seconds": {}}
         if path.exists():
             known = json.loads(path.read_text())
+            if known.get("settings") != settings:
+                raise SystemExit(f"{path} was measured with other settings: name another --out.")
             self.data = {key: known[key] for key in self.data}
 
     def write(self) -> None:

@@ -277,11 +277,50 @@ def test_a_target_that_a_source_has_seen_is_refused(common, monkeypatch):
         with pytest.raises(SystemExit, match=rf"has seen '{target}'"):
             script.unseen(zoo, target, False)
     some = zoo.subset(["flowers5", "sports", "multi-elastic"])
-    with pytest.raises(SystemExit, match="'flowers5' of the zoo has seen 'sports'"):
-        script.unseen(some, "sports", True)
+    with pytest.raises(SystemExit, match="'flowers5' of the zoo has seen 'omniglot'"):
+        script.unseen(some, "omniglot", True)
     assert script.unseen(some, "sports", False).names == []
+    assert script.unseen(some, "sports", True).names == ["flowers5"]
     singles = script.unseen(some, "gtsrb_signs", True)
     assert singles.names == ["flowers5", "sports"]
+
+
+def test_accuracies_of_sources_are_read_from_lines_of_fits(common, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    script = importlib.import_module("selection")
+    asked = argparse.Namespace(zoo="builtin", most=400)
+    settings = {"zoo": "builtin", "most": 400, "search_epochs": 8}
+    fits = [("a", 0, 0.5), ("a", 1, 0.7), ("b", 0, 0.2), ("b", 1, 0.4), ("b", 2, 0.9)]
+
+    def written(fits, **other):
+        rows = [
+            {"target": "t", "start": start, "seed": seed, "accuracy": accuracy}
+            for start, seed, accuracy in fits
+        ]
+        rows = [{**row, "settings": settings} for row in rows]
+        rows[-1]["settings"] = settings | other
+        path = tmp_path / "fits.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    found = script.read(written(fits), asked)  # over the two seeds that both have
+    assert found == {"t": {"a": pytest.approx(0.6), "b": pytest.approx(0.3)}}
+    for refused in (written(fits, search_epochs=9), written(fits[:1], zoo="other")):
+        with pytest.raises(SystemExit, match="other settings"):
+            script.read(refused, asked)
+    with pytest.raises(SystemExit, match="no seed that all sources"):
+        script.read(written([("a", 0, 0.5), ("b", 1, 0.5)]), asked)
+
+
+def test_sources_are_ranked_by_the_images_of_the_fits(common, monkeypatch, inputs):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    ranking, fitting = (importlib.import_module(name) for name in ("selection", "transfer_table"))
+    path = Path(inputs["TARGET"])
+    (dataset,) = supernetnas.images.datasets.load_datasets([path])
+    for one, other in zip(
+        ranking.split(path, None, 60), fitting.split(dataset, 0, 60), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow

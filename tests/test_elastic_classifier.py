@@ -364,6 +364,28 @@ def test_where_nothing_was_compared_there_was_no_search(limited, alone, tmp_path
         assert "were compared" not in clf.outcome_
 
 
+@pytest.mark.parametrize("kind", ["largest", "fewer pixels", "another shape", "front"])
+def test_all_stages_are_expected(zoo, alone, monkeypatch, kind):
+    """With as many epochs as they then have, before the first."""
+    told = []
+    monkeypatch.setattr(
+        "supernetnas.fitting.progress.Progress.expect",
+        lambda self, n_images, stages: told.append({name: n for name, (n, _) in stages.items()}),
+    )
+    options = {
+        "largest": {},
+        "fewer pixels": {"max_macs": alone.n_macs_ // 2},
+        "another shape": {"max_parameters": alone.n_parameters_ - 1},
+        "front": {"search": "front"},
+    }[kind]
+    clf = elastic_classifier(zoo, retraining=Retraining(2), verbose=1, **options)
+    clf.fit(IMAGES, LABELS)
+    expected = {name: n for name, n in told[0].items() if not name.startswith("search")}
+    stages = [row["stage"] for row in clf.history_ if row["stage"] != "search"]
+    assert expected == {stage: stages.count(stage) for stage in dict.fromkeys(stages)}
+    assert ("teach" in expected) == (kind != "largest")
+
+
 def test_what_was_compared_is_counted(zoo, alone, tmp_path):
     most = alone.n_parameters_ - 1
     clf = elastic_classifier(zoo, max_parameters=most, retraining=Retraining(1))

@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..storage.foreign_text import printable
@@ -54,20 +55,23 @@ def table(head: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 def fields(pairs: Iterable[tuple[str, Any]]) -> str:
     """Align names and values, a line each; what is None is left out.
 
-    On a terminal long values are continued under their column.
+    On a terminal long values are continued under their column, but for paths, to be copied.
     """
-    pairs = [(_text(name), _text(value)) for name, value in pairs if value is not None]
-    indent = max(len(name) for name, _ in pairs) + 2
-    lines = [f"{name.ljust(indent)}{value}" for name, value in pairs]
+    shown = [(_text(name), value) for name, value in pairs if value is not None]
+    indent = max(len(name) for name, _ in shown) + 2
+    lines = [f"{name.ljust(indent)}{_text(value)}" for name, value in shown]
     if sys.stdout.isatty():
         width = max(shutil.get_terminal_size().columns, indent + 20)
         wrapper = textwrap.TextWrapper(
             width,
             subsequent_indent=" " * indent,
-            break_long_words=False,  # a path can still be copied
+            break_long_words=False,
             break_on_hyphens=False,
         )
-        lines = [wrapper.fill(line) for line in lines]
+        lines = [
+            line if isinstance(value, Path) else wrapper.fill(line)
+            for line, (_, value) in zip(lines, shown, strict=True)
+        ]
     return "\n".join(lines)
 
 

@@ -491,6 +491,25 @@ class Family(Parameters):
         """
         return 1.0
 
+    def planned(
+        self, supernet: Any, budget: Any, seen: NetworkInput, method: SearchMethod, n_epochs: int
+    ) -> dict[str, tuple[int, nn.Module]]:
+        """Return the stages after a search, their epochs and what each is about to train.
+
+        So that their time can be estimated before the search.
+
+        Parameters
+        ----------
+        supernet : torch.nn.Module
+        budget : object or None
+            What `budget` returned.
+        seen : NetworkInput
+        method : SearchMethod
+        n_epochs : int
+            Of the retraining.
+        """
+        return {"retrain": (n_epochs, self.probed(supernet, budget, seen))}
+
     def taught(self, module: Any) -> Any:
         """Return the module of the networks that a trained learner teaches, to be trained next."""
         raise NotImplementedError

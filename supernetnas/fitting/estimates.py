@@ -87,7 +87,7 @@ def expect_search(
     Parameters
     ----------
     candidates : sequence of Candidate
-        To be searched; the first is timed, and the network that it stands for.
+        To be searched; the first is timed, and the networks that it stands for.
     family : Family
     seen : NetworkInput
     target : Target
@@ -101,15 +101,20 @@ def expect_search(
     if run.checkpoints.stage("search-0").exists():
         return
     first, images = candidates[0], target.part()
-    network = placed(family.probed(first.supernet, first.budget, seen), target.device)
-    of_retraining = epoch_seconds(network, images, execution)
-    of_search = of_retraining
+    stages: dict[str, tuple[int, float]] = {}
+    planned = family.planned(first.supernet, first.budget, seen, method, n_epochs)
+    for name, (n, network) in planned.items():
+        seconds = epoch_seconds(placed(network, target.device), images, execution)
+        if seconds is None:
+            return
+        stages[name] = n, seconds
+    of_search: float | None = stages["retrain"][1]
     if not method.along_paths:
         of_search = epoch_seconds(first.supernet, images, execution)
-    if of_search is None or of_retraining is None:
+    if of_search is None:
         return
-    stages = {f"search from {c.name}": (method.n_epochs, of_search) for c in candidates}
-    run.progress.expect(len(images), {**stages, "retrain": (n_epochs, of_retraining)})
+    searches = {f"search from {c.name}": (method.n_epochs, of_search) for c in candidates}
+    run.progress.expect(len(images), {**searches, **stages})
 
 
 def _wait(device: torch.device) -> None:

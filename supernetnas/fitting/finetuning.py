@@ -87,11 +87,10 @@ def finetune(
             measure=measure,
             on_epoch=advance,
             checkpoint=run.checkpoints.stage(name),
+            stage=name,
         )
         if not family.keeps_statistics:
             run.recalibrate(learner, train, settings.batch_size)
     if len(history) < settings.epochs:
         logger.warning("%s ended after %d of %d epochs", name, len(history), settings.epochs)
-    for row in history:
-        row["stage"] = name
     return history

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 __all__ = ["counted", "roughly"]
 
 
@@ -28,8 +30,10 @@ def roughly(n: int) -> str:
     """
     if n < 1_000_000:
         return f"{n:,}"
+    digits, power = f"{Decimal(n):.1e}".split("e")
+    if int(power) >= 15:
+        return f"{digits} x 10^{int(power)}"
     for size, word in ((10**6, "million"), (10**9, "billion"), (10**12, "trillion")):
         if round(n / size, 1) < 1000:
-            return f"{n / size:.1f} {word}"
-    digits, power = f"{n:.1e}".split("e")
-    return f"{digits} x 10^{int(power)}"
+            break
+    return f"{n / size:.1f} {word}"

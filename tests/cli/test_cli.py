@@ -870,13 +870,14 @@ def test_tables_align_and_are_harmless():
 
 
 def test_long_values_are_continued_under_their_column_on_a_terminal(monkeypatch):
-    pairs = [("genotype", "s1 " + "dil_conv_3x3(0) + " * 3 + "x"), ("model", "b" * 40)]
+    folder = Path("a folder", "b" * 40)
+    pairs = [("genotype", "s1 " + "dil_conv_3x3(0) + " * 3 + "x"), ("model", folder)]
     assert fields(pairs).count("\n") == 1  # in a file, a line each
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "40")
     lines = fields(pairs).split("\n")
     assert lines[:2] == ["genotype  s1 dil_conv_3x3(0) +", "          dil_conv_3x3(0) +"]
-    assert lines[-1] == " " * 10 + "b" * 40  # whole, to be copied
+    assert lines[-1] == f"model     {folder}"  # to be copied
 
 
 def test_folders_of_one_name_are_told_apart():

@@ -30,6 +30,7 @@ def test_the_word_agrees_with_the_number(given, said):
         (2_100_000_000, "2.1 billion"),
         (10**15, "1.0 x 10^15"),
         (11 * 10**17, "1.1 x 10^18"),
+        (10**400, "1.0 x 10^400"),
     ],
 )
 def test_large_numbers_are_words(n, text):

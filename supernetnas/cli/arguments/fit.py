@@ -111,7 +111,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         dest="retraining__epochs",
         type=int,
         help="epochs of the final training (default: cells: 30, 15 from random weights; "
-        "elastic: 25; paths: 45, 15 from random weights)",
+        "elastic: 25, and under limits as many again or more; paths: 45, 15 from random weights)",
     )
     parser.add_argument(
         "--set",

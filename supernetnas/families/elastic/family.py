@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from ...images.augmentation import Augmentation, StandardisedImages
 from ...images.preprocessing import SIDES
 from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
+from ...search.method import SearchMethod
 from ...storage.counting import counted
 from ...storage.files import TensorSpec
 from ...training.batches import LabelledImages
@@ -53,7 +55,7 @@ _ENLARGED = 4  # times, at most
 _STEP = 32  # that sides are multiples of under "auto"
 _SCRATCH = 64  # side from random weights
 _FROZEN = 3  # stages of the largest, under "auto"
-_PATIENCE = 4 / 5  # epochs of what is taught, as a share of the teacher's
+_PATIENCE = 4 / 5  # epochs of the largest at fewer pixels, as a share of its own
 _VIEWS = 6  # of each image, that what is frozen looks at
 _MOST_BYTES = 2**30  # of what it sees in them
 
@@ -246,26 +248,28 @@ class Elastic(Family):
         return Members(largest, costs, limits)
 
     def probed(self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput) -> Any:
-        """Return the network of the most expensive member that may be chosen."""
+        """Return the network of the member that `unsearched` returns."""
         return supernet.network(self.unsearched(supernet, budget, seen))
 
     def probes_tell(self, budget: Members | None) -> bool:
-        """Whether the network within a budget is the whole one, at whatever size.
+        """Whether the network within a budget is sure to be the whole one, at whatever size.
 
         What the whole one learns of a target goes on in it; members of other shapes are only
         taught.
         """
         if budget is None:
             return True
+        if budget.limits.max_latency is not None:
+            return False  # which member keeps that is known when they are built
         return any(map(budget.is_whole, to_compare(budget.within(budget.limits), budget)))
 
     def unsearched(
         self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput
     ) -> ElasticArchitecture:
-        """Return the most expensive member that may be chosen."""
+        """Return the largest, under limits at fewer pixels, or the most expensive other member."""
         if budget is None:
             return supernet.config.space.largest.at(seen.size[0])
-        return budget.within(budget.limits)[0]
+        return to_compare(budget.within(budget.limits), budget)[0]
 
     def difference(self, before: ElasticArchitecture, after: ElasticArchitecture) -> str:
         """Say how many blocks differ, and whether the size of the images does."""
@@ -384,7 +388,26 @@ class Elastic(Family):
     def patience(self, module: Taught) -> float:
         """Return more where all are of other shapes, which begin further from what they learn."""
         is_whole = module.supernet.config.space.is_whole
-        return _PATIENCE if any(map(is_whole, module.students)) else 2 * _PATIENCE
+        return _patience(any(map(is_whole, module.students)))
+
+    def planned(
+        self,
+        supernet: ElasticSupernet,
+        budget: Members | None,
+        seen: NetworkInput,
+        method: SearchMethod,
+        n_epochs: int,
+    ) -> dict[str, tuple[int, nn.Module]]:
+        """Return the training of the largest, and what it teaches if there is any."""
+        space, chosen = supernet.config.space, self.unsearched(supernet, budget, seen)
+        largest = space.largest.at(seen.size[0])
+        stages: dict[str, tuple[int, nn.Module]] = {
+            "retrain": (n_epochs, supernet.network(largest))
+        }
+        if chosen != largest or method.holds_out:  # the largest is among those of a front
+            n_taught = math.ceil(n_epochs * _patience(space.is_whole(chosen)))
+            stages["teach"] = (n_taught, supernet.network(chosen))
+        return stages
 
     def taught(self, module: FineTuning) -> Taught:
         """Return the members that the first teaches."""
@@ -454,6 +477,11 @@ class Elastic(Family):
     def tags(self, config: ElasticConfig) -> list[str]:
         """Return a tag of the network that shrinks."""
         return ["efficientnet-lite0"]
+
+
+def _patience(any_whole: bool) -> float:
+    """Epochs of what is taught, as a share of the teacher's."""
+    return _PATIENCE if any_whole else 2 * _PATIENCE
 
 
 _RUNNING = ("running_mean", "running_var", "num_batches_tracked")

@@ -114,6 +114,10 @@ def test_without_limits_it_is_the_largest(supernet):
     assert search.heads == []
 
 
+def test_probes_do_not_tell_where_latency_is_limited(supernet):
+    assert not Elastic().probes_tell(budget_of(supernet, Limits(max_latency=Latency(1.0))))
+
+
 def test_limits_that_the_largest_keeps_change_nothing(supernet):
     macs, parameters = supernet.costs(LARGEST)
     search, architecture = searched(Probe(), supernet, Limits(macs, parameters))
