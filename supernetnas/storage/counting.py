@@ -30,10 +30,9 @@ def roughly(n: int) -> str:
     """
     if n < 1_000_000:
         return f"{n:,}"
+    if n < 10**15:
+        for size, word in ((10**6, "million"), (10**9, "billion"), (10**12, "trillion")):
+            if round(n / size, 1) < 1000:
+                return f"{n / size:.1f} {word}"
     digits, power = f"{Decimal(n):.1e}".split("e")
-    if int(power) >= 15:
-        return f"{digits} x 10^{int(power)}"
-    for size, word in ((10**6, "million"), (10**9, "billion"), (10**12, "trillion")):
-        if round(n / size, 1) < 1000:
-            break
-    return f"{n / size:.1f} {word}"
+    return f"{digits} x 10^{int(power)}"
