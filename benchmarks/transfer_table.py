@@ -437,7 +437,7 @@ def draw(
         heights = [gains.get(target) or 0 for target in targets]
         ax.bar(np.arange(len(targets)) + offset, heights, 0.4, label=strategy)
     ax.set_xticks(range(len(targets)), targets, rotation=90)
-    ax.set_ylabel("relative improvement of the final network")
+    ax.set_ylabel("relative improvement\nof the final network")
     ax.legend()
     figure.savefig(folder / "figure4.png")
     plt.close("all")
