@@ -378,7 +378,7 @@ def test_all_stages_are_expected(zoo, alone, monkeypatch, kind):
         "another shape": {"max_parameters": alone.n_parameters_ - 1},
         "front": {"search": "front"},
     }[kind]
-    clf = elastic_classifier(zoo, retraining=Retraining(2), verbose=1, **options)
+    clf = elastic_classifier(zoo, retraining=Retraining(1), verbose=1, **options)
     clf.fit(IMAGES, LABELS)
     expected = {name: n for name, n in told[0].items() if not name.startswith("search")}
     stages = [row["stage"] for row in clf.history_ if row["stage"] != "search"]

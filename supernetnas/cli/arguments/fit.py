@@ -110,8 +110,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         dest="retraining__epochs",
         type=int,
-        help="epochs of the final training (default: cells: 30, 15 from random weights; "
-        "elastic: 25, and under limits as many again or more; paths: 45, 15 from random weights)",
+        help="epochs of the final training; under limits elastic networks have as many again or "
+        "more, of what the largest teaches (default: cells: 30, 15 from random weights; "
+        "elastic: 25; paths: 45, 15 from random weights)",
     )
     parser.add_argument(
         "--set",
