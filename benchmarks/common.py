@@ -239,6 +239,61 @@ def best_of_each(rows: list[dict[str, Any]], peers: Iterable[str]) -> str:
     )
 
 
+def differences(rows: Sequence[dict[str, Any]], first: str, others: Sequence[str]) -> str:
+    """By how many points other peers are better than one, on the same splits, as Markdown.
+
+    Two rows are a pair if they are of the same target and seed, and were measured with the same
+    images on the same kind of machine. Means over all pairs have their standard error.
+    """
+    known = _by_split(rows, first)
+    pairs = {
+        other: [(row, known[split]) for split, row in own.items() if split in known]
+        for other in others
+        for own in [_by_split(rows, other)]
+    }
+    targets = sorted({row["target"] for found in pairs.values() for row, _ in found})
+    lines = [
+        f"| minus {first!r} | {' | '.join(targets)} | mean | pairs | times the seconds |",
+        "|---" * (len(targets) + 4) + "|",
+    ]
+    for other, found in pairs.items():
+        points = [
+            [100 * (a["accuracy"] - b["accuracy"]) for a, b in found if a["target"] == target]
+            for target in targets
+        ]
+        cells = [f"{np.mean(of):+.1f}" if of else "-" for of in points]
+        cells += [
+            _mean_and_error([point for of in points for point in of]),
+            str(len(found)),
+            _ratio(found),
+        ]
+        lines.append(f"| {other} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _by_split(rows: Sequence[dict[str, Any]], peer: str) -> dict[tuple, dict[str, Any]]:
+    """A fit's rows by what those of a pair have in common."""
+    return {
+        (
+            *(row["target"], row["seed"], row.get("processor")),
+            row.get("options", "").partition(" --peers")[0],
+        ): row
+        for row in rows
+        if row["peer"] == peer
+    }
+
+
+def _mean_and_error(points: Sequence[float]) -> str:
+    if len(points) < 2:
+        return f"{points[0]:+.1f}" if points else "-"
+    return f"{np.mean(points):+.1f} ± {stats.sem(points):.1f}"
+
+
+def _ratio(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    timed = [(a["seconds"], b["seconds"]) for a, b in pairs if "seconds" in a and "seconds" in b]
+    return f"{np.divide(*np.sum(timed, axis=0)):.2f}" if timed else "-"
+
+
 def _accuracies(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
     return {(row["target"], row["seed"]): row["accuracy"] for row in rows}
 

@@ -151,7 +151,9 @@ class SupernetTransferClassifier(
         epochs, "best" three times as many.
     max_macs, max_parameters : int >= 1 or None, default=None
         Most multiply-accumulates for one image, and most trainable values, of the final network.
-        The search is pushed below them, and the network keeps them. They need ``search`` "sdarts",
+        The search is pushed below them, and the network keeps them. Where ``image_size`` is "auto",
+        cells see fewer pixels before ``max_macs`` takes operations from the source's genotype, down
+        to a half of the side. They need ``search`` "sdarts",
         "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or another family.
     max_latency : float > 0, Latency or None, default=None
         Most seconds that the final network takes for one image, alone, as measured on the device of

@@ -110,6 +110,22 @@ def test_the_default_is_compared_with_the_best_peer_of_each_set_where_both_are_k
     assert "No target has both" in common.best_of_each(found, ["plain"])
 
 
+def test_differences_are_those_of_pairs_of_one_split_and_machine(common):
+    found = [
+        *rows("cells", {"a": [0.5, 0.6], "b": [0.7]}),
+        *rows("soft", {"a": [0.6, 0.6], "b": [0.7, 0.9]}),
+        *rows("race", {"a": [0.0, 0.9]}, processor="another"),
+        *rows("race", {"b": [0.5]}, options="--most 9"),
+        *rows("random", {"b": [0.68]}, options=" --peers random"),
+    ]
+    found[3]["seconds"] = 5.0
+    lines = common.differences(found, "cells", ["soft", "race", "random"]).splitlines()
+    assert lines[0] == "| minus 'cells' | a | b | mean | pairs | times the seconds |"
+    # Of 10, 0 and 0 points: a standard deviation of 5.77, over the root of 3.
+    assert lines[2] == "| soft | +5.0 | +0.0 | +3.3 ± 3.3 | 3 | 1.50 |"
+    assert lines[3:] == ["| race | - | - | - | 0 | - |", "| random | - | -2.0 | -2.0 | 1 | 1.00 |"]
+
+
 @pytest.fixture
 def peers(common):
     return importlib.import_module("peers")
@@ -141,6 +157,18 @@ def test_predictions_are_judged_and_timed_with_one_thread(peers, coloured):
     assert row.pop("images_per_second") > 0
     assert row == {"accuracy": 0.5, "macs": 1}
     assert peers.judged({"accuracy": 0.25}, coloured) == {"accuracy": 0.25}
+
+
+def test_what_is_known_needs_no_images(peers, monkeypatch, tmp_path, capsys):
+    out = tmp_path / "rows.json"
+    known = rows("plain", {"gone": [0.5]}, fit="plain") + rows(
+        "probe", {"gone": [0.7]}, fit="probe"
+    )
+    out.write_text(json.dumps({"rows": known}))
+    command = "peers.py none gone.npz --seeds 0 --peers plain probe --against plain --out"
+    monkeypatch.setattr(sys, "argv", [*command.split(), str(out)])
+    peers.main()
+    assert "| probe | +20.0 | +20.0 | 1 | 1.00 |" in capsys.readouterr().out
 
 
 def test_a_peer_that_lacks_its_libraries_is_refused_before_any_fit(peers, monkeypatch):

@@ -225,6 +225,37 @@ class Family(Parameters):
         """
         raise NotImplementedError
 
+    def input_within(
+        self,
+        seen: NetworkInput,
+        config: Any,
+        n_classes: int,
+        limits: Limits,
+        supernet: Callable[[], Any] | None = None,
+    ) -> NetworkInput:
+        """Return what networks within limits are to see, where the user leaves its size open.
+
+        By default what they see without limits.
+
+        Parameters
+        ----------
+        seen : NetworkInput
+            That they see without limits.
+        config : Config
+            Of the supernet to start from.
+        n_classes : int
+            The target's.
+        limits : Limits
+        supernet : callable, optional
+            Builds that supernet, whose architecture may say how many pixels are best.
+
+        Raises
+        ------
+        ValueError
+            If no network keeps the limits; names the smallest costs.
+        """
+        return seen
+
     def config(self, seen: NetworkInput, n_classes: int) -> Any:
         """Return the configuration of a supernet that starts from random weights."""
         raise NotImplementedError

@@ -46,7 +46,9 @@ def _check_limits(clf: Any, zoo: Zoo | None, data: TrainingData) -> None:
     sources = [None] if zoo is None else [zoo[clf.strategy]] if named else [*zoo.values()]
     for source in sources if limits else []:
         try:
-            possible_starts([source], partial(family_of, clf), data, clf.image_size, limits)
+            possible_starts(
+                [source], partial(family_of, clf), data, clf.image_size, limits, loads=False
+            )
             return
         except ValueError as error:
             errors.append(error)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,6 +68,8 @@ def possible_starts(
     image_size: Any,
     limits: Limits,
     execution: Execution = FLOAT32,
+    *,
+    loads: bool = True,
 ) -> list[Start]:
     """List the starts from sources, each at the size that its family wants.
 
@@ -80,6 +83,8 @@ def possible_starts(
     limits : Limits
     execution : Execution
         How networks are to be trained.
+    loads : bool
+        Whether limits may load the weights of sources, to suit the size to them.
 
     Returns
     -------
@@ -100,6 +105,8 @@ def possible_starts(
             family.check_execution(execution)
             seen = family.input(images.typical_size, images.channels, image_size, config)
             start = Start(source, family, seen)
+            if limits and image_size == "auto":
+                start = _affordable(start, len(data.classes), limits, loads)
             _budget(start, len(data.classes), limits)
         except ValueError as error:
             errors.append(error)
@@ -202,14 +209,38 @@ def _race(
         scores[place]["seconds"] += watch.seconds
 
 
+def _affordable(start: Start, n_classes: int, limits: Limits, loads: bool) -> Start:
+    """The start at the size that its family wants within limits; ValueError if there is none."""
+    family, seen = start.family, start.seen
+    looked_at = None
+    if loads and start.source is not None:
+        looked_at = partial(_supernet, start, n_classes, 0)
+    found = family.input_within(seen, _config(start, n_classes), n_classes, limits, looked_at)
+    if found != seen:
+        logger.info(
+            "networks of the family %r see %s pixels instead of %s, because of %s",
+            *(family.name, *("x".join(map(str, each.size)) for each in (found, seen)), limits),
+        )
+    return replace(start, seen=found)
+
+
+def _supernet(start: Start, n_classes: int, seed: int) -> Any:
+    """The supernet that a fit from a start begins with."""
+    source = start.source
+    state = None if source is None else (source.config, source.state_dict())
+    return starting_supernet(start.family, start.seen, n_classes, seed, state)
+
+
 def _budget(start: Start, n_classes: int, limits: Limits) -> Any:
     """What a fit from a start keeps the limits with; ValueError if nothing does."""
-    family, seen = start.family, start.seen
+    return start.family.budget(_config(start, n_classes), start.seen, n_classes, limits)
+
+
+def _config(start: Start, n_classes: int) -> Any:
+    """Configuration of the supernet of a start."""
     if start.source is None:
-        config = family.config(seen, n_classes)
-    else:
-        config = family.adapted(start.source.config, seen, n_classes)
-    return family.budget(config, seen, n_classes, limits)
+        return start.family.config(start.seen, n_classes)
+    return start.family.adapted(start.source.config, start.seen, n_classes)
 
 
 def _rank(row: dict[str, Any]) -> tuple[float, float]:
@@ -269,9 +300,7 @@ def _features(
     seed: int,
 ) -> Tensor:
     """Pooled features of the images, by a network that a start may lead to, before training."""
-    family, source = start.family, start.source
-    state = None if source is None else (source.config, source.state_dict())
-    supernet = starting_supernet(family, start.seen, n_classes, seed, state)
+    family, supernet = start.family, _supernet(start, n_classes, seed)
     budget = family.budget(supernet.config, start.seen, n_classes, limits)
     module: Any = placed(family.probed(supernet, budget, start.seen), device)
     if not family.keeps_statistics:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -116,6 +116,44 @@ class Cells(Family):
         else:
             height, width = np.broadcast_to(image_size, 2).tolist()
         return NetworkInput((height, width), channels)
+
+    def input_within(
+        self,
+        seen: NetworkInput,
+        config: SupernetConfig,
+        n_classes: int,
+        limits: Limits,
+        supernet: Callable[[], CellSupernet] | None = None,
+    ) -> NetworkInput:
+        """Return an input of as many pixels as the genotype of a supernet keeps ``max_macs`` with.
+
+        Operations that a limit replaces cost more accuracy than pixels: `benchmarks/README.md`
+        has both. Half of the side is the least; without a supernet, the most pixels with which any
+        genotype keeps the limits.
+        """
+        if limits.max_macs is None:
+            return seen
+        inputs = [seen, *_smaller(seen)]
+        limits = replace(limits, max_latency=None)  # one image takes as long at fewer pixels
+        others = replace(limits, max_macs=None)
+        kept, errors = [], []
+        for each in inputs:
+            try:
+                self.budget(config, each, n_classes, limits)
+            except ValueError as error:
+                errors.append(error)
+            else:
+                kept.append(each)
+        if not kept:
+            raise errors[-1]
+        if supernet is None:
+            return kept[0]
+        wanted = self.unsearched(supernet(), self.budget(config, seen, n_classes, others), seen)
+        for each in kept:
+            cost = network_cost(config.space, *self._sizes(config), each.shape, n_classes)
+            if cost.of(wanted)[0] <= limits.max_macs:
+                return each
+        return kept[-1]
 
     def config(self, seen: NetworkInput, n_classes: int) -> SupernetConfig:
         """Return the configuration of a supernet that starts from random weights."""
@@ -306,3 +344,14 @@ class Cells(Family):
         """Initial channels and cells of the final network."""
         channels = self.network_channels or config.init_channels
         return int(channels), int(self.network_cells or config.n_cells)
+
+
+def _smaller(seen: NetworkInput) -> Iterator[NetworkInput]:
+    """Inputs of fewer pixels, the largest first, of the same shape but for rounding."""
+    longest = max(seen.size)
+    least = max(longest // 2, _SMALLEST)
+    for side in range((longest - 1) // _SIDE * _SIDE, least - 1, -_SIDE):
+        height, width = (
+            max(round(of * side / longest / _SIDE) * _SIDE, _SMALLEST) for of in seen.size
+        )
+        yield replace(seen, size=(height, width))
