@@ -153,7 +153,7 @@ class SupernetTransferClassifier(
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. Where ``image_size`` is "auto",
         cells see fewer pixels before ``max_macs`` takes operations from the source's genotype, down
-        to a half of the side. They need ``search`` "sdarts",
+        to a half of the side, and are trained for longer instead. They need ``search`` "sdarts",
         "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or another family.
     max_latency : float > 0, Latency or None, default=None
         Most seconds that the final network takes for one image, alone, as measured on the device of
@@ -465,7 +465,9 @@ class SupernetTransferClassifier(
             with explained_memory_error(batch_size, execution.checkpointing):
                 searched = candidates_of(candidates, family, seen, target, limits, execution, run)
                 if progress.estimates and method.n_epochs:
-                    settings = settings_of(self, family, searched[0].pretrained, len(target.labels))
+                    settings = settings_of(
+                        self, family, searched[0].pretrained, len(target.labels), start.patience
+                    )
                     expect_search(
                         searched, family, seen, target, method, settings.epochs, execution, run
                     )
@@ -483,7 +485,9 @@ class SupernetTransferClassifier(
             outcome = describe_outcome(found, architecture, family)
             run.progress.tell(outcome)
             logger.info("%s", outcome)
-            settings = settings_of(self, family, found.start.pretrained, len(target.labels))
+            settings = settings_of(
+                self, family, found.start.pretrained, len(target.labels), start.patience
+            )
             learner, inherited = family.learner(
                 found.search,
                 architecture,

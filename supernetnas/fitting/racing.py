@@ -55,7 +55,7 @@ def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None
     train, test = (
         index[part].numpy() for part in stratified_split(labels[index], _HELD_OUT, generator)
     )
-    settings = settings_of(clf, start.family, start.source is not None, len(train))
+    settings = settings_of(clf, start.family, start.source is not None, len(train), start.patience)
     other = clone(clf).set_params(
         strategy="scratch" if start.source is None else "multi",
         family=start.family,

@@ -75,12 +75,14 @@ def retraining_of(clf: Any) -> Retraining:
     return Retraining() if clf.retraining is None else clf.retraining
 
 
-def settings_of(clf: Any, family: Family, pretrained: bool, n_images: int) -> RetrainSettings:
-    """Numbers of the retraining."""
+def settings_of(
+    clf: Any, family: Family, pretrained: bool, n_images: int, patience: float = 1.0
+) -> RetrainSettings:
+    """Numbers of the retraining, which has ``patience`` times the epochs if they are left open."""
     defaults = family.retraining(pretrained)
     if clf.batch_size != "auto":
         defaults.pop("batch_size", None)
-    defaults["epochs"] = max(1, round(defaults["epochs"] * PRESETS[clf.preset]))
+    defaults["epochs"] = max(1, round(defaults["epochs"] * PRESETS[clf.preset] * patience))
     return retraining_of(clf).settings(defaults, batch_size_of(clf, n_images))
 
 

@@ -40,6 +40,7 @@ _MOST_IMAGES = 400  # that starts are compared on
 _NEAR = 1.0  # standard errors of a difference between which starts are raced
 _NEAR_UNTOLD = 3.0  # where probes do not tell what a fit will reach, from so many images on:
 _LEAST_UNTOLD = 300  # of fewer, those that a race holds out tell less than probes
+_MOST_PATIENCE = 2.0
 _BATCH = 64
 
 
@@ -54,11 +55,14 @@ class Start:
     family : Family
     seen : NetworkInput
         What its networks see.
+    patience : float
+        How many times the usual epochs their retraining has, for the time that fewer pixels save.
     """
 
     source: Source | None
     family: Family
     seen: NetworkInput
+    patience: float = 1.0
 
 
 def possible_starts(
@@ -221,7 +225,8 @@ def _affordable(start: Start, n_classes: int, limits: Limits, loads: bool) -> St
             "networks of the family %r see %s pixels instead of %s, because of %s",
             *(family.name, *("x".join(map(str, each.size)) for each in (found, seen)), limits),
         )
-    return replace(start, seen=found)
+    saved = math.prod(seen.size) / math.prod(found.size)
+    return replace(start, seen=found, patience=min(saved, _MOST_PATIENCE))
 
 
 def _supernet(start: Start, n_classes: int, seed: int) -> Any:

@@ -1,6 +1,7 @@
 """Which supernet and which image size a fit starts from."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
 from tiny import patterns, tiny_classifier
 
-from supernetnas import Execution, SupernetTransferClassifier, Zoo
+from supernetnas import Execution, Retraining, SupernetTransferClassifier, Zoo
 from supernetnas.families.base import get_family
+from supernetnas.families.cells.costs import network_cost
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.fitting.checkpoints import FitCheckpoints, StageCheckpoint
 from supernetnas.fitting.racing import raced
-from supernetnas.fitting.resolved import method_of, only_family_of
+from supernetnas.fitting.resolved import method_of, only_family_of, settings_of
 from supernetnas.fitting.sources import chosen_start
 from supernetnas.fitting.starts import choose_start, possible_starts
 from supernetnas.fitting.target import prepare
@@ -172,6 +174,31 @@ def test_probes_are_those_of_the_networks_features(tiny_zoo, data):
     model = RidgeClassifierCV(10.0 ** np.arange(-1, 6), scoring="accuracy").fit(rows, data.labels)
     # One image of 40 may fall on the other side for the rounding of features.
     assert scores[1]["accuracy"] == pytest.approx(model.best_score_, abs=0.026)
+
+
+def test_fewer_pixels_leave_time_for_more_epochs(tiny_zoo):
+    """In proportion to the pixels, up to twice as many; see also the inputs of cells."""
+    X = np.zeros((8, 32, 32, 3), np.uint8)
+    data = read_training_data(tiny_classifier(), X, np.arange(8) % 4)
+    source, family = tiny_zoo["both"], get_family("cells")
+    ((free,), (most,)) = (starts_of([source], data, limits=each) for each in (None, Limits(10**9)))
+    assert free == most and (free.seen.size, free.patience) == ((32, 32), 1)
+    patience = {}
+    for side in (28, 24, 20, 16):
+        config = family.adapted(source.config, replace(free.seen, size=(side, side)), 4)
+        supernet = starting_supernet(family, free.seen, 4, 0, (config, source.state_dict()))
+        cost = network_cost(config.space, config.init_channels, config.n_cells, (3, side, side), 4)
+        (start,) = starts_of([source], data, limits=Limits(cost.of(supernet.genotype())[0]))
+        patience[start.seen.size] = start.patience
+    assert patience == {
+        (28, 28): pytest.approx((32 / 28) ** 2),
+        (24, 24): pytest.approx((32 / 24) ** 2),
+        (20, 20): 2,
+        (16, 16): 2,
+    }
+    clf = SupernetTransferClassifier(preset="quick")
+    assert settings_of(clf, family, True, 300, 16 / 9).epochs == 18  # 17.8
+    assert settings_of(clf.set_params(retraining=Retraining(4)), family, True, 300, 2.0).epochs == 4
 
 
 def test_starts_that_cannot_keep_the_limits_are_left_out(tiny_zoo, data):

@@ -293,6 +293,16 @@ class Cells(Family):
         """Copy a supernet's weights into a network; returns the share that was inherited."""
         return inherit_weights(network, supernet)
 
+    def learner(
+        self, search: Any, architecture: Genotype, *, dropout: float, seed: int, pretrained: bool
+    ) -> tuple[Network, float]:
+        """Return the network, and the share of weights that it inherited."""
+        network, share = super().learner(
+            search, architecture, dropout=dropout, seed=seed, pretrained=pretrained
+        )
+        network.fresh_classifier = pretrained and not search.epoch
+        return network, share
+
     def folded(self, network: Network) -> Network:
         """Return a copy of a network whose batch norms are part of its convolutions."""
         return folded(network)

@@ -7,6 +7,7 @@ import pytest
 from tiny import tiny_classifier
 from tiny_cells import build
 
+from supernetnas import Retraining
 from supernetnas.families.base import NetworkInput, get_family
 from supernetnas.families.cells.costs import network_cost
 from supernetnas.search.costs import count_macs
@@ -97,8 +98,8 @@ class TestFit:
     )
 
     def fit(self, zoo, image_size="auto", **limits):
-        clf = tiny_classifier(zoo, "both", search="none", image_size=image_size, **limits)
-        return clf.fit(self.X, self.y)
+        clf = tiny_classifier(zoo, "both", search="none", image_size=image_size)
+        return clf.set_params(**limits).fit(self.X, self.y)
 
     def test_the_genotype_stays(self, tiny_zoo, caplog):
         free = self.fit(tiny_zoo)
@@ -110,6 +111,13 @@ class TestFit:
         assert count_macs(clf.network_, (3, 12, 12)) == clf.n_macs_ <= most
         assert f"see 12x12 pixels instead of 16x16, because of max_macs={most}" in caplog.text
         assert clf.predict(self.X).shape == (40,)
+
+    @pytest.mark.parametrize("retraining, epochs", [(None, 53), (Retraining(2), 2)])
+    def test_the_time_that_is_saved_goes_to_the_retraining(self, tiny_zoo, retraining, epochs):
+        """Of 16x16 and of 12x12 pixels, 30 epochs of the one are 53.3 of the other."""
+        most = self.fit(tiny_zoo).n_macs_ - 1
+        clf = self.fit(tiny_zoo, max_macs=most, retraining=retraining)
+        assert [row["stage"] for row in clf.history_] == ["retrain"] * epochs
 
     def test_a_size_that_was_asked_for_stays(self, tiny_zoo):
         free = self.fit(tiny_zoo, image_size=16)

@@ -1,6 +1,7 @@
 """The source's architecture, without a search."""
 
 import numpy as np
+import pytest
 from tiny import patterns, tiny_classifier
 
 from supernetnas.families.base import get_family
@@ -43,3 +44,35 @@ def test_it_keeps_limits(tiny_zoo):
     most = free.n_macs_ - 1
     clf = tiny_classifier(tiny_zoo, "both", search="none", max_macs=most).fit(X, y)
     assert count_macs(clf.network_, (3, 8, 8)) == clf.n_macs_ <= most
+
+
+@pytest.mark.parametrize(
+    "strategy, search, fresh",
+    [
+        ("both", "none", True),
+        ("both", "random", True),
+        ("both", "sdarts", False),
+        ("scratch", "none", False),
+        ("scratch", "sdarts", False),
+    ],
+)
+def test_a_classifier_that_nothing_has_trained_is_fresh(
+    tiny_zoo, monkeypatch, strategy, search, fresh
+):
+    """It learns at ten times the rate of what comes from the source."""
+    from supernetnas.fitting import finetuning
+
+    seen = []
+
+    def watched(network, train, settings, *args, **kwargs):
+        seen.append((network.fresh_parameters(), list(network.classifier.parameters())))
+        assert settings.fresh_rate == 10
+        return original(network, train, settings, *args, **kwargs)
+
+    original = finetuning.retrain
+    monkeypatch.setattr(finetuning, "retrain", watched)
+    X, y = patterns(colour=True)
+    clf = tiny_classifier(tiny_zoo, strategy, search=search, retraining__epochs=1)
+    clf.fit(X, y)
+    ((found, classifier),) = seen
+    assert found == (classifier if fresh else [])
