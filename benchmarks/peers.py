@@ -17,6 +17,7 @@ The fits of the package:
   five stages frozen.
 - "half", "quarter", "eighth": ``max_macs`` at these shares of EfficientNet-Lite0's at 128 pixels;
   "random member": an elastic network drawn at random that keeps the limit of "half"; "eighth
+  long": an elastic network, trained for as long as "eighth" takes with its races; "eighth
   evolved": of three hundred elastic networks within that limit the one whose features a linear
   classifier does best on, in place of eighteen that were pretrained.
 - "scratch": ``strategy="scratch"``, a search from random weights.
@@ -500,6 +501,7 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "eighth evolved": _share(
         1 / 8, family="elastic", search=Evolution(6, population=50, score="probe", epochs=0)
     ),
+    "eighth long": _share(1 / 8, family="elastic", retraining=Retraining(40)),
     "random member": _share(1 / 2, family="elastic", search="random"),
     "scratch": ours("scratch"),
     "front": front,

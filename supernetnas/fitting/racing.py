@@ -1,4 +1,4 @@
-"""Brief fits from two starts that probes do not tell apart.
+"""Brief fits from two starts, where probes do not tell which is better.
 
 A linear classifier of features says little of what their training will add to them: that is more
 for a large network than for a small one. So where the two best accuracies are near, both fits are

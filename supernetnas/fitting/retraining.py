@@ -46,9 +46,9 @@ class Retraining(Parameters):
     epochs : int >= 1 or "auto", default="auto"
         Passes over the images. "auto" is 30 for cells, whose search by default leaves the time
         to them, and 45 for paths for the same reason, 15 of both from random weights; and 25 for
-        elastic networks. Cells that see fewer pixels because of a limit have more epochs in
-        proportion, up to twice as many. What one of these teaches is trained for four fifths of the epochs, or
-        eight fifths if all that it teaches are of other shapes.
+        elastic networks. What one of these teaches is trained for four fifths of the epochs, or
+        eight fifths if all that it teaches are of other shapes. Cells that see fewer pixels because
+        of a limit have more epochs in proportion, up to twice as many.
     learning_rate : float > 0 or "auto", default="auto"
         Peak learning rate. "auto" is 0.03 for cells and paths, which SGD trains, and 0.0005 for
         elastic networks, which AdamW trains (0.002 from random weights). A new classifier of cells

@@ -38,8 +38,7 @@ logger = logging.getLogger(__name__)
 
 _MOST_IMAGES = 400  # that starts are compared on
 _NEAR = 1.0  # standard errors of a difference between which starts are raced
-_NEAR_UNTOLD = 3.0  # where probes do not tell what a fit will reach, from so many images on:
-_LEAST_UNTOLD = 300  # of fewer, those that a race holds out tell less than probes
+_LEAST_UNTOLD = 300  # images; of fewer, those that a race holds out tell less than any probes
 _MOST_PATIENCE = 2.0
 _BATCH = 64
 
@@ -134,8 +133,8 @@ def choose_start(
     """Choose the start whose features tell the classes apart best.
 
     Equal ones are told apart by their order. The two best are raced if their accuracies are nearer
-    than the standard error of the difference, were they independent; or three of them, if there are
-    300 images and the limits leave one of the two a network of which `Family.probes_tell` is false.
+    than the standard error of the difference, were they independent; or if there are 300 images and
+    the limits leave one of the two a network of which `Family.probes_tell` is false.
 
     Parameters
     ----------
@@ -189,19 +188,19 @@ def _race(
     data: TrainingData,
     limits: Limits,
 ) -> None:
-    """Add what the two best reach in brief fits, if their probes do not tell them apart."""
+    """Add what the two best reach in brief fits, if probes do not tell which is better."""
     order = sorted(range(len(starts)), key=lambda place: scores[place]["accuracy"], reverse=True)
     first, second = (scores[place]["accuracy"] for place in order[:2])
-    n_images, near = min(len(data.labels), _MOST_IMAGES), _NEAR
-    for start in (starts[place] for place in order[:2]):
-        told = start.family.probes_tell(_budget(start, len(data.classes), limits))
-        if not told and n_images >= _LEAST_UNTOLD:
-            near = _NEAR_UNTOLD
+    n_images = min(len(data.labels), _MOST_IMAGES)
+    told = n_images < _LEAST_UNTOLD or all(
+        start.family.probes_tell(_budget(start, len(data.classes), limits))
+        for start in (starts[place] for place in order[:2])
+    )
     error = math.sqrt((first * (1 - first) + second * (1 - second)) / n_images)
-    if first - second > near * error:
+    if told and first - second > _NEAR * error:
         return
     logger.info(
-        "racing %s and %s, which linear probes do not tell apart",
+        "racing %s and %s: linear probes do not tell which is better",
         *(scores[place]["source"] for place in order[:2]),
     )
     for place in order[:2]:

@@ -94,19 +94,14 @@ class TestRace:
         assert (place, asked) == (1, [])
         assert not any("race_accuracy" in row for row in scores)
 
-    def test_farther_apart_where_probes_do_not_tell(self, tiny_zoo, data, monkeypatch):
-        """As of members of other shapes, which are only taught."""
+    def test_however_far_apart_where_probes_do_not_tell(self, tiny_zoo, data, monkeypatch):
+        """As of members of other shapes, which are only taught; if there are enough images."""
         family, n = type(get_family("cells")), len(data.labels)
         monkeypatch.setattr(family, "probes_tell", lambda self, budget: False)
-        monkeypatch.setattr("supernetnas.fitting.starts._LEAST_UNTOLD", n)
-        three = (9 * 0.5 / (n + 9)) ** 0.5  # standard errors of the difference between 0.5 and it
-        for times, expected in ((0.97, (0, [0, 1])), (1.03, (1, []))):
-            probes = [0.5, 0.5 + times * three]
-            place, asked, _ = self.chosen(tiny_zoo, data, monkeypatch, probes, [0.8, 0.7])
+        for least, expected in ((n, (0, [0, 1])), (n + 1, (1, []))):
+            monkeypatch.setattr("supernetnas.fitting.starts._LEAST_UNTOLD", least)
+            place, asked, _ = self.chosen(tiny_zoo, data, monkeypatch, [0.1, 0.9], [0.8, 0.7])
             assert (place, sorted(asked)) == expected
-        monkeypatch.setattr("supernetnas.fitting.starts._LEAST_UNTOLD", n + 1)
-        probes = [0.5, 0.5 + 0.97 * three]
-        assert self.chosen(tiny_zoo, data, monkeypatch, probes, [0.8, 0.7])[:2] == (1, [])
 
     def test_equal_brief_fits_are_told_apart_by_probes(self, tiny_zoo, data, monkeypatch):
         assert self.chosen(tiny_zoo, data, monkeypatch, [0.5, 0.51], [0.7, 0.7])[0] == 1
