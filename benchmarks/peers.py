@@ -31,7 +31,9 @@ The fits of the package:
   rate ten times higher; "cells race": the source's architecture and three random ones, each trained
   for 4 epochs on three quarters of the images and compared on the others, and 15 epochs for the
   best; "cells scratch": as "cells search", from random weights. "cells short": no search, and 15
-  epochs.
+  epochs. "cells eighth": no search, within the limit of "eighth", with as many pixels as the
+  source's genotype keeps it with; "cells eighth 32": at 32 pixels, if images have so many, with
+  cheaper operations, for about as long.
 
 What its user could pick instead:
 
@@ -102,6 +104,7 @@ Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Row = dict[str, Any]
 
 _LITE0_MACS = 125.3e6  # at 128 pixels
+_CELLS_EIGHTH = {"family": "cells", "max_macs": int(_LITE0_MACS / 8)}
 _HALVES = torch.full((3,), 0.5), torch.full((3,), 0.5)
 
 
@@ -333,6 +336,13 @@ def race(split: Split, seed: int, zoo: str) -> list[Row]:
     return [{**of_classifier(clf), "winner": int(np.argmax(scores)), "validation": scores}]
 
 
+def cells_eighth_32(split: Split, seed: int, zoo: str) -> list[Row]:
+    """Cells within a limit that see as many pixels as without it."""
+    side, retraining = min(split[0].shape[1], 32), Retraining(60)
+    parameters = {**_CELLS_EIGHTH, "image_size": side, "retraining": retraining}
+    return ours("multi", **parameters)(split, seed, zoo)
+
+
 def probe(split: Split, seed: int, zoo: str) -> list[Row]:
     """Logistic regression of features, penalty and image size by cross-validation."""
     X, _, y, _ = split
@@ -509,6 +519,8 @@ PEERS: dict[str, Callable[[Split, int, str], list[Row]]] = {
     "one by one": one_by_one,
     "cells": _cells("none", 30),
     "cells short": _cells("none", 15),
+    "cells eighth": ours("multi", **_CELLS_EIGHTH),
+    "cells eighth 32": cells_eighth_32,
     "cells random": _cells("random", 30),
     "cells search": _cells("sdarts", 15),
     "cells soft": _cells(SmoothDARTS(alpha_scale=0.1, alpha_learning_rate=0.03), 15),

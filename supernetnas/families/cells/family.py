@@ -131,7 +131,8 @@ class Cells(Family):
         has both. Half of the side is the least; without a supernet, the most pixels with which any
         genotype keeps the limits.
         """
-        if limits.max_macs is None:
+        most = limits.max_macs
+        if most is None:
             return seen
         inputs = [seen, *_smaller(seen)]
         limits = replace(limits, max_latency=None)  # one image takes as long at fewer pixels
@@ -151,7 +152,7 @@ class Cells(Family):
         wanted = self.unsearched(supernet(), self.budget(config, seen, n_classes, others), seen)
         for each in kept:
             cost = network_cost(config.space, *self._sizes(config), each.shape, n_classes)
-            if cost.of(wanted)[0] <= limits.max_macs:
+            if cost.of(wanted)[0] <= most:
                 return each
         return kept[-1]
 
@@ -297,6 +298,7 @@ class Cells(Family):
         self, search: Any, architecture: Genotype, *, dropout: float, seed: int, pretrained: bool
     ) -> tuple[Network, float]:
         """Return the network, and the share of weights that it inherited."""
+        network: Any
         network, share = super().learner(
             search, architecture, dropout=dropout, seed=seed, pretrained=pretrained
         )
