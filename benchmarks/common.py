@@ -243,19 +243,19 @@ def differences(rows: Sequence[dict[str, Any]], first: str, others: Sequence[str
     """By how many points other peers are better than one, on the same splits, as Markdown.
 
     Two rows are a pair if they are of the same target and seed, and were measured with the same
-    images on the same kind of machine. Means over all pairs have their standard error.
+    images on the same kind of machine, in brackets how many of them by the same version. Means over
+    all pairs have their standard error.
     """
     known = _by_split(rows, first)
     pairs = {
         other: [(row, known[split]) for split, row in own.items() if split in known]
         for other in others
+        if other != first
         for own in [_by_split(rows, other)]
     }
     targets = sorted({row["target"] for found in pairs.values() for row, _ in found})
-    lines = [
-        f"| minus {first!r} | {' | '.join(targets)} | mean | pairs | times the seconds |",
-        "|---" * (len(targets) + 4) + "|",
-    ]
+    head = [f"minus {first!r}", *targets, "mean", "pairs (of one version)", "times the seconds"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for other, found in pairs.items():
         points = [
             [100 * (a["accuracy"] - b["accuracy"]) for a, b in found if a["target"] == target]
@@ -264,7 +264,7 @@ def differences(rows: Sequence[dict[str, Any]], first: str, others: Sequence[str
         cells = [f"{np.mean(of):+.1f}" if of else "-" for of in points]
         cells += [
             _mean_and_error([point for of in points for point in of]),
-            str(len(found)),
+            f"{len(found)} ({sum(a.get('commit') == b.get('commit') for a, b in found)})",
             _ratio(found),
         ]
         lines.append(f"| {other} | {' | '.join(cells)} |")

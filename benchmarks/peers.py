@@ -65,6 +65,7 @@ import torch.nn.functional as F
 from common import (
     add_output,
     best_of_each,
+    commit,
     differences,
     import_skorch,
     plain_cnn,
@@ -122,8 +123,8 @@ def main() -> None:
     print(table(rows))
     print(f"\n{best_of_each(rows, OTHERS)}")
     if arguments.against:
-        others = [peer for peer in arguments.peers if peer != arguments.against]
-        print(f"\n{differences(rows, arguments.against, others)}")
+        others = [row["peer"] for row in rows if row["fit"] in arguments.peers]
+        print(f"\n{differences(rows, arguments.against, dict.fromkeys(others))}")
 
 
 def add_arguments(parser: argparse.ArgumentParser, peers: list[str]) -> None:
@@ -148,6 +149,7 @@ def measure(
 ) -> Iterator[None]:
     """Add to the rows those of every fit that is not among them, and stop after each fit."""
     done = {(row["target"], row["seed"], row["fit"]) for row in rows}
+    given = {"commit": commit(), "options": f"--most {arguments.most} --more {arguments.more}"}
     for seed in arguments.seeds:
         for path in arguments.targets:
             missing = [peer for peer in arguments.peers if (path.stem, seed, peer) not in done]
@@ -159,7 +161,7 @@ def measure(
                 seconds = time.process_time() - started
                 for row in found:
                     fixed = {"target": path.stem, "seed": seed, "fit": peer, "peer": peer}
-                    rows.append({**fixed, "seconds": round(seconds, 1), **row})
+                    rows.append({**fixed, "seconds": round(seconds, 1), **row, **given})
                     print(*(f"{k}={_short(v)}" for k, v in rows[-1].items()), flush=True)
                 yield
 

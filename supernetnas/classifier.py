@@ -122,8 +122,9 @@ class SupernetTransferClassifier(
         Height, width and, unless grey, channels of one image where X holds rows of pixels.
     image_size : int, tuple of int or "auto", default="auto"
         Height and width that images are resized to for the network, from 8 to 224. "auto" keeps the
-        size of the images within 8 to 32 pixels a side for cells and 32 to 64 for paths; for
-        elastic networks, which see squares, it is 128, less for images of less than 32 pixels.
+        size of the images within 8 to 32 pixels a side for cells, fewer under ``max_macs``, and 32
+        to 64 for paths; for elastic networks, which see squares, it is 128, less for images of less
+        than 32 pixels.
     resize : {"squeeze", "crop", "pad"}, default="squeeze"
         What becomes of images of another aspect than what the network sees: "squeeze" changes it,
         "crop" leaves out what is too long, and "pad" adds black on both sides. `show_inputs` draws
@@ -223,8 +224,9 @@ class SupernetTransferClassifier(
     scores_ : list of dict or None
         Where there was a choice of supernets: ``source``, ``family``,
         ``image_size``, and the ``accuracy`` of a linear model of its features on at most 400
-        images, each left out in turn; the fit started from the best. Of near ties also the
-        ``race_accuracy`` of brief fits on images held out, which then decides.
+        images, each left out in turn; the fit started from the best. Of near ties, and of
+        networks that are yet to be taught, also the ``race_accuracy`` of brief fits on images held
+        out, which then decides.
     signature_ : DatasetSignature or None
         What the strategy compared with the sources: statistics and a sample of the features of
         the images, at most a few megabytes. `Zoo.add_classifier` makes a source with it.
@@ -466,7 +468,7 @@ class SupernetTransferClassifier(
                 searched = candidates_of(candidates, family, seen, target, limits, execution, run)
                 if progress.estimates and method.n_epochs:
                     settings = settings_of(
-                        self, family, searched[0].pretrained, len(target.labels), start.patience
+                        self, family, searched[0].pretrained, len(target.labels), start.times_epochs
                     )
                     expect_search(
                         searched, family, seen, target, method, settings.epochs, execution, run
@@ -486,7 +488,7 @@ class SupernetTransferClassifier(
             run.progress.tell(outcome)
             logger.info("%s", outcome)
             settings = settings_of(
-                self, family, found.start.pretrained, len(target.labels), start.patience
+                self, family, found.start.pretrained, len(target.labels), start.times_epochs
             )
             learner, inherited = family.learner(
                 found.search,

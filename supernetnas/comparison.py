@@ -162,7 +162,8 @@ def compare(
         Seed of the splits and of the fits.
     verbose : bool, default=True
         Whether to tell, on the standard error, how many fits there will be and about how long they
-        take, before the first of them, and what each reaches.
+        take (without the brief fits that may decide between starts), before the first of them, and
+        what each reaches.
 
     Returns
     -------

@@ -112,18 +112,22 @@ def test_the_default_is_compared_with_the_best_peer_of_each_set_where_both_are_k
 
 def test_differences_are_those_of_pairs_of_one_split_and_machine(common):
     found = [
-        *rows("cells", {"a": [0.5, 0.6], "b": [0.7]}),
-        *rows("soft", {"a": [0.6, 0.6], "b": [0.7, 0.9]}),
+        *rows("cells", {"a": [0.5, 0.6], "b": [0.7]}, commit="1"),
+        *rows("soft", {"a": [0.6, 0.6], "b": [0.7, 0.9]}, commit="1"),
         *rows("race", {"a": [0.0, 0.9]}, processor="another"),
         *rows("race", {"b": [0.5]}, options="--most 9"),
         *rows("random", {"b": [0.68]}, options=" --peers random"),
     ]
-    found[3]["seconds"] = 5.0
-    lines = common.differences(found, "cells", ["soft", "race", "random"]).splitlines()
-    assert lines[0] == "| minus 'cells' | a | b | mean | pairs | times the seconds |"
+    found[3] |= {"seconds": 5.0, "commit": "2"}
+    lines = common.differences(found, "cells", ["soft", "race", "random", "cells"]).splitlines()
+    head = "| minus 'cells' | a | b | mean | pairs (of one version) | times the seconds |"
+    assert lines[0] == head
     # Of 10, 0 and 0 points: a standard deviation of 5.77, over the root of 3.
-    assert lines[2] == "| soft | +5.0 | +0.0 | +3.3 ± 3.3 | 3 | 1.50 |"
-    assert lines[3:] == ["| race | - | - | - | 0 | - |", "| random | - | -2.0 | -2.0 | 1 | 1.00 |"]
+    assert lines[2] == "| soft | +5.0 | +0.0 | +3.3 ± 3.3 | 3 (2) | 1.50 |"
+    assert lines[3:] == [
+        "| race | - | - | - | 0 (0) | - |",
+        "| random | - | -2.0 | -2.0 | 1 (0) | 1.00 |",
+    ]
 
 
 @pytest.fixture
@@ -168,7 +172,7 @@ def test_what_is_known_needs_no_images(peers, monkeypatch, tmp_path, capsys):
     command = "peers.py none gone.npz --seeds 0 --peers plain probe --against plain --out"
     monkeypatch.setattr(sys, "argv", [*command.split(), str(out)])
     peers.main()
-    assert "| probe | +20.0 | +20.0 | 1 | 1.00 |" in capsys.readouterr().out
+    assert "| probe | +20.0 | +20.0 | 1 (1) | 1.00 |" in capsys.readouterr().out
 
 
 def test_a_peer_that_lacks_its_libraries_is_refused_before_any_fit(peers, monkeypatch):

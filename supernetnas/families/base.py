@@ -6,7 +6,7 @@ by its name, and imported when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -225,15 +225,10 @@ class Family(Parameters):
         """
         raise NotImplementedError
 
-    def input_within(
-        self,
-        seen: NetworkInput,
-        config: Any,
-        n_classes: int,
-        limits: Limits,
-        supernet: Callable[[], Any] | None = None,
-    ) -> NetworkInput:
-        """Return what networks within limits are to see, where the user leaves its size open.
+    def inputs_within(
+        self, seen: NetworkInput, config: Any, n_classes: int, limits: Limits
+    ) -> list[NetworkInput]:
+        """List what networks within limits may see, where the user leaves it open, largest first.
 
         By default what they see without limits.
 
@@ -246,15 +241,19 @@ class Family(Parameters):
         n_classes : int
             The target's.
         limits : Limits
-        supernet : callable, optional
-            Builds that supernet, whose architecture may say how many pixels are best.
 
         Raises
         ------
         ValueError
             If no network keeps the limits; names the smallest costs.
         """
-        return seen
+        return [seen]
+
+    def suited_input(
+        self, inputs: Sequence[NetworkInput], supernet: Any, limits: Limits
+    ) -> NetworkInput:
+        """Return the best of several inputs that `inputs_within` has listed, for a supernet."""
+        return inputs[0]
 
     def config(self, seen: NetworkInput, n_classes: int) -> Any:
         """Return the configuration of a supernet that starts from random weights."""

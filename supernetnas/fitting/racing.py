@@ -1,8 +1,9 @@
 """Brief fits from two starts, where probes do not tell which is better.
 
 A linear classifier of features says little of what their training will add to them: that is more
-for a large network than for a small one. So where the two best accuracies are near, both fits are
-tried on some of the images and compared on others.
+for a large network than for a small one, and most for one that is yet to be taught. So where two
+accuracies are near, or say nothing, both fits are tried on some of the images and compared on
+others.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None
     train, test = (
         index[part].numpy() for part in stratified_split(labels[index], _HELD_OUT, generator)
     )
-    settings = settings_of(clf, start.family, start.source is not None, len(train), start.patience)
+    settings = settings_of(
+        clf, start.family, start.source is not None, len(train), start.times_epochs
+    )
     other = clone(clf).set_params(
         strategy="scratch" if start.source is None else "multi",
         family=start.family,

@@ -76,13 +76,13 @@ def retraining_of(clf: Any) -> Retraining:
 
 
 def settings_of(
-    clf: Any, family: Family, pretrained: bool, n_images: int, patience: float = 1.0
+    clf: Any, family: Family, pretrained: bool, n_images: int, times_epochs: float = 1.0
 ) -> RetrainSettings:
-    """Numbers of the retraining, which has ``patience`` times the epochs if they are left open."""
+    """Numbers of the retraining, ``times_epochs`` as many epochs if they are left open."""
     defaults = family.retraining(pretrained)
     if clf.batch_size != "auto":
         defaults.pop("batch_size", None)
-    defaults["epochs"] = max(1, round(defaults["epochs"] * PRESETS[clf.preset] * patience))
+    defaults["epochs"] = max(1, round(defaults["epochs"] * PRESETS[clf.preset] * times_epochs))
     return retraining_of(clf).settings(defaults, batch_size_of(clf, n_images))
 
 

@@ -51,8 +51,9 @@ class Retraining(Parameters):
         of a limit have more epochs in proportion, up to twice as many.
     learning_rate : float > 0 or "auto", default="auto"
         Peak learning rate. "auto" is 0.03 for cells and paths, which SGD trains, and 0.0005 for
-        elastic networks, which AdamW trains (0.002 from random weights). A new classifier of cells
-        or elastic networks that is all that is new learns at ten times the rate.
+        elastic networks, which AdamW trains (0.002 from random weights). The new classifier of
+        elastic networks, and of cells without a search, learns at ten times the rate of what comes
+        from a source.
     label_smoothing : float >= 0 and < 1, default=0.1
         Share of the label that is spread over all classes.
     dropout : float >= 0 and < 1 or "auto", default="auto"

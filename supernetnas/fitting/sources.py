@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -94,14 +95,17 @@ def chosen_start(
 ) -> tuple[Start, list]:
     """Choose what to start from, and how large images shall be, where there is a choice.
 
-    Near ties are raced if ``race``.
+    What probes do not tell apart is raced if ``race``. Of sources that the search compares, limits
+    may ask for images of different sizes: the smallest is for all of them.
     """
     strategy = find_strategy(clf.strategy)
     among: Sequence[Source | None] = sources
-    if strategy is None or not strategy.probes:
+    if strategy is None or not (strategy.probes or strategy.compares):
         among = [next(iter(sources), None)]
     limits, family = limits_of(clf), partial(family_of, clf)
     starts = possible_starts(among, family, data, clf.image_size, limits, execution_of(clf))
+    if strategy is not None and strategy.compares:
+        starts = [min(starts, key=lambda start: math.prod(start.seen.size))]
     for start in starts:
         method_of(clf, start.family)  # of a source that was named it may lack the search
     checkpoint = kept.stage("start")

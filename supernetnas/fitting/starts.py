@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +38,7 @@ logger = logging.getLogger(__name__)
 _MOST_IMAGES = 400  # that starts are compared on
 _NEAR = 1.0  # standard errors of a difference between which starts are raced
 _LEAST_UNTOLD = 300  # images; of fewer, those that a race holds out tell less than any probes
-_MOST_PATIENCE = 2.0
+_MOST_TIMES_EPOCHS = 2.0
 _BATCH = 64
 
 
@@ -54,14 +53,14 @@ class Start:
     family : Family
     seen : NetworkInput
         What its networks see.
-    patience : float
+    times_epochs : float
         How many times the usual epochs their retraining has, for the time that fewer pixels save.
     """
 
     source: Source | None
     family: Family
     seen: NetworkInput
-    patience: float = 1.0
+    times_epochs: float = 1.0
 
 
 def possible_starts(
@@ -133,8 +132,9 @@ def choose_start(
     """Choose the start whose features tell the classes apart best.
 
     Equal ones are told apart by their order. The two best are raced if their accuracies are nearer
-    than the standard error of the difference, were they independent; or if there are 300 images and
-    the limits leave one of the two a network of which `Family.probes_tell` is false.
+    than the standard error of the difference, were they independent. From 300 images on, a start to
+    which the limits leave a network of which `Family.probes_tell` is false is raced in any case,
+    against the best of the others.
 
     Parameters
     ----------
@@ -190,20 +190,25 @@ def _race(
 ) -> None:
     """Add what the two best reach in brief fits, if probes do not tell which is better."""
     order = sorted(range(len(starts)), key=lambda place: scores[place]["accuracy"], reverse=True)
-    first, second = (scores[place]["accuracy"] for place in order[:2])
-    n_images = min(len(data.labels), _MOST_IMAGES)
-    told = n_images < _LEAST_UNTOLD or all(
-        start.family.probes_tell(_budget(start, len(data.classes), limits))
-        for start in (starts[place] for place in order[:2])
-    )
-    error = math.sqrt((first * (1 - first) + second * (1 - second)) / n_images)
-    if told and first - second > _NEAR * error:
-        return
+    rivals, n_images = order[:2], min(len(data.labels), _MOST_IMAGES)
+    untold = [
+        place
+        for place in order
+        if n_images >= _LEAST_UNTOLD
+        and not starts[place].family.probes_tell(_budget(starts[place], len(data.classes), limits))
+    ]
+    if untold:  # whatever its probe says, against the best of the others
+        rivals = sorted([untold[0], next(p for p in order if p != untold[0])], key=order.index)
+    else:
+        first, second = (scores[place]["accuracy"] for place in rivals)
+        error = math.sqrt((first * (1 - first) + second * (1 - second)) / n_images)
+        if first - second > _NEAR * error:
+            return
     logger.info(
         "racing %s and %s: linear probes do not tell which is better",
-        *(scores[place]["source"] for place in order[:2]),
+        *(scores[place]["source"] for place in rivals),
     )
-    for place in order[:2]:
+    for place in rivals:
         watch = Stopwatch()
         accuracy = race(starts[place])
         if accuracy is None:
@@ -213,19 +218,22 @@ def _race(
 
 
 def _affordable(start: Start, n_classes: int, limits: Limits, loads: bool) -> Start:
-    """The start at the size that its family wants within limits; ValueError if there is none."""
+    """The start at the size that suits it within limits; ValueError if there is none."""
     family, seen = start.family, start.seen
-    looked_at = None
-    if loads and start.source is not None:
-        looked_at = partial(_supernet, start, n_classes, 0)
-    found = family.input_within(seen, _config(start, n_classes), n_classes, limits, looked_at)
-    if found != seen:
+    inputs = family.inputs_within(seen, _config(start, n_classes), n_classes, limits)
+    found = inputs[0]
+    if start.source is not None and len(inputs) > 1:
+        # Without the weights it is known what can be kept: if anything, then with the fewest.
+        found = inputs[-1]
+        if loads:
+            found = family.suited_input(inputs, _supernet(start, n_classes, 0), limits)
+    if loads and found != seen:
         logger.info(
             "networks of the family %r see %s pixels instead of %s, because of %s",
             *(family.name, *("x".join(map(str, each.size)) for each in (found, seen)), limits),
         )
     saved = math.prod(seen.size) / math.prod(found.size)
-    return replace(start, seen=found, patience=min(saved, _MOST_PATIENCE))
+    return replace(start, seen=found, times_epochs=min(saved, _MOST_TIMES_EPOCHS))
 
 
 def _supernet(start: Start, n_classes: int, seed: int) -> Any:

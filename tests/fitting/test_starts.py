@@ -11,9 +11,8 @@ from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
 from tiny import patterns, tiny_classifier
 
-from supernetnas import Execution, Retraining, SupernetTransferClassifier, Zoo
-from supernetnas.families.base import get_family
-from supernetnas.families.cells.costs import network_cost
+from supernetnas import Execution, Latency, Retraining, SupernetTransferClassifier, Zoo
+from supernetnas.families.base import NetworkInput, get_family
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.fitting.checkpoints import FitCheckpoints, StageCheckpoint
 from supernetnas.fitting.racing import raced
@@ -66,8 +65,8 @@ class TestRace:
     """Of the two best, where probes do not tell them apart."""
 
     def chosen(self, tiny_zoo, data, monkeypatch, probes, reached, checkpoint=None):
-        names = ["bars", "both", "multi"][: len(probes)]
-        starts = starts_of([tiny_zoo["both" if n == "multi" else n] for n in names], data)
+        names = ["bars", "both", "spots"][: len(probes)]
+        starts = starts_of([tiny_zoo[name] for name in names], data)
         monkeypatch.setattr(
             "supernetnas.fitting.starts.linear_probe", lambda *_, left=list(probes): left.pop(0)
         )
@@ -103,6 +102,22 @@ class TestRace:
             place, asked, _ = self.chosen(tiny_zoo, data, monkeypatch, [0.1, 0.9], [0.8, 0.7])
             assert (place, sorted(asked)) == expected
 
+    def test_the_best_of_those_untold_whatever_its_probe(self, tiny_zoo, data, monkeypatch):
+        """Also if two others, of which probes tell, are ahead of it."""
+        for tell, rivals in (
+            ([True, False, False], [0, 1]),
+            ([True, True, False], [0, 2]),
+            ([False, True, True], [0, 1]),
+        ):
+            answers = iter(tell)  # the best probe is asked first
+            monkeypatch.setattr(
+                type(get_family("cells")), "probes_tell", lambda *_, answers=answers: next(answers)
+            )
+            monkeypatch.setattr("supernetnas.fitting.starts._LEAST_UNTOLD", 1)
+            probes, reached = [0.9, 0.5, 0.1], [0.5, 0.6, 0.7]
+            place, asked, _ = self.chosen(tiny_zoo, data, monkeypatch, probes, reached)
+            assert (asked, place) == (rivals, rivals[1])
+
     def test_equal_brief_fits_are_told_apart_by_probes(self, tiny_zoo, data, monkeypatch):
         assert self.chosen(tiny_zoo, data, monkeypatch, [0.5, 0.51], [0.7, 0.7])[0] == 1
 
@@ -135,6 +150,9 @@ def test_a_brief_fit_is_one_of_two_thirds_of_the_epochs_of_cells(tiny_zoo, monke
     assert (brief.retraining.epochs, brief.random_state, brief.image_size) == (5, 3, (8, 8))
     assert set(brief.classes_) == set(names)
     assert raced(clf, start, data, 3) == accuracy
+    clf.set_params(retraining=None, preset="quick")
+    raced(clf, replace(start, times_epochs=2.0), data, 3)
+    assert seen[-1].retraining.epochs == 14  # two thirds of a third of twice 30
     assert 0 <= accuracy <= 1 and accuracy * 32 == pytest.approx(round(accuracy * 32))
 
 
@@ -177,15 +195,12 @@ def test_fewer_pixels_leave_time_for_more_epochs(tiny_zoo):
     data = read_training_data(tiny_classifier(), X, np.arange(8) % 4)
     source, family = tiny_zoo["both"], get_family("cells")
     ((free,), (most,)) = (starts_of([source], data, limits=each) for each in (None, Limits(10**9)))
-    assert free == most and (free.seen.size, free.patience) == ((32, 32), 1)
-    patience = {}
+    assert free == most and (free.seen.size, free.times_epochs) == ((32, 32), 1)
+    times = {}
     for side in (28, 24, 20, 16):
-        config = family.adapted(source.config, replace(free.seen, size=(side, side)), 4)
-        supernet = starting_supernet(family, free.seen, 4, 0, (config, source.state_dict()))
-        cost = network_cost(config.space, config.init_channels, config.n_cells, (3, side, side), 4)
-        (start,) = starts_of([source], data, limits=Limits(cost.of(supernet.genotype())[0]))
-        patience[start.seen.size] = start.patience
-    assert patience == {
+        (start,) = starts_of([source], data, limits=Limits(own_macs(source, side)))
+        times[start.seen.size] = start.times_epochs
+    assert times == {
         (28, 28): pytest.approx((32 / 28) ** 2),
         (24, 24): pytest.approx((32 / 24) ** 2),
         (20, 20): 2,
@@ -194,6 +209,58 @@ def test_fewer_pixels_leave_time_for_more_epochs(tiny_zoo):
     clf = SupernetTransferClassifier(preset="quick")
     assert settings_of(clf, family, True, 300, 16 / 9).epochs == 18  # 17.8
     assert settings_of(clf.set_params(retraining=Retraining(4)), family, True, 300, 2.0).epochs == 4
+
+
+def own_macs(source, side):
+    """What the network of a source's genotype costs at a size, with 4 classes."""
+    family, seen = get_family("cells"), NetworkInput((side, side), 3)
+    supernet = starting_supernet(family, seen, 4, 0, (source.config, source.state_dict()))
+    budget = family.budget(supernet.config, seen, 4, Limits(max_macs=10**9))
+    return budget.cost.of(supernet.genotype())[0]
+
+
+class TestSizeWithinLimits:
+    X = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    y = np.arange(8) % 4
+
+    def test_nothing_is_loaded_to_check_them(self, tiny_zoo, monkeypatch, caplog):
+        data = read_training_data(tiny_classifier(), self.X, self.y)
+        source, limits = tiny_zoo["both"], Limits(own_macs(tiny_zoo["both"], 16) - 1)
+
+        def untouched(self):
+            raise AssertionError("weights were loaded")
+
+        monkeypatch.setattr(type(source), "state_dict", untouched)
+        family_of = lambda source: get_family("cells")  # noqa: E731
+        with caplog.at_level(logging.INFO, "supernetnas"):
+            possible_starts([source], family_of, data, "auto", limits, loads=False)
+        assert not caplog.messages
+        with pytest.raises(AssertionError, match="loaded"):
+            possible_starts([source], family_of, data, "auto", limits)
+
+    def test_latency_that_only_fewer_pixels_keep(self, tiny_zoo):
+        """It is not refused by what it would be at the images' own size."""
+
+        def measure(network, shape):  # of parts and of the whole
+            return 1.0 if max(shape[2:], default=0) > 12 else 0.1
+
+        limit = {"max_latency": Latency(0.5, measure=measure)}
+        clf = tiny_classifier(tiny_zoo, "both", search="none", image_size="auto", **limit)
+        with pytest.raises(ValueError, match=r"max_latency=0\.5 cannot be met"):
+            clone(clf).fit(self.X, self.y)
+        clf.set_params(max_macs=own_macs(tiny_zoo["both"], 16) - 1).fit(self.X, self.y)
+        assert clf.image_size_ == (12, 12)
+
+    @pytest.mark.parametrize("names", [["bars", "spots"], ["spots", "bars"]])
+    def test_the_smallest_of_sources_that_are_compared(self, tiny_zoo, names):
+        sources = [tiny_zoo[name] for name in names]
+        costs = [own_macs(source, 16) for source in sources]
+        assert costs[0] != costs[1]
+        clf = tiny_classifier(tiny_zoo, "oracle", image_size="auto", max_macs=min(costs))
+        data = read_training_data(clf, self.X, self.y)
+        kept = FitCheckpoints(None, Stopwatch())
+        start, scores = chosen_start(clf, sources, data, CPU, 0, kept)
+        assert (start.seen.size, scores) == ((12, 12), [])
 
 
 def test_starts_that_cannot_keep_the_limits_are_left_out(tiny_zoo, data):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -117,44 +117,42 @@ class Cells(Family):
             height, width = np.broadcast_to(image_size, 2).tolist()
         return NetworkInput((height, width), channels)
 
-    def input_within(
-        self,
-        seen: NetworkInput,
-        config: SupernetConfig,
-        n_classes: int,
-        limits: Limits,
-        supernet: Callable[[], CellSupernet] | None = None,
-    ) -> NetworkInput:
-        """Return an input of as many pixels as the genotype of a supernet keeps ``max_macs`` with.
-
-        Operations that a limit replaces cost more accuracy than pixels: `benchmarks/README.md`
-        has both. Half of the side is the least; without a supernet, the most pixels with which any
-        genotype keeps the limits.
-        """
-        most = limits.max_macs
-        if most is None:
-            return seen
-        inputs = [seen, *_smaller(seen)]
-        limits = replace(limits, max_latency=None)  # one image takes as long at fewer pixels
-        others = replace(limits, max_macs=None)
-        kept, errors = [], []
-        for each in inputs:
+    def inputs_within(
+        self, seen: NetworkInput, config: SupernetConfig, n_classes: int, limits: Limits
+    ) -> list[NetworkInput]:
+        """List the inputs of fewer pixels, too, at which some genotype keeps ``max_macs``."""
+        if limits.max_macs is None:
+            return [seen]
+        limits = replace(limits, max_latency=None)  # is measured at the size that is chosen
+        found, errors = [], []
+        for each in (seen, *_smaller(seen)):
             try:
                 self.budget(config, each, n_classes, limits)
             except ValueError as error:
                 errors.append(error)
             else:
-                kept.append(each)
-        if not kept:
+                found.append(each)
+        if not found:
             raise errors[-1]
-        if supernet is None:
-            return kept[0]
-        wanted = self.unsearched(supernet(), self.budget(config, seen, n_classes, others), seen)
-        for each in kept:
-            cost = network_cost(config.space, *self._sizes(config), each.shape, n_classes)
-            if cost.of(wanted)[0] <= most:
+        return found
+
+    def suited_input(
+        self, inputs: Sequence[NetworkInput], supernet: CellSupernet, limits: Limits
+    ) -> NetworkInput:
+        """Return the one of most pixels at which the supernet's own genotype keeps ``max_macs``.
+
+        Operations that a limit replaces cost more accuracy than pixels do: "cells eighth" in
+        `benchmarks/peers.py`.
+        """
+        others = Limits(max_parameters=limits.max_parameters)  # are the same at all sizes
+        config = supernet.config
+        budget = self.budget(config, inputs[0], config.n_classes, others)
+        genotype = self.unsearched(supernet, budget, inputs[0])
+        for each in inputs:
+            cost = network_cost(config.space, *self._sizes(config), each.shape, config.n_classes)
+            if limits.keep(*cost.of(genotype)):
                 return each
-        return kept[-1]
+        return inputs[-1]
 
     def config(self, seen: NetworkInput, n_classes: int) -> SupernetConfig:
         """Return the configuration of a supernet that starts from random weights."""
@@ -302,7 +300,7 @@ class Cells(Family):
         network, share = super().learner(
             search, architecture, dropout=dropout, seed=seed, pretrained=pretrained
         )
-        network.fresh_classifier = pretrained and not search.epoch
+        network.fresh_classifier = pretrained and share == 1 and not search.epoch
         return network, share
 
     def folded(self, network: Network) -> Network:
@@ -364,6 +362,6 @@ def _smaller(seen: NetworkInput) -> Iterator[NetworkInput]:
     least = max(longest // 2, _SMALLEST)
     for side in range((longest - 1) // _SIDE * _SIDE, least - 1, -_SIDE):
         height, width = (
-            max(round(of * side / longest / _SIDE) * _SIDE, _SMALLEST) for of in seen.size
+            max(-(-of * side // (longest * _SIDE)) * _SIDE, _SMALLEST) for of in seen.size
         )
         yield replace(seen, size=(height, width))

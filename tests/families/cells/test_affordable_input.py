@@ -28,10 +28,13 @@ def macs(supernet, size):
     return cost.of(supernet.genotype())[0]
 
 
-def affordable(supernet, limits, seen=SEEN, looks=True):
+def inputs(supernet, limits, seen=SEEN):
     config = CELLS.adapted(supernet.config, seen, CLASSES)
-    looked_at = (lambda: supernet) if looks else None
-    return CELLS.input_within(seen, config, CLASSES, limits, looked_at)
+    return CELLS.inputs_within(seen, config, CLASSES, limits)
+
+
+def affordable(supernet, limits, seen=SEEN):
+    return CELLS.suited_input(inputs(supernet, limits, seen), supernet, limits)
 
 
 def test_as_many_as_the_genotype_keeps_the_limit_with(supernet):
@@ -58,7 +61,7 @@ def test_a_half_of_the_side_is_the_least(supernet):
 
 @pytest.mark.parametrize(
     "size, smaller",
-    [((8, 8), (8, 8)), ((12, 12), (8, 8)), ((32, 16), (28, 16)), ((32, 24), (28, 20))],
+    [((8, 8), (8, 8)), ((12, 12), (8, 8)), ((32, 16), (28, 16)), ((32, 24), (28, 24))],
 )
 def test_shapes_stay_but_for_rounding(supernet, size, smaller):
     limits = Limits(max_macs=macs(supernet, size) - 1)
@@ -77,18 +80,25 @@ def test_other_limits_do_not_shrink(supernet):
     assert affordable(supernet, Limits(smaller - 1, most)).size == (28, 28)
 
 
-def test_without_a_supernet_the_most_that_any_genotype_keeps_them_with(supernet):
+def test_the_shorter_side_keeps_a_half_too(supernet):
+    found = inputs(supernet, Limits(max_macs=10**9), NetworkInput((20, 32), 3))
+    assert [each.size for each in found] == [(20, 32), (20, 28), (16, 24), (16, 20), (12, 16)]
+
+
+def test_what_any_genotype_keeps_them_with(supernet):
     with pytest.raises(ValueError, match="cannot be met") as refused:
         CELLS.budget(supernet.config, SEEN, CLASSES, Limits(max_macs=1))
     least = int(str(refused.value).split(" multiply")[0].split()[-1])
     assert macs(supernet, (28, 28)) > least
-    assert affordable(supernet, Limits(max_macs=least), looks=False) == SEEN
-    assert affordable(supernet, Limits(max_macs=least - 1), looks=False).size == (28, 28)
+    for limit, most in ((least, 32), (least - 1, 28)):
+        sides = [each.size[0] for each in inputs(supernet, Limits(max_macs=limit))]
+        assert sides == list(range(most, 15, -4))
+    assert inputs(supernet, Limits(max_parameters=10**6)) == [SEEN]
 
 
 def test_a_limit_that_no_size_keeps(supernet):
     with pytest.raises(ValueError, match="max_macs=7 cannot be met"):
-        affordable(supernet, Limits(max_macs=7))
+        inputs(supernet, Limits(max_macs=7))
 
 
 class TestFit:
@@ -118,6 +128,17 @@ class TestFit:
         most = self.fit(tiny_zoo).n_macs_ - 1
         clf = self.fit(tiny_zoo, max_macs=most, retraining=retraining)
         assert [row["stage"] for row in clf.history_] == ["retrain"] * epochs
+
+    def test_estimates_count_it(self, tiny_zoo, monkeypatch):
+        seen = []
+        monkeypatch.setattr(
+            "supernetnas.classifier.expect_search", lambda *args: seen.append(args[5])
+        )
+        most = self.fit(tiny_zoo).n_macs_ - 1
+        parameters = {"retraining": None, "preset": "quick", "verbose": 1, "search": "sdarts"}
+        clf = self.fit(tiny_zoo, max_macs=most, search__epochs=1, **parameters)
+        n_epochs = sum(row["stage"] == "retrain" for row in clf.history_)
+        assert seen == [n_epochs] == [18]  # 17.8
 
     def test_a_size_that_was_asked_for_stays(self, tiny_zoo):
         free = self.fit(tiny_zoo, image_size=16)

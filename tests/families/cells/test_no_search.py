@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny import patterns, tiny_classifier
 
+from supernetnas import Cells
 from supernetnas.families.base import get_family
 from supernetnas.families.warm_start import starting_supernet
 from supernetnas.search.costs import count_macs
@@ -47,17 +48,19 @@ def test_it_keeps_limits(tiny_zoo):
 
 
 @pytest.mark.parametrize(
-    "strategy, search, fresh",
+    "strategy, search, family, fresh",
     [
-        ("both", "none", True),
-        ("both", "random", True),
-        ("both", "sdarts", False),
-        ("scratch", "none", False),
-        ("scratch", "sdarts", False),
+        ("both", "none", "cells", True),
+        ("both", "random", "cells", True),
+        ("both", "none", Cells(network_channels=8), False),  # where the other weights are new, too
+        ("both", "none", Cells(network_cells=6), False),
+        ("both", "sdarts", "cells", False),
+        ("scratch", "none", "cells", False),
+        ("scratch", "sdarts", "cells", False),
     ],
 )
 def test_a_classifier_that_nothing_has_trained_is_fresh(
-    tiny_zoo, monkeypatch, strategy, search, fresh
+    tiny_zoo, monkeypatch, strategy, search, family, fresh
 ):
     """It learns at ten times the rate of what comes from the source."""
     from supernetnas.fitting import finetuning
@@ -73,6 +76,6 @@ def test_a_classifier_that_nothing_has_trained_is_fresh(
     monkeypatch.setattr(finetuning, "retrain", watched)
     X, y = patterns(colour=True)
     clf = tiny_classifier(tiny_zoo, strategy, search=search, retraining__epochs=1)
-    clf.fit(X, y)
+    clf.set_params(family=family).fit(X, y)
     ((found, classifier),) = seen
     assert found == (classifier if fresh else [])
