@@ -26,6 +26,7 @@ from ...training.batches import LabelledImages
 from ...training.devices import placed
 from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution, fast_inference
+from ...training.seeds import seeded_modules
 from ..base import Family, NetworkInput
 from .costs import member_costs
 from .finetuning import FineTuning, Taught
@@ -245,7 +246,16 @@ class Elastic(Family):
             )
             for member in choices(config, seen.size[0])
         }
-        return Members(largest, costs, limits)
+
+        def build(member: ElasticArchitecture) -> Network:
+            with seeded_modules(0):
+                return Network(
+                    NetworkConfig(
+                        *(config.space.backbone, member, config.input_channels, n_classes, 0.0)
+                    )
+                )
+
+        return Members(largest, costs, limits, build)
 
     def probed(self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput) -> Any:
         """Return the network of the member that `unsearched` returns."""
@@ -259,9 +269,8 @@ class Elastic(Family):
         """
         if budget is None:
             return True
-        if budget.limits.max_latency is not None:
-            return False  # which member keeps that is known when they are built
-        return any(map(budget.is_whole, to_compare(budget.within(budget.limits), budget)))
+        dearest = to_compare(budget.within(budget.limits), budget)[0]
+        return budget.is_whole(dearest) and budget.in_time(dearest)
 
     def unsearched(
         self, supernet: ElasticSupernet, budget: Members | None, seen: NetworkInput

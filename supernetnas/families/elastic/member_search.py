@@ -13,7 +13,7 @@ shape on eight targets on average (`benchmarks/README.md`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -29,6 +29,7 @@ from ...search.limits import Limits
 from ...search.loop import SearchLoop
 from ...search.method import SearchMethod, SearchTask
 from ...training.clock import Stopwatch
+from ...training.devices import placed
 from ...training.execution import fast_inference
 from ...training.history import HistoryRow
 from ...training.probes import linear_head, linear_probe, subset
@@ -67,11 +68,14 @@ class Members:
     costs : dict of ElasticArchitecture to Costs
         Of all members, and of the largest.
     limits : Limits
+    build : callable or None
+        Builds the network of a member, of random weights; needed where latency is limited.
     """
 
     largest: ElasticArchitecture
     costs: dict[ElasticArchitecture, Costs]
     limits: Limits = field(default_factory=Limits)
+    build: Callable[[ElasticArchitecture], Any] | None = None
 
     def __post_init__(self) -> None:
         if not self.within(self.limits):
@@ -96,6 +100,15 @@ class Members:
     def is_whole(self, member: ElasticArchitecture) -> bool:
         """Whether it is the largest, at any size."""
         return member.stages == self.largest.stages
+
+    def in_time(self, member: ElasticArchitecture) -> bool:
+        """Whether a member keeps the limit on latency, if there is one, once it is built."""
+        latency, device = self.limits.max_latency, torch.device(self.limits.device)
+        if latency is None or latency.seconds is None or self.build is None:
+            return True
+        network = placed(self.build(member), device)
+        shape = (network.config.input_channels, member.size, member.size)
+        return measured_seconds([network], shape, latency, device)[0] <= latency.seconds
 
     def _excess(self, cost: Costs) -> tuple[float, Costs]:
         """How many times the limits a cost is."""

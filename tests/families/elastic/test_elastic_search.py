@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -114,8 +115,20 @@ def test_without_limits_it_is_the_largest(supernet):
     assert search.heads == []
 
 
-def test_probes_do_not_tell_where_latency_is_limited(supernet):
-    assert not Elastic().probes_tell(budget_of(supernet, Limits(max_latency=Latency(1.0))))
+@pytest.mark.parametrize("seconds, told", [(0.3, True), (0.2, False)])
+def test_probes_tell_where_the_largest_is_fast_enough(supernet, seconds, told):
+    """Which other member keeps a limit on latency is known when they are built."""
+    asked = []
+
+    def measure(network, shape):
+        asked.append((network.config.architecture, shape))
+        return 0.25
+
+    limits = Limits(max_latency=Latency(seconds, batch_size=5, measure=measure))
+    assert Elastic().probes_tell(budget_of(supernet, limits)) == told
+    assert asked == [(LARGEST, (5, 3, LARGEST.size, LARGEST.size))]
+    limits = replace(limits, max_macs=min(supernet.costs(member).macs for member in MANY))
+    assert not Elastic().probes_tell(budget_of(supernet, limits)) and len(asked) == 1
 
 
 def test_limits_that_the_largest_keeps_change_nothing(supernet):
