@@ -74,8 +74,8 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         type=image_size,
         default="auto",
         help="N or HxW pixels that the network sees (default: of cells the size of the images "
-        "within 8 to 32, fewer under --max-macs; of elastic networks 128; of paths the size "
-        "within 32 to 64)",
+        "within 8 to 32; of elastic networks 128; of paths within 32 to 64); by default cells see "
+        "fewer where --max-macs asks for it",
     )
     parser.add_argument(
         "--resize",
