@@ -47,7 +47,8 @@ What its user could pick instead:
   ``benchmarks``.
 
 After the table stands what the best of the latter has on each set, and the default in comparison;
-with ``--against cells`` by how many points the other fits are better than "cells".
+with ``--against cells`` by how many points the other fits of these targets and seeds are better
+than "cells".
 """
 
 from __future__ import annotations
@@ -123,8 +124,10 @@ def main() -> None:
     print(table(rows))
     print(f"\n{best_of_each(rows, OTHERS)}")
     if arguments.against:
-        others = [row["peer"] for row in rows if row["fit"] in arguments.peers]
-        print(f"\n{differences(rows, arguments.against, dict.fromkeys(others))}")
+        targets = {path.stem for path in arguments.targets}
+        rows = [r for r in rows if r["target"] in targets and r["seed"] in arguments.seeds]
+        others = dict.fromkeys(row["peer"] for row in rows if row["fit"] in arguments.peers)
+        print(f"\n{differences(rows, arguments.against, others)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser, peers: list[str]) -> None:
