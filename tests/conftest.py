@@ -25,6 +25,9 @@ os.environ.pop("HF_TOKEN", None)
 
 import pytest
 
+# Looked through for doctests, each would need a name of its own.
+collect_ignore_glob = ["*conftest.py"]
+
 
 def pytest_unconfigure():
     shutil.rmtree(os.environ["HF_HOME"], ignore_errors=True)

@@ -1,10 +1,41 @@
-"""What cards say of what a supernet was before, and nothing of where a package might be."""
+"""What cards say of a zoo and its sources, and nothing of where a package might be."""
 
 from dataclasses import replace
 
+import pytest
+from random_zoo import add
 from tiny import make_zoo
 
 from supernetnas.zoo.cards import source_card, zoo_card
+
+
+def test_the_card_is_read_by_the_hub(original):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    card = huggingface_hub.ModelCard.load(original.folder / "README.md")
+    data = card.data.to_dict()
+    assert data["library_name"] == "supernetnas"
+    assert data["license"] == "other"
+    assert data["pipeline_tag"] == "image-classification"
+    assert {"supernetnas", "search-space-s1"} <= set(data["tags"])
+    assert data["datasets"] == ["Four things | <b>", "Four things | <b>"]
+    assert "| birds | Four things \\| &lt;b> | Kaggle things | github a/b @ 0123abc |" in card.text
+    assert "| CC0 1.0 | 40 | 4 | 0.875 |" in card.text
+    assert 'zoo["all-of-them"].state_dict()' in card.text
+
+
+def test_a_card_survives_what_strangers_write(zoo):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    nasty = 'a"b\n---\nlicense: mit\x07\x85 \\ {tags} 😀 | `'
+    source = add(zoo, "bees", provenance={"dataset": nasty, "upstream": nasty, "licence": nasty})
+    assert source.provenance["dataset"] == nasty
+    card = huggingface_hub.ModelCard.load(zoo.folder / "README.md")
+    assert card.data.license == "other"
+    assert 'a"b --- license: mit \\ {tags} 😀 | `' in card.data.to_dict()["datasets"]
+
+
+def test_a_licence_that_is_not_known_is_not_stated(zoo):
+    add(zoo, "bees", provenance={})
+    assert "| bees |  |  |  | not stated |  | 4 |" in (zoo.folder / "README.md").read_text()
 
 
 def test_published_weights_are_named_with_their_licence(tmp_path):
