@@ -67,7 +67,6 @@ from .saving.persistence import PersistenceMixin
 from .search.costs import count_macs, count_parameters
 from .search.limits import Latency
 from .search.method import SearchMethod
-from .selection.strategies import find_strategy
 from .training.clock import Stopwatch
 from .training.devices import placed, resolve_device
 from .training.execution import PRECISIONS, Execution
@@ -154,8 +153,9 @@ class SupernetTransferClassifier(
         Most multiply-accumulates for one image, and most trainable values, of the final network.
         The search is pushed below them, and the network keeps them. Where ``image_size`` is "auto",
         cells see fewer pixels before ``max_macs`` takes operations from the source's genotype, down
-        to a half of the side, and are trained for longer instead. They need ``search`` "sdarts",
-        "darts", "gdas" or "none", ``derivation="argmax"`` where there is one; or another family.
+        to a half of the side, and are trained for longer instead. Of cells they need ``search``
+        "none", "evolution", "shifting", or "sdarts", "darts" or "gdas" with
+        ``derivation="argmax"``; of other families all keep them.
     max_latency : float > 0, Latency or None, default=None
         Most seconds that the final network takes for one image, alone, as measured on the device of
         the fit with the threads that torch has there. A `Latency` is for larger batches, or for
@@ -369,12 +369,18 @@ class SupernetTransferClassifier(
                     f"What {name!r} consists of cannot be set by name, as by {name}__...; pass "
                     f"{name} as a whole. By name go those of {', '.join(map(repr, makers))}."
                 )
+        inner = {}
         try:
             super().set_params(**{name: v for name, v in params.items() if "__" not in name})
             for name in parts & makers.keys():
                 setattr(self, name, makers[name](self))
+            inner = {
+                name: getattr(self, name).get_params(deep=False) for name in parts & before.keys()
+            }
             return super().set_params(**nested)
         except Exception:  # all or nothing
+            for name, values in inner.items():
+                getattr(self, name).set_params(**values)
             for name, value in before.items():
                 setattr(self, name, value)
             raise
@@ -438,7 +444,7 @@ class SupernetTransferClassifier(
         refuse_fit_parameters(fit_params)
         data, zoo, embedder = checked(self, X, y)
         device, execution = resolve_device(self.device), execution_of(self)
-        strategy, limits = find_strategy(self.strategy), limits_of(self)
+        limits = limits_of(self)
 
         with (
             fit_checkpoints(self.checkpoint_dir, self._fingerprint(data, device), watch) as kept,
@@ -449,23 +455,20 @@ class SupernetTransferClassifier(
             run = Run(torch.Generator().manual_seed(seed), watch, progress, kept)
             progress.doing("embedding" if embedder else "choosing the start")
             selection = selected(self, zoo, data, embedder, device, seed)
-            start, scores = chosen_start(
+            start, scores, sources = chosen_start(
                 self, selection.candidates, data, device, seed, kept, race=not progress.rehearses
             )
             family, seen = start.family, start.seen
             execution = family.execution(execution, device)
             method = method_of(self, family)
-            candidates = selection.candidates
-            if strategy is not None and strategy.probes:
-                candidates = () if start.source is None else (start.source,)
             warn_of_unused_sizes(family, start.source)
             warn_of_lost_detail(data.images, seen.size, self.image_size, self.resize)
             target = prepare(data, seen, self.augmentation, device, self.resize)
-            held_out = read_held_out(aside, places, target)
+            held_out = read_held_out(aside, places, target.preprocessing, device)
             n_train = round(len(target.labels) * (1 - method.validation_share))
             batch_size = batch_size_of(self, n_train)
             with explained_memory_error(batch_size, execution.checkpointing):
-                searched = candidates_of(candidates, family, seen, target, limits, execution, run)
+                searched = candidates_of(sources, family, seen, target, limits, execution, run)
                 if progress.estimates and method.n_epochs:
                     settings = settings_of(
                         self, family, searched[0].pretrained, len(target.labels), start.times_epochs

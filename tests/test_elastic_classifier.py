@@ -361,7 +361,7 @@ def test_where_nothing_was_compared_there_was_no_search(limited, alone, tmp_path
     # The limited one is the largest at fewer pixels.
     for clf, stages in ((alone, {"retrain"}), (limited, {"retrain", "teach"})):
         assert {row["stage"] for row in clf.history_} == stages
-        assert "were compared" not in clf.outcome_
+        assert "comparisons" not in clf.outcome_
 
 
 @pytest.mark.parametrize("kind", ["largest", "fewer pixels", "another shape", "front"])
@@ -394,7 +394,7 @@ def test_what_was_compared_is_counted(zoo, alone, tmp_path):
     assert row["candidates"] > 1
     # One epoch for the teacher, and eight fifths for what is of another shape.
     assert [row["stage"] for row in clf.history_] == ["search", "retrain", "teach", "teach"]
-    assert clf.outcome_.endswith(f"of which {row['candidates']} were compared")
+    assert clf.outcome_.endswith(f", in {row['candidates']} comparisons")
     card = (clf.save_pretrained(tmp_path / "model") / "README.md").read_text()
     assert "supernet, on the images that architectures were compared on" in card
 

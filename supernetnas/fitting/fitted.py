@@ -11,7 +11,7 @@ from torch import nn
 
 from ..distance.signature import DatasetSignature
 from ..evaluation.evaluation import Evaluation
-from ..families.base import get_family
+from ..families.base import available_families, get_family
 from ..images.preprocessing import Preprocessing
 from ..saving.labels import decode_labels, encode_labels
 from ..search.protocols import Architecture
@@ -65,6 +65,9 @@ class Fitted:
     def assign(self, estimator: Any) -> None:
         """Give an estimator the attributes, and take those of an earlier fit from it."""
         attributes = {f"{f.name}_": getattr(self, f.name) for f in fields(self)}
+        of_families = {get_family(name).architecture_name for name in available_families()}
+        for name in of_families - {get_family(self.family).architecture_name}:
+            vars(estimator).pop(f"{name}_", None)
         for name in _OPTIONAL:
             vars(estimator).pop(f"{name}_", None)
             if getattr(self, name) is None:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..evaluation.evaluation import Evaluation, image_names
 from ..families.base import Family
+from ..images.preprocessing import Preprocessing
 from ..images.stored_pixels import decode
 from ..saving.folding import for_predictions
 from ..training.batches import LabelledImages, stratified_split
-from .target import Target
 from .validation import TrainingData
 
 __all__ = ["HeldOut", "hold_out", "read_held_out"]
@@ -102,8 +102,10 @@ def hold_out(
     return parts[0], parts[1], aside.numpy()
 
 
-def read_held_out(data: TrainingData | None, index: np.ndarray, target: Target) -> HeldOut | None:
-    """Decode images that were set aside as those of the target were.
+def read_held_out(
+    data: TrainingData | None, index: np.ndarray, seen: Preprocessing, device: torch.device
+) -> HeldOut | None:
+    """Decode images that were set aside as those that a network is trained on were.
 
     Raises
     ------
@@ -112,7 +114,6 @@ def read_held_out(data: TrainingData | None, index: np.ndarray, target: Target) 
     """
     if data is None:
         return None
-    seen = target.preprocessing
     pixels = decode(data.images, *seen.image_size, seen.channels, resize=seen.resize)
-    images = seen.on_device(pixels, target.device)
-    return HeldOut(LabelledImages(images, torch.from_numpy(data.labels).to(target.device)), index)
+    images = seen.on_device(pixels, device)
+    return HeldOut(LabelledImages(images, torch.from_numpy(data.labels).to(device)), index)

@@ -29,14 +29,14 @@ def describe_outcome(found: Found, architecture: Any, family: Family) -> str:
     before = f"{family.unsearched_name} of {start}"
     difference = family.difference(found.start.before, architecture)
     counts = [(row["stage"], row.get("candidates", 0)) for row in found.history]
-    # Those that are new in each generation; finalists that are scored again are known.
+    # Of all generations; that finalists are scored again is no comparison of its own.
     compared = sum(n for stage, n in counts if stage == "search") or sum(n for _, n in counts)
     if not difference and not found.history:
         return f"there was no search: it is {before}"
     among = family.among(found.search.searched_supernet().config)
     chosen = f"chosen from {among}"
     if compared:
-        chosen += f", of which {compared:,} were compared"
+        chosen += f", in {compared:,} comparisons"
     if not difference:
         return f"the search changed nothing: it is {before}; {chosen}"
     return f"{difference} from {before}; {chosen}"

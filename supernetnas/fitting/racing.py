@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from sklearn.base import clone
 
 from ..training.batches import stratified_split
 from ..training.probes import subset
+from .holding_out import read_held_out
 from .resolved import retraining_of, settings_of
 from .starts import Start
 from .validation import TrainingData
@@ -47,20 +49,19 @@ def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None
     Returns
     -------
     float or None
-        None if there are too few images, or a class has a single one.
+        None if there are too few images, or a class has fewer than three: one to hold out, and the
+        two that every fit needs.
     """
     labels, generator = torch.from_numpy(data.labels), torch.Generator().manual_seed(seed)
     index = subset(labels, _MOST_IMAGES, generator)
-    if _HELD_OUT * len(index) < _LEAST_HELD_OUT or labels[index].bincount().min() < 2:
+    if _HELD_OUT * len(index) < _LEAST_HELD_OUT or labels[index].bincount().min() < 3:
         return None
     train, test = (
         index[part].numpy() for part in stratified_split(labels[index], _HELD_OUT, generator)
     )
-    settings = settings_of(
-        clf, start.family, start.source is not None, len(train), start.times_epochs
-    )
+    settings = settings_of(clf, start.family, True, len(train), start.times_epochs)
     other = clone(clf).set_params(
-        strategy="scratch" if start.source is None else "multi",
+        strategy="multi",
         family=start.family,
         image_size=start.seen.size,
         search="auto",
@@ -76,5 +77,8 @@ def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fit itself will warn
         other.fit(data.images.take(train), data.classes[data.labels[train]])
-        images = data.images.take(test)
-        return float((other.predict(images) == data.classes[data.labels[test]]).mean())
+    # Not by `predict`, which refuses images on another scale: these are of the scale of the fit.
+    kept_back = replace(data, images=data.images.take(test), labels=data.labels[test])
+    held_out = read_held_out(kept_back, test, other.preprocessing_, torch.device(other.device_))
+    assert held_out is not None
+    return held_out.measure(other.network_, start.family)["validation_accuracy"]

@@ -47,8 +47,8 @@ def family_of(clf: Any, source: Source | None = None) -> Family:
 def only_family_of(clf: Any) -> str | None:
     """The family that the strategy chooses within; None for all of them.
 
-    A source is named whatever its family, and strategies that compare families choose among those
-    that have the search.
+    A source is named whatever its family. Strategies that compare families do so where all have
+    the search; else they choose within the first that has it.
     """
     strategy = find_strategy(clf.strategy)
     if clf.family == "auto":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,9 @@ from .checkpoints import FitCheckpoints
 from .progress import Progress
 
 __all__ = ["Run"]
+
+_LEAST_BATCH = 16  # images, of statistics
+_STATISTICS = 1280  # images, about
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,15 @@ class Run:
         return int(torch.randint(2**31 - 1, (), generator=self.generator))
 
     def recalibrate(self, module: nn.Module, train: LabelledImages, batch_size: int) -> None:
-        """Give a module the batch-norm statistics of the images."""
+        """Give a module the batch-norm statistics of the images.
+
+        Of as many, whatever the size of a batch, and not of a few at a time, whose variances are
+        too small: without gradients more of them fit into memory.
+        """
+        size = max(batch_size, _LEAST_BATCH)
         recalibrate_batch_norm(
-            module, train.images, batch_size=batch_size, generator=self.generator
+            *(module, train.images),
+            batch_size=size,
+            max_batches=math.ceil(_STATISTICS / size),
+            generator=self.generator,
         )

@@ -17,7 +17,7 @@ from ..search.method import SearchMethod, SearchTask
 from ..search.protocols import Architecture, Search
 from ..training.batches import stratified_split
 from ..training.clock import Stopwatch
-from ..training.execution import Execution
+from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow
 from ..zoo.source import Source
 from .run import Run
@@ -52,6 +52,8 @@ class Candidate:
     limits : Limits
     evolvable : Evolvable or None
         The supernet as one whose members are run one at a time.
+    execution : Execution
+        How networks are trained.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Candidate:
     budget: Any = None
     limits: Limits = field(default_factory=Limits)
     evolvable: Any = None
+    execution: Execution = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ def candidates_of(
         evolvable = family.evolvable(supernet, seen, target.n_classes)
         candidates.append(
             Candidate(
-                name, record, supernet, pretrained, recalibrated, before, budget, limits, evolvable
+                *(name, record, supernet, pretrained, recalibrated, before, budget, limits),
+                *(evolvable, execution),
             )
         )
     return candidates
@@ -182,7 +186,7 @@ def search_best(
             run.recalibrate(candidate.supernet, train, batch_size)
         task = SearchTask(
             *(train, validation, batch_size, run.generator, target.class_weight),
-            *(candidate.budget, candidate.limits, candidate.evolvable),
+            *(candidate.budget, candidate.limits, candidate.evolvable, candidate.execution),
         )
         search = method.start(candidate.supernet, task)
         checkpoint = run.checkpoints.stage(f"search-{position}")

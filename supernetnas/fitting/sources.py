@@ -23,7 +23,7 @@ from .checkpoints import FitCheckpoints
 from .racing import raced
 from .resolved import execution_of, family_of, limits_of, method_of, only_family_of
 from .starts import Start, choose_start, possible_starts
-from .validation import TrainingData, check_parameters, read_training_data
+from .validation import TrainingData, check_limited, check_parameters, read_training_data
 
 __all__ = ["checked", "chosen_start", "selected", "warn_of_unused_sizes"]
 
@@ -48,7 +48,8 @@ def _check_limits(clf: Any, zoo: Zoo | None, data: TrainingData) -> None:
     for source in sources if limits else []:
         try:
             possible_starts(
-                [source], partial(family_of, clf), data, clf.image_size, limits, loads=False
+                *([source], partial(_searchable_family, clf), data, clf.image_size, limits),
+                loads=False,
             )
             return
         except ValueError as error:
@@ -92,25 +93,41 @@ def chosen_start(
     seed: int,
     kept: FitCheckpoints,
     race: bool = True,
-) -> tuple[Start, list]:
+) -> tuple[Start, list, list[Source]]:
     """Choose what to start from, and how large images shall be, where there is a choice.
 
     What probes do not tell apart is raced if ``race``. Of sources that the search compares, limits
     may ask for images of different sizes: the smallest is for all of them.
+
+    Returns
+    -------
+    start : Start
+    scores : list of dict
+        Of the starts that were compared.
+    sources : list of Source
+        To search from: several if the search compares them; none for random weights. Those that
+        limits leave no network of are not among them.
     """
     strategy = find_strategy(clf.strategy)
     among: Sequence[Source | None] = sources
     if strategy is None or not (strategy.probes or strategy.compares):
         among = [next(iter(sources), None)]
-    limits, family = limits_of(clf), partial(family_of, clf)
+    limits, family = limits_of(clf), partial(_searchable_family, clf)
     starts = possible_starts(among, family, data, clf.image_size, limits, execution_of(clf))
     if strategy is not None and strategy.compares:
-        starts = [min(starts, key=lambda start: math.prod(start.seen.size))]
-    for start in starts:
-        method_of(clf, start.family)  # of a source that was named it may lack the search
+        searched = [start.source for start in starts if start.source is not None]
+        return min(starts, key=lambda start: math.prod(start.seen.size)), [], searched
     checkpoint = kept.stage("start")
     brief = partial(raced, clf, data=data, seed=seed) if race else None
-    return choose_start(starts, data, limits, device, seed, checkpoint, clf.resize, brief)
+    start, scores = choose_start(starts, data, limits, device, seed, checkpoint, clf.resize, brief)
+    return start, scores, [] if start.source is None else [start.source]
+
+
+def _searchable_family(clf: Any, source: Source | None = None) -> Family:
+    """The family of a source; ParameterError if it lacks the search, or that keeps no limits."""
+    family = family_of(clf, source)
+    check_limited(clf, method_of(clf, family))
+    return family
 
 
 def warn_of_unused_sizes(family: Family, source: Source | None) -> None:

@@ -79,6 +79,7 @@ def possible_starts(
     ----------
     sources : sequence of Source or None
     family_of : callable
+        From a source to its family; ValueError if the fit cannot start from it.
     data : TrainingData
     image_size : int, tuple of int or "auto"
         What the user wants.
@@ -101,9 +102,9 @@ def possible_starts(
     images = data.images
     starts, errors = [], []
     for source in sources:
-        family = family_of(source)
         config = None if source is None else source.config
         try:
+            family = family_of(source)
             family.check_execution(execution)
             seen = family.input(images.typical_size, images.channels, image_size, config)
             start = Start(source, family, seen)

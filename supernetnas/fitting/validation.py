@@ -21,6 +21,7 @@ from ..images.reading import ImageSet, as_image_set, looks_like_rows
 from ..images.sets import UnequalImages
 from ..parameters import ParameterError, check_parameter
 from ..saving.labels import check_labels
+from ..search.method import SearchMethod
 from ..selection.strategies import find_strategy
 from ..storage.counting import counted
 from ..training.devices import resolve_device
@@ -28,6 +29,7 @@ from .resolved import execution_of, family_of, limits_of, method_of, retraining_
 
 __all__ = [
     "TrainingData",
+    "check_limited",
     "check_parameters",
     "read_known_labels",
     "read_new_images",
@@ -81,12 +83,9 @@ def check_parameters(clf: Any) -> None:
     get_family(family_of(clf).name)  # which a saved classifier is read by
     if limits.max_latency is not None:
         limits.max_latency.check()
-    if limits and not method.limited:
-        raise ParameterError(
-            "max_macs, max_parameters and max_latency need search 'sdarts', 'darts' or 'gdas' with "
-            f"derivation='argmax', or search 'none'; got {method!r}."
-        )
     strategy = find_strategy(clf.strategy)
+    if clf.family != "auto" or clf.strategy == "scratch":  # else it depends on the source
+        check_limited(clf, method)
     if strategy is not None and strategy.compares and not method.compares:
         raise ParameterError(
             f"strategy={clf.strategy!r} compares sources by their searches, so there has to be "
@@ -102,6 +101,16 @@ def check_parameters(clf: Any) -> None:
         family = family_of(clf)  # which may refuse what follows, whatever the images
         family.input((1, 1), 1, clf.image_size)
         family.check_execution(execution_of(clf))
+
+
+def check_limited(clf: Any, method: SearchMethod) -> None:
+    """Refuse limits that a search does not keep."""
+    if limits_of(clf) and not method.limited:
+        raise ParameterError(
+            "max_macs, max_parameters and max_latency need a search that keeps them: of cells "
+            "'none', 'evolution', 'shifting', or 'sdarts', 'darts' or 'gdas' with "
+            f"derivation='argmax'; got {method!r}."
+        )
 
 
 def refuse_fit_parameters(parameters: Mapping[str, Any]) -> None:

@@ -5,11 +5,9 @@ after another, so that the memory of a step is that of one member.
 
 References
 ----------
-.. [1] J. Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models",
-   ECCV 2020: the largest member learns from the labels and teaches the others in place.
-.. [2] D. Wang et al., "AlphaNet: Improved Training of Supernets with Alpha-Divergence", ICML 2021:
+.. [1] D. Wang et al., "AlphaNet: Improved Training of Supernets with Alpha-Divergence", ICML 2021:
    the adaptive divergence, equations 4 to 8.
-.. [3] L. Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR
+.. [2] L. Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR
    2022: teacher and student see the same view.
 """
 
@@ -30,7 +28,6 @@ __all__ = [
     "Divergence",
     "FromLabels",
     "FromTeacher",
-    "InPlace",
     "adaptive_divergence",
     "divergence",
     "kl_divergence",
@@ -120,41 +117,6 @@ class FromLabels(Generic[A]):
         own = ~scores.isinf()
         losses = -F.log_softmax(scores, 1).where(own, 0.0)
         return (losses.sum(1) / own.sum(1)).mean()
-
-
-@dataclass(frozen=True)
-class InPlace(Generic[A]):
-    """The first architecture learns from the labels, the others from its probabilities.
-
-    Attributes
-    ----------
-    divergence : {"kl", "adaptive"}
-    temperature : float
-        Of the probabilities.
-    label_smoothing : float
-        Of the first architecture's labels.
-    """
-
-    divergence: Divergence = "kl"
-    temperature: float = 1.0
-    label_smoothing: float = 0.0
-
-    def losses(
-        self,
-        supernet: PathSupernet[A],
-        images: Tensor,
-        targets: Tensor,
-        architectures: Sequence[A],
-    ) -> Iterator[Tensor]:
-        """Yield a loss for each architecture; targets are labels of shape (n,)."""
-        first, *others = architectures
-        scores = supernet(images, first)
-        yield F.cross_entropy(scores, targets, label_smoothing=self.label_smoothing)
-        taught = scores.detach()
-        for architecture in others:
-            yield divergence(
-                supernet(images, architecture), taught, self.divergence, self.temperature
-            )
 
 
 @dataclass(frozen=True)

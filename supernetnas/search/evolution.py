@@ -15,6 +15,7 @@ The supernet is trained first, along uniformly drawn paths, and may be split on 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
@@ -112,6 +113,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
             seed=self.seed,
             n_recalibration=int(method.n_recalibration),
             probe=method.score == "probe",
+            execution=task.execution,
         )
         self.training = self._new_training()
         self.scores: dict[A, Score] = {}
@@ -137,6 +139,8 @@ class EvolutionSearch(SearchLoop, Generic[A]):
             self._evolve(row)
         else:
             self.training.run_epoch(row, self._watch)
+            if not math.isfinite(row["train_loss"]):
+                raise self.divergence()
             self.scorer.supernet = self.searched
         self.epoch += 1
         row["seconds"] = watch.seconds
@@ -176,6 +180,13 @@ class EvolutionSearch(SearchLoop, Generic[A]):
             propose(int(method.crossovers), self._crossed)
         propose(int(method.population) - len(found), lambda: self.bounds.random(self.generator))
         return found
+
+    def divergence(self) -> FloatingPointError:
+        """Return the error of a loss that is not finite, which names the rate to lower."""
+        return FloatingPointError(
+            f"The search diverged in epoch {self.epoch + 1}: its loss is not finite. Lower its "
+            f"learning_rate ({self.method.learning_rate:g})."
+        )
 
     def known(self) -> Iterable[A]:
         """Architectures that are not scored again."""
@@ -261,6 +272,8 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         ranking = self.ranking()
         self.parents = ranking[: int(self.method.parents)]
         best = max(self.scores.values(), key=lambda score: score.rank)
+        if not math.isfinite(best.loss):
+            raise self.divergence()
         row["validation_accuracy"], row["validation_loss"] = best
         row["candidates"] = len(generation)
 
@@ -271,13 +284,17 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         for architecture in [best, *self.ranking()[:_BUILT]]:
             if self.bounds.confirmed(architecture):
                 return architecture
+        cheapest = self.bounds.cheapest
+        taken = "The cheapest is taken, whose accuracy was not compared"
+        if not self.bounds.confirmed(cheapest):
+            taken += ", though it is slower, too"
         warnings.warn(
             "The networks of the best architectures are slower than predicted, and than "
-            "max_latency. The fastest is taken, whose accuracy was not compared.",
+            f"max_latency, when they are built. {taken}.",
             UserWarning,
             stacklevel=3,
         )
-        return self.bounds.cheapest
+        return cheapest
 
     def _mutated(self) -> A:
         parent = one_of(self.parents, self.generator)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..parameters import Parameters
+from ..training.execution import FLOAT32, Execution
 from .limits import Limits
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class SearchTask:
         On the cost of the network.
     evolvable : Evolvable or None
         The supernet as one whose members are run one at a time; None if it is that itself.
+    execution : Execution
+        What they compute in then; a supernet that is run as a whole has been placed with it.
     """
 
     train: LabelledImages
@@ -50,6 +53,7 @@ class SearchTask:
     budget: Any = None
     limits: Limits = field(default_factory=Limits)
     evolvable: Any = None
+    execution: Execution = FLOAT32
 
 
 class SearchMethod(Parameters):

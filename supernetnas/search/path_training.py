@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
 
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ..training.batches import LabelledImages, balanced_batches
 from ..training.checkpoints import optimizer_tensors, restore_optimizer
 from ..training.distributed import ALONE, Processes
+from ..training.execution import FLOAT32, Execution
 from ..training.history import HistoryRow
 from .distillation import Distillation
 from .protocols import Architecture, PathSupernet
@@ -160,6 +161,8 @@ class PathTraining(Generic[A]):
     settings : PathTrainingSettings
     processes : Processes
         Those that share every batch; all with equal supernets, settings and data.
+    execution : Execution
+        What members compute in.
 
     Attributes
     ----------
@@ -181,8 +184,10 @@ class PathTraining(Generic[A]):
         distillation: Distillation[A],
         settings: PathTrainingSettings,
         processes: Processes = ALONE,
+        execution: Execution = FLOAT32,
     ) -> None:
         self.supernet, self.data, self.sampler = supernet, data, sampler
+        self.execution = execution
         self.distillation, self.settings, self.processes = distillation, settings, processes
         self.parameters = {k: p for k, p in supernet.named_parameters() if p.requires_grad}
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
@@ -293,9 +298,8 @@ class PathTraining(Generic[A]):
         architectures = self.sampler(self.step)
         images, targets = self.data.batch(index, epoch)
         self.optimizer.zero_grad(set_to_none=True)
-        supernet = cast("PathSupernet[A]", self.supernet)
         first: list[Tensor | None] | None = None
-        for loss in self.distillation.losses(supernet, images, targets, architectures):
+        for loss in self._losses(images, targets, architectures):
             (loss / len(architectures)).backward()
             self._loss += float(loss.detach())
             self._n_losses += 1
@@ -316,6 +320,19 @@ class PathTraining(Generic[A]):
         decay = min(settings.average, (1 + self.step) / (10 + self.step))
         _follow(self.average.values(), parameters, decay)
         self._seconds += time.perf_counter() - start
+
+    def _losses(
+        self, images: Tensor, targets: Tensor, architectures: Sequence[A]
+    ) -> Iterator[Tensor]:
+        """Losses of a step, one after another; what is done with them is done in full precision."""
+        supernet = cast("PathSupernet[A]", self.supernet)
+        losses = self.distillation.losses(supernet, images, targets, architectures)
+        while True:
+            with self.execution.autocast(images.device):
+                loss = next(losses, None)
+            if loss is None:
+                return
+            yield loss
 
 
 def _optimizer(

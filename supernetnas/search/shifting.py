@@ -20,6 +20,7 @@ true number of classes, and images are augmented as everywhere in this package.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -68,6 +69,15 @@ class ShiftingSearch(EvolutionSearch[A]):
         super().__init__(supernet, task, method)
         self.optimizer = self._new_optimizer()
 
+    def divergence(self) -> FloatingPointError:
+        """Return the error of a loss that is not finite, which names the rate to lower."""
+        if not self.training.ended:
+            return super().divergence()
+        return FloatingPointError(
+            f"The search diverged in generation {self.n_generations + 1}: its loss is not finite. "
+            f"Lower its shift_rate ({self.method.shift_rate:g})."
+        )
+
     def known(self) -> Iterable[A]:
         """None: every generation may draw what earlier ones had."""
         return ()
@@ -108,6 +118,10 @@ class ShiftingSearch(EvolutionSearch[A]):
         finalists = self.ranking()[: int(self.method.finalists)]
         self.scores = dict(zip(finalists, self.scorer(finalists), strict=True))
         best = super().derive(stopwatch)
+        if best not in self.scores:  # none of them keeps the limit on latency
+            super().score([best])
+        if not all(bool(p.isfinite().all()) for p in self.searched.parameters()):
+            raise self.divergence()  # by the last update, after which not every path is scored
         row: HistoryRow = {
             "stage": "derive",
             "epoch": self.epoch,
@@ -159,6 +173,8 @@ class ShiftingSearch(EvolutionSearch[A]):
         n_batches = max(1, round(int(self.method.n_images) / self.task.batch_size))
         for index in itertools.islice(batches, n_batches):
             loss = self._loss(architecture, index, generator)
+            if not math.isfinite(float(loss.detach())):
+                raise self.divergence()
             if immediately:
                 loss.backward()
                 self._update()
@@ -172,13 +188,14 @@ class ShiftingSearch(EvolutionSearch[A]):
     def _loss(self, architecture: A, index: Tensor, generator: torch.Generator) -> Tensor:
         train = self.task.train
         images, labels = train.images.augmented(index, generator), train.labels_at(index)
-        if self.method.frozen:
-            with torch.no_grad():
-                features = self.searched.features(images, architecture)
-            *_, classifier = self.searched.steps(architecture)
-            scores = classifier.module(features)
-        else:
-            scores = self.searched(images, architecture)
+        with self.task.execution.autocast(images.device):
+            if self.method.frozen:
+                with torch.no_grad():
+                    features = self.searched.features(images, architecture)
+                *_, classifier = self.searched.steps(architecture)
+                scores = classifier.module(features)
+            else:
+                scores = self.searched(images, architecture)
         return F.cross_entropy(
             scores.float(),
             labels,

@@ -148,6 +148,7 @@ class SupernetTraining(Generic[A]):
                 warmup=_WARMUP,
                 seed=seed,
             ),
+            execution=self.task.execution,
         )
 
     def _choose(self) -> tuple[int, Groups]:

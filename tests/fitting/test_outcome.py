@@ -75,7 +75,7 @@ def test_random_weights_are_no_source():
 
 def test_what_was_compared_is_counted():
     clf = fit(search="random_search", search__n_candidates=3, search__epochs=1)
-    assert clf.outcome_.endswith("of which 3 were compared")
+    assert clf.outcome_.endswith(", in 3 comparisons")
 
 
 @pytest.mark.parametrize("verbose", [1, 2])
@@ -90,4 +90,4 @@ def test_all_generations_are_counted():
     clf = fit(search=Evolution(2, population=4, parents=2, mutations=2, crossovers=1, epochs=1))
     new = [row["candidates"] for row in clf.history_ if "candidates" in row]
     assert len(new) == 2 and all(new)
-    assert clf.outcome_.endswith(f"of which {sum(new)} were compared")
+    assert clf.outcome_.endswith(f", in {sum(new)} comparisons")

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.preprocessing import StandardScaler
-from tiny import patterns, tiny_classifier
+from tiny import EMBEDDER, patterns, tiny_classifier
 
 from supernetnas import Execution, Latency, Retraining, SupernetTransferClassifier, Zoo
 from supernetnas.families.base import NetworkInput, get_family
@@ -23,6 +23,7 @@ from supernetnas.fitting.target import prepare
 from supernetnas.fitting.validation import read_training_data
 from supernetnas.parameters import ParameterError
 from supernetnas.search.limits import Limits
+from supernetnas.training.batches import stratified_split
 from supernetnas.training.clock import Stopwatch
 
 CPU = torch.device("cpu")
@@ -165,6 +166,36 @@ def test_few_images_decide_nothing(tiny_zoo, n_per_class):
     assert (raced(clf, start, data, 0) is None) == (n_per_class == 24)
 
 
+@pytest.mark.parametrize("n_rare", [2, 3])
+def test_a_race_leaves_each_class_what_a_fit_needs(tiny_zoo, n_rare):
+    X, y = patterns(40, colour=True)
+    kept = np.flatnonzero((y != 3) | (np.cumsum(y == 3) <= n_rare))
+    clf = tiny_classifier(tiny_zoo, "auto", retraining__epochs=1)
+    data = read_training_data(clf, X[kept], y[kept])
+    (start,) = starts_of([tiny_zoo["both"]], data)
+    assert (raced(clf, start, data, 0) is None) == (n_rare == 2)
+
+
+def test_a_race_does_not_mind_an_outlier_among_what_it_holds_out(tiny_zoo, monkeypatch):
+    X, y = patterns(40, colour=True)
+    clf = tiny_classifier(tiny_zoo, "auto", retraining__epochs=1)
+    X = (X / 255).astype(np.float32)
+    data = read_training_data(clf, X, y)
+    (start,) = starts_of([tiny_zoo["both"]], data)
+    taken, fit = [], SupernetTransferClassifier.fit
+    monkeypatch.setattr(
+        SupernetTransferClassifier,
+        "fit",
+        lambda self, X, y: taken.append(len(X)) or fit(self, X, y),
+    )
+    own = torch.Generator().manual_seed(0)
+    _, aside = stratified_split(torch.from_numpy(y), 1 / 4, own)
+    X[aside.numpy()[0], 0, 0, 0] = 80.0
+    data = read_training_data(clf, X, y)
+    assert 0 <= raced(clf, start, data, 0) <= 1
+    assert taken == [len(y) - len(aside)]
+
+
 def test_probes_are_those_of_the_networks_features(tiny_zoo, data):
     """Against the network built by hand, whose features scikit-learn classifies."""
     starts = starts_of([tiny_zoo["bars"], tiny_zoo["both"]], data)
@@ -259,8 +290,18 @@ class TestSizeWithinLimits:
         clf = tiny_classifier(tiny_zoo, "oracle", image_size="auto", max_macs=min(costs))
         data = read_training_data(clf, self.X, self.y)
         kept = FitCheckpoints(None, Stopwatch())
-        start, scores = chosen_start(clf, sources, data, CPU, 0, kept)
-        assert (start.seen.size, scores) == ((12, 12), [])
+        start, scores, searched = chosen_start(clf, sources, data, CPU, 0, kept)
+        assert (start.seen.size, scores, searched) == ((12, 12), [], sources)
+
+    def test_sources_that_cannot_keep_them_are_not_searched(self, tiny_zoo, tmp_path):
+        zoo = tiny_zoo.subset(["bars"]).save(tmp_path / "zoo")
+        large = tiny_classifier(family__init_channels=8, embedder=EMBEDDER).fit(self.X, self.y)
+        zoo.add_classifier(large, "large", X=self.X, y=self.y)
+        clf = tiny_classifier(zoo, "large", max_parameters=2000)
+        with pytest.raises(ValueError, match="max_parameters=2000 cannot be met"):
+            clone(clf).fit(self.X, self.y)
+        clf.set_params(strategy="oracle").fit(self.X, self.y)
+        assert clf.source_ == "bars" and clf.n_parameters_ <= 2000
 
 
 def test_starts_that_cannot_keep_the_limits_are_left_out(tiny_zoo, data):
@@ -287,6 +328,10 @@ def test_auto_chooses_among_the_families(tiny_zoo, tmp_path):
     only = clf.set_params(family="cells").fit(X, y)
     assert (only.family_, only.scores_) == ("cells", None)
     assert clf.set_params(family="auto", search="probe").fit(X, y).family_ == "elastic"
+    assert not hasattr(clf, "genotype_")  # of the fit before
+    clf.set_params(search="random", max_macs=10**8).fit(X, y)  # which cells keep no limits with
+    assert (clf.family_, clf.scores_) == ("elastic", None) and clf.n_macs_ <= 10**8
+    clf.set_params(max_macs=None)
     with pytest.raises(ValueError, match="'nosuch'"):
         clf.set_params(search="nosuch").fit(X, y)
 
@@ -352,7 +397,8 @@ def test_families_that_cannot_are_left_out(tiny_zoo, tmp_path, monkeypatch, para
     clf.set_params(search="none", retraining__epochs=1).fit(X, y)
     clf = SupernetTransferClassifier("auto", zoo=zoo, random_state=0, **parameters)
     data = read_training_data(clf, X, y)
-    start, scores = chosen_start(clf, zoo.multis(), data, CPU, 0, FitCheckpoints(None, Stopwatch()))
+    kept = FitCheckpoints(None, Stopwatch())
+    start, scores, _ = chosen_start(clf, zoo.multis(), data, CPU, 0, kept)
     assert (start.family.name, scores) == ("cells", [])
 
     def untouched(*args):

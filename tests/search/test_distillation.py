@@ -3,13 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_elastic import MEMBERS, SPACE, tiny_images, tiny_supernet
+from tiny_elastic import MEMBERS, tiny_images, tiny_supernet
 from torch.testing import assert_close
 
 from supernetnas.search.distillation import (
     FromLabels,
     FromTeacher,
-    InPlace,
     adaptive_divergence,
     divergence,
     kl_divergence,
@@ -67,22 +66,6 @@ def test_gradients_keep_their_size_at_any_temperature():
         divergence(student, scores(1), "kl", temperature).backward()
         norms.append(float(student.grad.norm()))
     assert norms[0] == pytest.approx(norms[1], rel=0.05)
-
-
-def test_in_place_the_first_teaches_the_others():
-    supernet, images = tiny_supernet(), tiny_images()
-    labels = torch.tensor([0, 1, 2])
-    architectures = (SPACE.largest.at(16), *MEMBERS[:2])
-    first, second, third = InPlace(label_smoothing=0.1).losses(
-        supernet, images, labels, architectures
-    )
-    taught = supernet(images, architectures[0])
-    assert_close(first, F.cross_entropy(taught, labels, label_smoothing=0.1))
-    for loss, architecture in zip((second, third), MEMBERS[:2], strict=True):
-        assert_close(loss, divergence(supernet(images, architecture), taught, "kl", 1.0))
-    second.backward()
-    assert all(p.grad is None for p in supernet.largest.parameters())
-    assert supernet.shared.stem.weight.grad is not None
 
 
 @pytest.mark.parametrize("kind", ["kl", "adaptive"])

@@ -6,20 +6,24 @@ import numpy as np
 import pytest
 import torch
 from tiny_paths import PathSpace, drawn, tiny_paths
-from tiny_search import assert_same_state, labelled, seeded
+from tiny_search import assert_same_state, build, labelled, seeded
 
+from supernetnas import Execution
+from supernetnas.families.base import NetworkInput, get_family
 from supernetnas.parameters import ParameterError
 from supernetnas.search.evolution import Evolution
 from supernetnas.search.fronts import by_rank_and_crowding, nearest_to_ideal
 from supernetnas.search.limits import Limits
 from supernetnas.search.method import SearchTask
 from supernetnas.search.scoring import Score
+from supernetnas.search.shifting import Shifting
 from supernetnas.training.checkpoints import load_checkpoint, save_checkpoint
 from supernetnas.training.clock import Stopwatch
 
 SMALL = {"population": 8, "parents": 3, "mutations": 4, "crossovers": 3, "epochs": 0}
 SPACE = PathSpace(layers=6)
 DATA = labelled(30), labelled(24, seed=2)
+SEEN = NetworkInput((8, 8), 3)
 
 
 def started(method=None, supernet=None, limits=None, seed=0, data=DATA, **settings):
@@ -166,6 +170,38 @@ def test_the_training_teaches_the_paths():
     mean = [np.mean([s.loss for s in search.scores.values()]) for search in (scored, trained)]
     assert mean[1] < mean[0]
     assert trained.training.ended
+
+
+def test_a_divergence_of_the_training_is_found_at_once():
+    search = started(generations=1, epochs=2, learning_rate=1e25)
+    with pytest.raises(FloatingPointError, match=r"epoch \d: .* learning_rate \(1e\+25\)"):
+        search.run()
+
+
+@pytest.mark.parametrize("family", ["paths", "cells"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Evolution(1, **{**SMALL, "population": 2, "epochs": 1}),
+        Shifting(1, population=2, mutations=1, crossovers=1, n_images=10, epochs=1),
+        Shifting(1, population=2, mutations=1, crossovers=1, n_images=10, frozen=True),
+    ],
+    ids=["evolution", "shifting", "frozen"],
+)
+def test_convolutions_compute_in_the_precision_of_the_fit(family, precision, method):
+    supernet = build() if family == "cells" else tiny_paths(space=SPACE)
+    evolvable = get_family(family).evolvable(supernet, SEEN, 3)
+    wanted, seen = getattr(torch, precision), set()
+    for module in supernet.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    task = SearchTask(*DATA, 16, seeded(), evolvable=evolvable, execution=Execution(precision))
+    search = method.start(supernet, task)
+    search.run()
+    search.derive()
+    assert seen == {wanted}
+    assert {p.dtype for p in supernet.parameters()} == {torch.float32}
 
 
 def test_the_training_gets_half_of_the_time():

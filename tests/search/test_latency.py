@@ -24,6 +24,7 @@ from supernetnas.search.evolution import Evolution
 from supernetnas.search.latency import LatencyModel, measured_seconds, time_in_turn
 from supernetnas.search.limits import Latency, Limits
 from supernetnas.search.method import SearchTask
+from supernetnas.search.shifting import Shifting
 
 SHAPE = (3, 8, 8)
 SPACE = PathSpace(layers=5)
@@ -223,7 +224,7 @@ def test_a_classifier_refuses_limits_that_are_none(value):
 
 def test_a_search_that_keeps_no_limits_is_refused():
     clf = SupernetTransferClassifier("scratch", search="drnas", max_latency=1.0)
-    with pytest.raises(ParameterError, match="max_latency need search"):
+    with pytest.raises(ParameterError, match="max_latency need a search"):
         clf.fit(np.zeros((4, 8, 8)), [0, 0, 1, 1])
 
 
@@ -276,6 +277,24 @@ def test_a_network_that_is_too_slow_when_it_is_built_is_passed_over(slow_convolu
     search.bounds.latency._measured |= dict.fromkeys(search.scores, 0.06)
     with pytest.warns(UserWarning, match="slower than predicted"):
         assert search.derive() == search.bounds.cheapest
+
+
+def test_a_shifting_search_scores_what_it_falls_back_to(slow_convolutions, monkeypatch):
+    """Of its scores the finalists are left, and none of them has to be the cheapest."""
+    limits, data = (
+        Limits(max_latency=Latency(0.05, repeats=1)),
+        (labelled(30), labelled(24, seed=2)),
+    )
+    task = SearchTask(*data, 8, seeded(), limits=limits)
+    method = Shifting(2, population=6, mutations=2, crossovers=2, finalists=1, n_images=10)
+    search = method.start(tiny_paths(space=SPACE), task)
+    search.run()
+    monkeypatch.setattr(search.bounds, "confirmed", lambda architecture: False)
+    search.scores.pop(search.bounds.cheapest, None)
+    with pytest.warns(UserWarning, match="though it is slower, too"):
+        best = search.derive()
+    assert best == search.bounds.cheapest
+    assert search.history[-1]["validation_loss"] == search.scores[best].loss
 
 
 def test_a_resumed_search_keeps_what_was_measured(monkeypatch):

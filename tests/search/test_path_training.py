@@ -9,7 +9,7 @@ from tiny_elastic import MEMBERS, tiny_images, tiny_supernet
 from torch.testing import assert_close
 
 from supernetnas.families.paths import PathConfig, PathSpace, PathSupernet
-from supernetnas.search.distillation import FromLabels, InPlace
+from supernetnas.search.distillation import FromLabels
 from supernetnas.search.path_training import PathTraining, PathTrainingSettings
 from supernetnas.search.samplers import InTurn, StrictlyFair, Uniform
 from supernetnas.search.scored_samplers import Greedy
@@ -39,7 +39,7 @@ def training(settings=SETTINGS, processes=None, supernet=None):
         supernet or tiny_supernet(n_classes=2),
         Labelled(),
         InTurn(MEMBERS, 2),
-        InPlace(),
+        FromLabels(),
         settings,
         *([processes] if processes else []),
     )

@@ -119,6 +119,14 @@ def test_what_no_architecture_uses_never_moves(update):
     assert layers == used
 
 
+@pytest.mark.parametrize("update", ["immediate", "accumulate"])
+def test_a_divergence_is_found_at_once(update):
+    search = started(update=update, shift_rate=1e20, generations=8)
+    with pytest.raises(FloatingPointError, match=r"generation \d: .* shift_rate \(1e\+20\)"):
+        search.run()
+        search.derive()
+
+
 def test_a_frozen_extractor_stays_as_it_is():
     search = started(frozen=True, shift_rate=0.1)
     before = copy.deepcopy(search.supernet.state_dict())

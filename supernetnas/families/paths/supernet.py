@@ -119,7 +119,7 @@ class PathSupernet(nn.Module):
         return self.parameters()
 
     def place(self, device: torch.device, execution: Execution = FLOAT32) -> PathSupernet:
-        """Move to a device; paths run in the precision of whoever trains them.
+        """Move to a device; paths compute in the precision of whoever runs them.
 
         Raises
         ------
