@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import ot
 
 from ..training.surroundings import own_surroundings
 from .measures import Measure
+from .transport import exact
 
 if TYPE_CHECKING:
     import torch
@@ -244,6 +244,11 @@ def _by_class(m: Measure) -> list[np.ndarray]:
 
 def _empirical(blocks_a: list[np.ndarray], blocks_b: list[np.ndarray]) -> np.ndarray:
     """Squared 2-Wasserstein distances of rows of equal weight, by linear programs."""
-    return np.array(
-        [[ot.emd2([], [], squared_distances(p, q)) for q in blocks_b] for p in blocks_a]
-    )
+
+    def equal(rows: np.ndarray) -> np.ndarray:
+        return np.full(len(rows), 1 / len(rows))
+
+    def value(p: np.ndarray, q: np.ndarray) -> float:
+        return exact(equal(p), equal(q), squared_distances(p, q))[0]
+
+    return np.array([[value(p, q) for q in blocks_b] for p in blocks_a])

@@ -23,7 +23,8 @@ Deviations from the authors' code (microsoft/otdd), whose factor 1/2 is kept (th
 in the paper is twice this one):
 
 - Rows are scaled to length 1 by default. Raw features rank datasets by their energy first of all,
-  and for non-negative features of length 1 the distance lies in [0, 2].
+  and for non-negative features of length 1 the distance lies in [0, 2], or up to n / (n - 1) times
+  that if the smallest class has n rows.
 - The transport problem is solved exactly, as a linear program; ``preset="paper"`` gives the
   debiased entropic problem at a regularisation of 0.1, converged, which theirs is not.
 - The sample is stratified and seeded, and each class keeps its share of the weight.
@@ -363,7 +364,7 @@ def _result(
     unbiased = settings.reg is None or settings.debiased
     if a.unit_rows and b.unit_rows and unbiased and weight > 0:
         # Per unit of weight: half the squared distance of two rows of length 1, and W / 2, which is
-        # at most the mean of the former over the two classes.
+        # at most the mean of the former over the two classes, but for the n - 1 of covariances.
         bound = weight * (1 if a.nonnegative and b.nonnegative else 2)
         similarity = min(max(1 - distance / bound, 0.0), 1.0)
     keep = settings.return_coupling

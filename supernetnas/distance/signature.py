@@ -3,8 +3,9 @@
 A :class:`DatasetSignature` holds the class means of a dataset's features and, for at most so many
 rows of each class, how they deviate from them. It has two forms:
 
-- *full*: the rows themselves in float16. Distances equal those of
-  :func:`supernetnas.distance.otdd.otdd` up to that rounding.
+- *full*: the rows themselves in float16. Where all rows are kept, distances equal those of
+  :func:`supernetnas.distance.otdd.otdd` up to that rounding; else covariances are those of the rows
+  that are kept, not of all.
 - *compact*: class means in 8 bits, and deviations as 8-bit coefficients in a :class:`Basis` that a
   zoo keeps once for all its sources. This is a twentieth of the size, small enough for a wheel:
   d bytes a class and q bytes a row, 40 to 230 KiB for datasets of 4 to 60 classes.
@@ -162,7 +163,7 @@ class DatasetSignature:
     nonnegative : bool
         Whether no feature is negative, which tightens the bound on distances.
     counts : int32 (C,)
-        Rows of each class in the dataset.
+        Images of each class in the dataset.
     kept : int32 (C,)
         Rows of each class in the signature.
     means : float32 or int8 (C, d)
@@ -200,6 +201,7 @@ class DatasetSignature:
         normalize: str = "l2",
         n_samples: int | None = 1000,
         class_names: Sequence[str] | None = None,
+        counts: np.ndarray | None = None,
         random_state: int = 0,
     ) -> DatasetSignature:
         """The full signature of a dataset.
@@ -217,6 +219,9 @@ class DatasetSignature:
             those of all rows, covariances those of the kept ones.
         class_names : sequence of str, optional
             Names of the classes in the sorted order of their labels. Default: the labels.
+        counts : ndarray of shape (n_classes,), int, optional
+            Images of each class in the dataset, if the features are those of a sample. Default: as
+            many as there are.
         random_state : int, default=0
             Seed of the draw.
 
@@ -229,9 +234,9 @@ class DatasetSignature:
         names = tuple(str(c) for c in (classes if class_names is None else class_names))
         if len(names) != len(classes):
             raise ValueError(f"class_names has {len(names)} names for {len(classes)} classes.")
-        counts = np.bincount(codes)
+        given = np.bincount(codes)
         order = grouped_by_class(codes, random_state)
-        order = order[stratified_sample(counts, n_samples)]
+        order = order[stratified_sample(given, n_samples)]
         with np.errstate(over="ignore"):
             rows = features[order].astype(np.float16)
         if not np.isfinite(rows).all():
@@ -243,7 +248,7 @@ class DatasetSignature:
             normalize=normalize,
             class_names=names,
             nonnegative=bool((features >= 0).all()),
-            counts=counts.astype(np.int32),
+            counts=(given if counts is None else counts).astype(np.int32),
             kept=np.bincount(codes[order]).astype(np.int32),
             means=_class_means(features, codes).astype(np.float32),
             rows=rows,

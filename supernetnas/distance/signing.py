@@ -36,11 +36,14 @@ class LabelledFeatures:
     labels : ndarray of shape (n,)
     embedder_id : str
         Identity of the embedder that made the features.
+    counts : ndarray of shape (n_classes,), int64, or None
+        Images of each class in the dataset, where these are a sample of it.
     """
 
     features: np.ndarray
     labels: np.ndarray
     embedder_id: str
+    counts: np.ndarray | None = None
 
     def sign(
         self,
@@ -58,6 +61,7 @@ class LabelledFeatures:
             embedder_id=self.embedder_id,
             n_samples=max_kept,
             class_names=class_names,
+            counts=self.counts,
             random_state=random_state,
         )
 
@@ -80,7 +84,7 @@ def embed_labelled(
         sample = np.sort(order[stratified_sample(counts, most)])
         images, labels = images.take(sample), labels[sample]
     features = embedder.embed(images, device=device, verbose=verbose)
-    return LabelledFeatures(features, labels, embedder.identity)
+    return LabelledFeatures(features, labels, embedder.identity, counts)
 
 
 def sign(

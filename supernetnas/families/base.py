@@ -197,7 +197,12 @@ class Family(Parameters):
     def has_search(self, search: str | SearchMethod) -> bool:
         """Whether a search method, or what its name stands for, is one of the family's."""
         if isinstance(search, SearchMethod):  # families may call different methods the same
-            return isinstance(search, tuple(type(make()) for make in self.searches.values()))
+            own, known = (
+                {type(make()) for family in families for make in family.searches.values()}
+                for families in ([self], map(get_family, available_families()))
+            )
+            nearest = next((kind for kind in type(search).__mro__ if kind in own | known), None)
+            return nearest in own  # what is derived from one's method may be another's
         return search == "auto" or search in self.searches
 
     def check_execution(self, execution: Execution) -> None:
@@ -420,7 +425,7 @@ class Family(Parameters):
         return True
 
     def unsearched(self, supernet: Any, budget: Any, seen: NetworkInput) -> Architecture:
-        """Return the architecture that a fit would have without a search, to compare it with.
+        """Return the architecture that a fit's is compared with: what there was before a search.
 
         Parameters are those of `probed`.
         """

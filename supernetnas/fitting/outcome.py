@@ -31,8 +31,12 @@ def describe_outcome(found: Found, architecture: Any, family: Family) -> str:
     counts = [(row["stage"], row.get("candidates", 0)) for row in found.history]
     # Of all generations; that finalists are scored again is no comparison of its own.
     compared = sum(n for stage, n in counts if stage == "search") or sum(n for _, n in counts)
-    if not difference and not found.history:
-        return f"there was no search: it is {before}"
+    if not found.history:
+        return (
+            f"there was no search: {difference} from {before}"
+            if difference
+            else (f"there was no search: it is {before}")
+        )
     among = family.among(found.search.searched_supernet().config)
     chosen = f"chosen from {among}"
     if compared:

@@ -46,7 +46,7 @@ class Candidate:
     recalibrated : bool
         Whether its batch norms are given the statistics of the target's images.
     before : Architecture
-        What a fit would have without a search.
+        What the fit's architecture is compared with, see `Family.unsearched`.
     budget : object or None
         What keeps the limits on the derived network's cost.
     limits : Limits

@@ -152,6 +152,13 @@ def test_exact_label_distances():
     assert (found.label_distances > gaussian * 6 / 7 * 0.9).all()
 
 
+def test_a_label_distance_that_is_not_solved_is_an_error(monkeypatch):
+    monkeypatch.setattr(transport, "_LP_ITERATIONS", 1)
+    (xa, ya), (xb, yb) = blobs(2, 30, 3, seed=1), blobs(3, 20, 3, seed=2)
+    with pytest.raises(RuntimeError, match="not solved"):
+        otdd(xa, ya, xb, yb, normalize="none", label_distance="exact", n_samples=None)
+
+
 def test_singular_covariances():
     """40 rows in 512 dimensions: the root exists, and equals the one within the rows' span."""
     rng = np.random.default_rng(0)

@@ -16,8 +16,9 @@ def test_many_images_are_sampled_by_class():
     images, labels = patterns(n_per_class=30)
     rare = np.concatenate([np.flatnonzero(labels == 0)[:12], np.flatnonzero(labels > 0)])
     signature = signed(images[rare], labels[rare], max_embedded=20)
-    assert signature.counts.sum() == 20
-    assert signature.counts[0] in (2, 3) and set(signature.counts[1:]) <= {5, 6}
+    assert signature.counts.tolist() == [12, 30, 30, 30]  # of the dataset, not of the sample
+    assert signature.kept.sum() == 20
+    assert signature.kept[0] in (2, 3) and set(signature.kept[1:]) <= {5, 6}
     again = signed(images[rare], labels[rare], max_embedded=20)
     np.testing.assert_array_equal(signature.rows, again.rows)
     other = signed(images[rare], labels[rare], max_embedded=20, random_state=1)
@@ -26,7 +27,7 @@ def test_many_images_are_sampled_by_class():
 
 def test_every_class_is_in_the_sample():
     with pytest.warns(UserWarning, match="single row"):
-        assert signed(*patterns(), max_embedded=2).counts.tolist() == [1, 1, 1, 1]
+        assert signed(*patterns(), max_embedded=2).kept.tolist() == [1, 1, 1, 1]
 
 
 def test_fewer_rows_are_kept_than_embedded_but_one_of_each_class():

@@ -23,6 +23,7 @@ from supernetnas.fitting.target import prepare
 from supernetnas.fitting.validation import read_training_data
 from supernetnas.parameters import ParameterError
 from supernetnas.search.limits import Limits
+from supernetnas.search.shifting import Shifting
 from supernetnas.training.batches import stratified_split
 from supernetnas.training.clock import Stopwatch
 
@@ -433,6 +434,16 @@ def test_searches_of_one_name_are_of_their_family():
         clf = SupernetTransferClassifier(search=search)
         assert only_family_of(clf) == family and method_of(clf) is search
     assert only_family_of(SupernetTransferClassifier(search="random")) is None
+
+
+def test_a_search_that_is_derived_from_another_families_is_not_its():
+    class Own(get_family("cells").searches["none"]):
+        pass
+
+    assert get_family("cells").has_search(Own()) and not get_family("elastic").has_search(Own())
+    for search in ("shifting", Shifting()):  # which is an evolution, and elastic networks have one
+        assert not get_family("elastic").has_search(search)
+        assert only_family_of(SupernetTransferClassifier(search=search)) == "cells"
 
 
 def add_elastic(zoo):

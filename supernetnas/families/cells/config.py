@@ -114,6 +114,8 @@ class NetworkConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not all(self.genotype.normal + self.genotype.reduce):
+            raise ValueError("Every node of a network's genotype needs an edge at least.")
         check_sizes(
             init_channels=self.init_channels,
             n_cells=self.n_cells,

@@ -4,8 +4,7 @@ An operation is a factory ``(channels, stride, affine) -> nn.Module`` that maps
 ``(n, channels, h, w)`` to ``(n, channels, ceil(h / stride), ceil(w / stride))``.
 
 The operations are those of DARTS (Liu et al., 2019, section 3.1.1) and, for ``noise``, of space
-S4 of RobustDARTS (Zela et al., 2020). Two things differ from the DARTS code, neither of them for
-the even sizes that it supports:
+S4 of RobustDARTS (Zela et al., 2020). Two things differ from their code:
 
 - A factorized reduction of an odd height or width pads its second branch by one row or column, so
   that every image size works; the original raises an error there.

@@ -7,7 +7,10 @@ pooling where the edge halves the image), both are concatenated and the channels
 the next operations see others. With edge weights (section 3.3 there), each edge is multiplied by
 the softmax of its beta over the incoming edges of its node.
 
-All edges of a node share one shuffle here, which is the same function: it is linear.
+All edges of a node share one shuffle here, which is the same function: it is linear. What leaves a
+cell is not shuffled, in contrast to the paper's: a convolution of 1x1 or the classifier comes next,
+so the functions are the same, but the channels have the order that weights of an ordinary supernet
+expect, and come back in it.
 
 Where K does not divide the channels, the operations get the nearest whole number of them; and two
 at least, since a reduction needs two halves. For K = 4 that means from 8 channels on.
@@ -129,7 +132,7 @@ class PartialCell(nn.Module):
         edge_weights: Tensor | None,
         kept: list[list[int]],
     ) -> Tensor:
-        states = [self.input0(before_last), self.input1(last)]
+        states, outputs = [self.input0(before_last), self.input1(last)], list[Tensor]()
         # An edge whose operations all weigh nothing is off, and so is what bypasses them.
         scales = (weights.sum(1) != 0).to(weights.dtype)
         if edge_weights is not None:
@@ -148,9 +151,9 @@ class PartialCell(nn.Module):
                         rest = F.max_pool2d(rest, 2, ceil_mode=True)
                     term = torch.cat([term, rest], dim=1)
                 terms.append(scales[edge] * term)
-            total = sum(terms[1:], start=terms[0])
-            states.append(total[:, self.shuffle])
-        return torch.cat(states[2:], dim=1)
+            outputs.append(sum(terms[1:], start=terms[0]))
+            states.append(outputs[-1][:, self.shuffle])
+        return torch.cat(outputs, dim=1)
 
 
 class PartialSupernet(CellSupernet):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ...storage.files import TensorSpec
+from ..stored_tensors import tensor_specs
 from .config import NetworkConfig, SupernetConfig
 from .modules import NetworkCell, SupernetCell, cell_layout
 from .network import Network
@@ -71,19 +72,11 @@ def _specs(
     make_cell: Callable[[tuple[int, int, int, CellKind, CellKind]], nn.Module],
 ) -> dict[str, TensorSpec]:
     """Take what is no cell from a network of one cell, and the cells from one of each kind."""
-    specs = {name: spec for name, spec in _of(of_one_cell).items() if not name.startswith("cells.")}
+    state = of_one_cell.state_dict()
+    specs = tensor_specs({k: t for k, t in state.items() if not k.startswith("cells.")})
     kinds: dict[tuple[int, int, int, CellKind, CellKind], dict[str, TensorSpec]] = {}
     for index, row in enumerate(cell_layout(init_channels, n_cells)):
         if row not in kinds:
-            kinds[row] = _of(make_cell(row))
+            kinds[row] = tensor_specs(make_cell(row).state_dict())
         specs |= {f"cells.{index}.{name}": spec for name, spec in kinds[row].items()}
     return specs
-
-
-def _of(module: nn.Module) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            tuple(tensor.shape), ("float32",) if tensor.is_floating_point() else ("int64",)
-        )
-        for name, tensor in module.state_dict().items()
-    }

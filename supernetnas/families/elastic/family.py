@@ -28,6 +28,7 @@ from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution, fast_inference
 from ...training.seeds import seeded_modules
 from ..base import Family, NetworkInput
+from ..stored_tensors import tensor_specs
 from .costs import member_costs
 from .finetuning import FineTuning, Taught
 from .folding import folded
@@ -464,7 +465,7 @@ class Elastic(Family):
     def network_specs(self, config: NetworkConfig) -> dict[str, TensorSpec]:
         """Return names, shapes and dtypes of a network's stored tensors."""
         with torch.device("meta"):
-            return _specs(Network(config).state_dict())
+            return tensor_specs(Network(config).state_dict())
 
     def check_network(self, network_config: NetworkConfig, supernet_config: ElasticConfig) -> None:
         """Refuse a network that is no member of the supernet."""
@@ -523,13 +524,4 @@ def _supernet_specs(config: ElasticConfig) -> dict[str, TensorSpec]:
     with torch.device("meta"):
         supernet = ElasticSupernet(config)
     state = supernet.shared_state() if config.published else supernet.state_dict()
-    return _specs({k: t for k, t in state.items() if not k.startswith(Elastic.head)})
-
-
-def _specs(state: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            tuple(tensor.shape), ("float32",) if tensor.is_floating_point() else ("int64",)
-        )
-        for name, tensor in state.items()
-    }
+    return tensor_specs({k: t for k, t in state.items() if not k.startswith(Elastic.head)})

@@ -53,7 +53,9 @@ _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
 _MOST_IN_HEADS = 4000  # images that the first classifiers of those taught are fitted to
 _STEP = 4  # pixels between the sizes of the largest member
-_NEARLY = 2 / 3  # of what a limit leaves, which the largest member at fewer pixels must use
+_NEARLY = (
+    2 / 3
+)  # of the dearest member within limits, which the largest member at fewer pixels must use
 _FRONT = 0.5  # most of the largest member's cost that the first member of a front may have
 
 
@@ -107,7 +109,8 @@ class Members:
         if latency is None or latency.seconds is None or self.build is None:
             return True
         network = placed(self.build(member), device)
-        shape = (network.config.input_channels, member.size, member.size)
+        side = self.largest.size  # of the images, which a network makes smaller itself
+        shape = (network.config.input_channels, side, side)
         return measured_seconds([network], shape, latency, device)[0] <= latency.seconds
 
     def _excess(self, cost: Costs) -> tuple[float, Costs]:
@@ -368,9 +371,9 @@ class _OneMember(_MemberMethod):
 class Probe(_OneMember):
     """The largest member or, under limits, the one whose features a linear classifier does best on.
 
-    Where the largest keeps the limits at fewer pixels, and uses two thirds of what they allow, it
-    is taken without a comparison. Members that cost less than half of the most expensive one
-    within the limits are left out. The largest is trained first and teaches the chosen one.
+    Where the largest keeps the limits at fewer pixels, and costs two thirds of the most expensive
+    member within them, it is taken without a comparison. Members that cost less than half of that
+    one are left out. The largest is trained first and teaches the chosen one.
     """
 
     name = "probe"
@@ -425,7 +428,7 @@ class Front(_MemberMethod):
 
 
 class RandomMember(_OneMember):
-    """A member drawn at random, of at least three quarters of what the limits allow: a baseline."""
+    """A baseline: a member drawn at random, of at least three quarters of the dearest one's cost."""
 
     name = "random"
 

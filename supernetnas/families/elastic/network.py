@@ -83,6 +83,13 @@ class NetworkConfig:
     n_classes: int
     dropout: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("input_channels", "n_classes"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name} must be a positive whole number; got {value!r:.80}.")
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be a number in [0, 1); got {self.dropout!r:.80}.")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON."""
         return {**asdict(self), "architecture": self.architecture.to_dict()}

@@ -22,6 +22,7 @@ from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution
 from ..base import Family, NetworkInput
 from ..layers import take_over
+from ..stored_tensors import tensor_specs
 from .config import PathConfig, PathNetworkConfig
 from .costs import PathCosts
 from .folding import folded
@@ -31,14 +32,14 @@ from .pretraining import PathPretraining
 from .space import SPACES, PathArchitecture, PathSpace
 from .supernet import PathSupernet, inherit_path
 
-__all__ = ["Layers", "Paths"]
+__all__ = ["Depths", "Paths"]
 
 _SMALLEST, _LARGEST = 32, 64  # side of an image under "auto"
 _SIDE = 4  # which sides are multiples of
 _STEM = "stem.0.weight"
 
 
-class Layers:
+class Depths:
     """How many layers each stage has."""
 
     def allows(self, value: Any) -> bool:
@@ -77,7 +78,7 @@ class Paths(Family):
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": OneOf(*SPACES),
         "width": Real(0.125, 8, "both"),
-        "depth": AnyOf(Real(0, 8, "high"), Layers()),
+        "depth": AnyOf(Real(0, 8, "high"), Depths()),
     }
 
     def __init__(self, space="shufflenetv2", width=0.5, depth=0.5):
@@ -236,7 +237,7 @@ class Paths(Family):
     def network_specs(self, config: PathNetworkConfig) -> dict[str, TensorSpec]:
         """Return names, shapes and dtypes of a network's stored tensors."""
         with torch.device("meta"):
-            return _specs(PathNetwork(config).state_dict())
+            return tensor_specs(PathNetwork(config).state_dict())
 
     def check_network(self, network_config: PathNetworkConfig, supernet_config: PathConfig) -> None:
         """Refuse a network that is no path of the supernet."""
@@ -282,13 +283,4 @@ class Paths(Family):
 def _supernet_specs(config: PathConfig) -> dict[str, TensorSpec]:
     with torch.device("meta"):
         state = PathSupernet(config).state_dict()
-    return _specs({k: t for k, t in state.items() if not k.startswith(Paths.head)})
-
-
-def _specs(state: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            tuple(tensor.shape), ("float32",) if tensor.is_floating_point() else ("int64",)
-        )
-        for name, tensor in state.items()
-    }
+    return tensor_specs({k: t for k, t in state.items() if not k.startswith(Paths.head)})

@@ -118,7 +118,9 @@ class NoSearch(SearchMethod):
 
     def start(self, supernet: Any, task: SearchTask) -> EvolutionSearch:
         """Draw a path of a supernet."""
-        return RandomPaths(1, epochs=0).start(supernet, task)
+        search = RandomPaths(1, epochs=0).start(supernet, task)
+        search.searches = False
+        return search
 
     def derive(
         self, search: EvolutionSearch, task: SearchTask, stopwatch: Stopwatch | None = None

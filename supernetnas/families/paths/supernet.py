@@ -37,7 +37,7 @@ class PathSupernet(nn.Module):
     """Every block of every layer, of which a path runs one of each.
 
     There is no whole: where no architecture is given, it is the smallest, of kernels of 3 alone,
-    which is the plain ShuffleNetV2 or MobileNetV2.
+    which is the plain ShuffleNetV2, or MobileNetV2 with expansions of 3.
 
     Parameters
     ----------

@@ -60,14 +60,17 @@ class TestSupernet:
 
     @pytest.mark.parametrize("size", [(8, 8), (7, 5)])
     def test_a_cell_by_its_definition(self, size):
-        """Every edge: operations on a quarter, the rest beside, shuffled, times the edge's beta."""
+        """Every edge: operations on a quarter, the rest beside, times the edge's beta.
+
+        What the next nodes see is shuffled, what leaves the cell is not.
+        """
         net = PartialSupernet(supernet().double(), 4, betas(1.0))
         cell = net.cells[1]
         assert cell.kind == CellKind.REDUCTION
         weights = net.operation_weights()[1]
         x, y = torch.randn(2, 2, 24, *size, dtype=torch.float64, generator=seeded())
         x, y = x[:, :24], torch.cat([y, y], dim=1)[:, :32]
-        states, edge = [cell.input0(x), cell.input1(y)], 0
+        states, outputs, edge = [cell.input0(x), cell.input1(y)], [], 0
         for node in range(4):
             share = net.betas_reduce[edge : edge + node + 2].exp()
             share = share / share.sum()
@@ -77,11 +80,11 @@ class TestSupernet:
                 mixed = sum(weights[edge, k] * cell.edges[edge][k](seen) for k in range(2))
                 if state < 2:
                     rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
-                joined = F.channel_shuffle(torch.cat([mixed, rest], dim=1), 4)
-                total = total + share[state] * joined
+                total = total + share[state] * torch.cat([mixed, rest], dim=1)
                 edge += 1
-            states.append(total)
-        expected = torch.cat(states[2:], dim=1)
+            outputs.append(total)
+            states.append(F.channel_shuffle(total, 4))
+        expected = torch.cat(outputs, dim=1)
         result = cell(x, y, weights, net.edge_weights()[1], [[0, 1]] * 14)
         torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-12)
 
@@ -89,6 +92,17 @@ class TestSupernet:
         source = supernet().double()
         partial = PartialSupernet(source, 1)
         torch.testing.assert_close(partial(images()), source(images()), rtol=1e-9, atol=1e-11)
+
+    def test_what_leaves_a_cell_has_the_order_of_an_ordinary_one(self):
+        """Of nodes that operate on the inputs alone, by skip connections, nothing differs."""
+        source = supernet("s2").double().eval()
+        partial = PartialSupernet(source, 4).eval()
+        weights = torch.zeros(14, 2, dtype=torch.float64)
+        for node, start in enumerate((0, 2, 5, 9)):
+            weights[start + node % 2, 0] = 1.0
+        x = torch.randn(2, source.cells[0].input0[1].in_channels, 8, 8, generator=seeded()).double()
+        ordinary = source.cells[0](x, x, weights)
+        torch.testing.assert_close(partial.cells[0](x, x, weights, None, [[0]] * 14), ordinary)
 
     def test_edge_weights_sum_to_one_at_each_node(self):
         net = PartialSupernet(supernet(), 4, betas(2.0))

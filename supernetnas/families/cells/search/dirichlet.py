@@ -36,6 +36,8 @@ from .weight_training import SearchSettings
 
 __all__ = ["DirichletSearch", "dirichlet_sample"]
 
+_LEAST_ALPHA = -15.0
+
 
 def dirichlet_sample(alphas: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
     """Draw operation weights.
@@ -55,7 +57,9 @@ def dirichlet_sample(alphas: Tensor, mask: Tensor, generator: torch.Generator | 
         Rows sum to one; differentiable with respect to the alphas.
     """
     # Double precision: single Gamma draws of small concentrations round to zero.
-    concentration = (F.elu(alphas.double()) + 1).masked_fill(~mask, 1.0)
+    # Of an operation that an earlier search pruned they would be zero, without a gradient.
+    alphas_of_draw = alphas.double().clamp(min=_LEAST_ALPHA)
+    concentration = (F.elu(alphas_of_draw) + 1).masked_fill(~mask, 1.0)
     draws = torch._standard_gamma(concentration, generator=generator) * mask
     return (draws / draws.sum(1, keepdim=True)).to(alphas.dtype)
 

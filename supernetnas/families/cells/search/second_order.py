@@ -59,7 +59,7 @@ class SecondOrderSearch(BilevelSearch):
             return self._loss(self.supernet(train_images), train_labels)
 
         with frozen_batch_norm(self.supernet):
-            gradients = unrolled_gradients(
+            return unrolled_gradients(
                 train_loss,
                 lambda: self._loss(self.supernet(images), labels),
                 weights,
@@ -70,13 +70,6 @@ class SecondOrderSearch(BilevelSearch):
                 weight_decay=group["weight_decay"],
                 difference=self.difference,
             )
-        if self.budget is None:
-            return gradients
-        penalty = self.budget.penalty(self.supernet.operation_weights())
-        further = torch.autograd.grad(
-            penalty, self.supernet.alpha_parameters(), materialize_grads=True
-        )
-        return [one + other for one, other in zip(gradients, further, strict=True)]
 
 
 def unrolled_gradients(

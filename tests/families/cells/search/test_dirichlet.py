@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_search import assert_same_state, build, labelled, seeded
 
+from supernetnas.families.cells.partial import PRUNED
 from supernetnas.families.cells.search.dirichlet import dirichlet_sample
 from supernetnas.families.cells.search.methods import DirichletSearch
 from supernetnas.families.cells.search.weight_training import SearchSettings
@@ -120,3 +121,13 @@ class TestStages:
             one.supernet.alphas_normal[4] = torch.tensor([-1.0, -1.48])  # 0.618, mean 0.62
         states = [state for _, state in one.supernet.genotype().normal[1]]
         assert states == [0, 2]
+
+
+def test_of_what_an_earlier_search_pruned_nothing_is_drawn_and_gradients_are_finite():
+    alphas = torch.zeros(5, 3)
+    alphas[:, 1] = PRUNED
+    alphas.requires_grad_()
+    draws = dirichlet_sample(alphas, torch.ones(5, 3).bool(), seeded())
+    draws[:, 0].sum().backward()
+    assert draws[:, 1].max() < 1e-3
+    assert alphas.grad.isfinite().all() and alphas.grad[:, 0].abs().min() > 0
