@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 __all__ = ["in_options", "options_of"]
 
-_PART_OF = {"Retraining": "retraining", "Cells": "family", "Elastic": "family"}
+_PART_OF = {"Retraining": "retraining", "Cells": "family", "Elastic": "family", "Paths": "family"}
 _OWNER = re.compile(r"[Tt]he '(\w+)' parameter of (\w+)")
 _PLACE = re.compile(r"\bX\[\d+\] = ")  # an image that has a path needs no number
 

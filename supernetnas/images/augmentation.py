@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Augmentation", "ImageTensors", "StandardisedImages", "scale_and_offset"]
 

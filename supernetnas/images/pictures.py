@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Callable
 from functools import cache
 from typing import IO
 
@@ -110,17 +111,26 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
     tags = getattr(image, "tag_v2", {})  # of TIFF
     if _ORIENTATION in tags:  # until it is decoded; some versions of Pillow have turned the size
         width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
-    if image.format == "PNG" and not _has_late_metadata(getattr(image, "fp", None)):
-        exif = Image.Image.getexif(image)  # that of PNG decodes the image to look behind it
-    else:
-        exif = image.getexif()
-    return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)
+    # Pillow's own for PNG decodes the image to look behind it.
+    early = image.format == "PNG" and not _has_late_metadata(getattr(image, "fp", None))
+    orientation = _orientation(image, Image.Image.getexif if early else type(image).getexif)
+    return (width, height) if orientation in _TURNED else (height, width)
+
+
+def _orientation(
+    image: Image.Image, getexif: Callable[[Image.Image], Image.Exif] = lambda image: image.getexif()
+) -> int:
+    """Which way an image lies; upright where the data that say it are damaged."""
+    try:
+        return getexif(image).get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, struct.error):
+        return 1
 
 
 def upright(image: Image.Image) -> Image.Image:
     """The decoded image as its EXIF or XMP data says that it is to be shown; may be `image`."""
     image.load()
-    if image.getexif().get(_ORIENTATION, 1) == 1:
+    if _orientation(image) == 1:
         return image
     return ImageOps.exif_transpose(image)
 

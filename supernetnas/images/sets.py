@@ -343,7 +343,8 @@ class PictureImages(ImageSet):
         limits: list[tuple[float, float]] = []
 
         def read(image: Image.Image) -> tuple[float, float]:
-            values = np.asarray(_upright(image, 3, self._values))
+            with _in_turn_if_large(image):
+                values = np.asarray(_upright(image, 3, self._values))
             return float(values.min()), float(values.max())
 
         eight_bit = self._values == _BYTES
@@ -370,8 +371,7 @@ class PictureImages(ImageSet):
             _header(image)
             if not self._in_memory:
                 image.draft(None, (8, 8))  # all of the file is read, and little computed
-            large = image.width * image.height > _LARGE_PIXELS
-            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+            with _in_turn_if_large(image):
                 _upright(image, 3, _held_values(image.mode))
 
         return self._each(range(len(self)), decode, lambda *_: None)
@@ -408,8 +408,7 @@ class PictureImages(ImageSet):
                 # A large JPEG is decoded at 1/2, 1/4 or 1/8, still twice the wanted size. The
                 # square holds for turned images too.
                 image.draft(None, (2 * max(height, width),) * 2)
-            large = image.width * image.height > _LARGE_PIXELS
-            with _ONE_AT_A_TIME if large else contextlib.nullcontext():
+            with _in_turn_if_large(image):
                 decoded = _decode(image, height, width, channels, values, resize)
             return decoded.transpose(2, 0, 1)
 
@@ -477,6 +476,12 @@ class PictureImages(ImageSet):
         where = f"{self._name}[{self._positions[slot]}]"
         picture = self._pictures[slot]
         return f"{where} = {picture!r}" if isinstance(picture, str) else where
+
+
+def _in_turn_if_large(image: Image.Image) -> contextlib.AbstractContextManager[Any]:
+    """What a large image is decoded in: one at a time, whose memory is that of one."""
+    large = image.width * image.height > _LARGE_PIXELS
+    return _ONE_AT_A_TIME if large else contextlib.nullcontext()
 
 
 def _to_uint8(pixels: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:

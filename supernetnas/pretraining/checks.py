@@ -13,6 +13,7 @@ from ..zoo.entries import (
     INDEX,
     ZooError,
     check_name,
+    check_names_differ,
 )
 from ..zoo.source import Source
 from ..zoo.zoo import Zoo
@@ -34,13 +35,14 @@ _RECORD = "pretraining.json"
 _RECORD_LIMIT = 64 * 2**20
 
 
-def check_datasets(datasets: Sequence[PretrainingData]) -> None:
+def check_datasets(datasets: Sequence[PretrainingData], pretraining: Pretraining) -> None:
     """Refuse datasets without a name of their own, two classes and two images of each."""
     if not datasets:
         raise ValueError("There is no dataset to pretrain on.")
     names = [dataset.name for dataset in datasets]
     for dataset in datasets:
         check_name(dataset.name)
+        check_name(pretraining.source_name(dataset.name))
         check_storable(dataset)
         if not len(dataset):
             raise ValueError(f"Dataset {dataset.name!r} has no images.")
@@ -60,6 +62,7 @@ def check_datasets(datasets: Sequence[PretrainingData]) -> None:
                 f"Dataset {dataset.name!r} has {len(dataset.class_names)} class names for "
                 f"{len(classes)} classes."
             )
+    check_names_differ(names)
 
 
 def check_storable(dataset: PretrainingData) -> None:
@@ -123,12 +126,25 @@ def check_kept(zoo: Zoo, datasets: Sequence[PretrainingData], pretraining: Pretr
                 f"The zoo in {zoo.folder} has another supernet, that of its source "
                 f"{source.name!r}: {difference}. Choose another folder."
             )
-    for dataset in datasets:
-        if (name := pretraining.source_name(dataset.name)) in zoo:
-            provenance = zoo[name].provenance
+    names = [pretraining.source_name(dataset.name) for dataset in datasets]
+    check_names_differ([*zoo, *names])
+    for dataset, name in zip(datasets, names, strict=True):
+        for source in zoo.singles():
+            ours = source.name == name, source.dataset == dataset.name
             now = len(dataset), len(dataset.classes)
-            then = provenance.get("n_images", now[0]), provenance.get("n_classes", now[1])
-            if now != then:
+            then = source.n_images or now[0], source.n_classes or now[1]
+            if ours == (True, False) or (ours[0] and source.family != pretraining.family.name):
+                raise ZooError(
+                    f"{name!r} is the name of a source in {zoo.folder} of another dataset or "
+                    f"family: {source!r}. Rename the dataset {dataset.name!r}."
+                )
+            if ours == (False, True) and now != then:
+                raise ZooError(
+                    f"The dataset {dataset.name!r} of the source {source.name!r} in {zoo.folder} "
+                    f"had {then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}: "
+                    "rename it, since sources of one dataset share a signature."
+                )
+            if all(ours) and now != then:
                 warnings.warn(
                     f"The source {name!r} is kept as it is, though its dataset had "
                     f"{then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}. To "
@@ -191,7 +207,8 @@ def claim_checkpoints(
         if old["pretraining"] != record["pretraining"]:
             changed = "the pretraining's settings"
         elif any(
-            old.get("warm_start", {}).get(name) != record["warm_start"].get(name) for name in names
+            old.get("warm_start", {}).get(name) != record["warm_start"].get(name)
+            for name in names & {*sizes, *[pretraining.source_name(MULTI)] * multi}
         ):
             changed = "the supernets to start from"
         elif any(

@@ -17,7 +17,7 @@ from ..embedding.embedder import Embedder
 from ..families.base import NetworkInput
 from ..images.augmentation import Augmentation, StandardisedImages
 from ..images.datasets import SourceDataset
-from ..images.preprocessing import channel_statistics
+from ..images.preprocessing import Preprocessing
 from ..images.reading import as_image_set
 from ..images.sets import ImageSet
 from ..images.stored_pixels import MEMORY, StoredPixels, decode, image_tensors
@@ -134,10 +134,8 @@ class PretrainingData:
         data = self.decoded(seen)
         pixels = data.pixels
         assert pixels is not None and data.augmentation is not None
-        if seen.mean is not None and seen.std is not None:
-            mean, std = torch.tensor(seen.mean), torch.tensor(seen.std)
-        else:
-            mean, std = channel_statistics(pixels)
+        own = Preprocessing.of(pixels).standardised_by(seen.mean, seen.std)
+        mean, std = torch.tensor(own.mean), torch.tensor(own.std)
         return [image_tensors(pixels[part], mean, std, data.augmentation, device) for part in parts]
 
 

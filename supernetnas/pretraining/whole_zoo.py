@@ -10,6 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -159,7 +160,7 @@ def pretrain_zoo(
     singles = pretraining.with_singles(singles, multi)
     _check_numbers(n_jobs, n_threads)
     pretraining.check()
-    check_datasets(data)
+    check_datasets(data, pretraining)
     embedder = get_embedder(embedder)
     zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
     check_multi(zoo, data if multi else [], pretraining.family.name)
@@ -187,8 +188,9 @@ def pretrain_zoo(
         missing = missing if singles else []
         whole = multi and (zoo is None or zoo.multi(pretraining.family.name) is None)
         if processes.rank == 0:
+            known = _signed_by(zoo, missing)
             signed, basis = sign_all(
-                missing,
+                [data for data in missing if data.name not in known],
                 embedder,
                 None if zoo is None else zoo.basis(),
                 compact=compact,
@@ -198,10 +200,12 @@ def pretrain_zoo(
             )
             if zoo is None:
                 Zoo.create(folder, embedder_id=embedder.identity, basis=basis)
-            data = _replaced(data, signed)
+            data = _replaced(data, [*signed, *known.values()])
         needed = data if whole else [d for d in data if d.name in {m.name for m in missing}]
         data = _replaced(data, decode_all(needed, pretraining.seen))
-        alone, together = _tasks(data, {m.name for m in missing}, whole, pretraining, starts)
+        alone, together = _tasks(
+            data, {m.name for m in missing}, whole, pretraining, starts, singles=singles
+        )
         if processes.size > 1:
             for task in alone[processes.rank :: processes.size]:
                 pretrain(task, conditions)
@@ -225,6 +229,16 @@ def pretrain_zoo(
     return Zoo.open(folder)
 
 
+def _signed_by(zoo: Zoo | None, datasets: Sequence[PretrainingData]) -> dict[str, PretrainingData]:
+    """Those of some datasets whose signature a zoo has, with it: another would not be equal."""
+    sources = {} if zoo is None else {source.dataset: source for source in zoo.singles()}
+    return {
+        data.name: replace(data, signature=sources[data.name].signature())
+        for data in datasets
+        if data.name in sources
+    }
+
+
 def _replaced(
     datasets: Sequence[PretrainingData], changed: Sequence[PretrainingData]
 ) -> list[PretrainingData]:
@@ -235,22 +249,27 @@ def _replaced(
 
 def _tasks(
     datasets: Sequence[PretrainingData],
-    singles: Collection[str],
+    missing: Collection[str],
     multi: bool,
     pretraining: Pretraining,
     starts: Mapping[str, Source],
+    *,
+    singles: bool,
 ) -> tuple[list[Task], list[Task]]:
-    """Tasks for some datasets, each alone, and for all together if that is wanted."""
+    """Tasks for some datasets, each alone, and for all together if that is wanted.
+
+    The zoo has or will have a source of each dataset alone if ``singles``.
+    """
     alone = [
         Task(name, "single", [data], data.provenance, starts.get(name))
         for data in datasets
-        if data.name in singles
+        if data.name in missing
         for name in [pretraining.source_name(data.name)]
     ]
     if not multi:
         return alone, []
     family, licence = pretraining.family, "see the single sources"
-    if not family.learns_labels:  # and there are none
+    if not singles:
         licences = [str(d.provenance.get("licence", "not stated")) for d in datasets]
         licence = "; ".join(dict.fromkeys(licences))
     provenance = {

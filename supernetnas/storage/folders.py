@@ -73,7 +73,8 @@ def replace_content(
     FileError
         If another process writes to the folder all the time.
     OSError
-        If the system refuses. The folder has its old content then, and no other trace.
+        If the system refuses. The folder has its old content then, and no other trace; or, if it
+        refused after all was written, to move something to its place, the new one.
     """
     made = make_folder(folder)
     try:

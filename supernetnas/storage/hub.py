@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from tqdm import tqdm
 
 from ..version import __version__
+from .destinations import refusal
 from .files import FileError
 from .foreign_text import ForeignError
 from .hub_cache import CacheFolder, RemoteFile, TooLarge, UntrustworthyError, is_commit
@@ -324,6 +325,12 @@ class HubRepository:
             if known is None:
                 raise
             where = known  # of the commit that the branch meant when it was asked last
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise refusal(
+                HubError, f"{name} could not be put into the cache {cache.folder}", error
+            ) from error
         if (size := where.stat().st_size) > limit:  # fetched earlier, by somebody who allowed more
             raise FileError(f"{name} has {size} bytes; at most {limit} are read.")
         return where

@@ -310,6 +310,10 @@ class Entry:
         for part in ("config", "provenance", "metrics", "files"):
             if not isinstance(getattr(entry, part), dict):
                 raise ValueError(f"its {part} is no mapping")
+        for known in ("datasets", "warm_start_datasets"):
+            names = entry.provenance.get(known, [])
+            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+                raise ValueError(f"its {known} are no list of names: {names!r:.80}")
         for count in (entry.n_images, entry.n_classes):
             if count is not None and (type(count) is not int or not 0 <= count <= _MAX_COUNT):
                 raise ValueError(f"{count!r:.80} is not a number of images or classes")

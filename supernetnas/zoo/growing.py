@@ -53,6 +53,7 @@ def merge_zoos(
         )
     other.download(chosen, weights=True)
     with store.writing() as index:
+        store.index = index  # another process may have changed it, the space of vectors, too
         sources, new, old_folders = dict(index.sources), [], []
         for source in chosen:
             entry = _entry_of_copy(source, other, store)

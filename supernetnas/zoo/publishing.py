@@ -23,7 +23,9 @@ from .entries import (
     CARD,
     INDEX,
     SHARED,
+    SIGNATURE,
     VECTORS,
+    Entry,
     ZooError,
     same_source,
 )
@@ -91,6 +93,13 @@ def _remote_zoo(target: Target, commit: str) -> ZooStore | None:
     return None
 
 
+def _vector_of_same(existing: Entry | None, entry: Entry) -> str | None:
+    """The vector that a repository has of a dataset, if it is this one."""
+    if existing is None or existing.files.get(SIGNATURE) != entry.files.get(SIGNATURE):
+        return None
+    return existing.vector
+
+
 def _plan(
     store: ZooStore,
     names: Sequence[str],
@@ -113,7 +122,7 @@ def _plan(
     for name in names:
         entry, existing = replace(ours.sources[name], folder=name), old.sources.get(name)
         if old.vectors != ours.vectors:  # a vector means nothing in another space
-            entry = replace(entry, vector=None if existing is None else existing.vector)
+            entry = replace(entry, vector=_vector_of_same(existing, entry))
         if existing is not None and same_source(existing, entry):
             sources[name] = existing
             continue

@@ -67,6 +67,9 @@ def adopt_vectors(store: ZooStore, other: ZooStore) -> None:
     except (FileError, FileNotFoundError) as error:
         raise ZooError(f"The space of the zoo's vectors cannot be read: {error}") from error
     with store.writing() as index:
+        store.index = index
+        if index.vectors is not None:  # another process was first
+            return
         write_atomic(store.folder / VECTORS, data)
         store.index = replace(index, vectors=record)
         store.index.write(store.folder)

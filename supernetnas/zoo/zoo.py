@@ -410,8 +410,7 @@ class Zoo(Mapping[str, Source]):
         HubError
             If something cannot be had.
         """
-        sources = self.values() if names is None else map(self.__getitem__, names)
-        self.store.download(list(sources), weights=weights)
+        self.store.download(list(self._chosen(names).values()), weights=weights)
 
     def save(self, folder: str | os.PathLike, names: Iterable[str] | None = None) -> Zoo:
         """Copy the zoo, or some of its sources, to a folder that needs nothing else.
@@ -436,6 +435,7 @@ class Zoo(Mapping[str, Source]):
         HubError
             If something cannot be had from the Hub.
         """
+        names = None if names is None else list(self._chosen(names))
         copy = Zoo.create(folder, embedder_id=self.embedder_id, basis=self.basis(), exist_ok=True)
         adopt_vectors(copy.store, self.store)
         copy.merge(self, names)
@@ -544,7 +544,7 @@ class Zoo(Mapping[str, Source]):
         """
         other = other if isinstance(other, Zoo) else Zoo.open(other)
         self._check_whole()
-        chosen = [other[name] for name in (other if names is None else dict.fromkeys(names))]
+        chosen = list(other._chosen(names).values())
         return merge_zoos(self.store, other.store, chosen, overwrite=overwrite)
 
     def link(
@@ -561,8 +561,8 @@ class Zoo(Mapping[str, Source]):
     ) -> Source:
         """Add a source whose files stay in a repository of its own on the Hugging Face Hub.
 
-        The index remembers the commit and the hash of every file, which are fetched and checked
-        now. `save` makes copies of them.
+        The index remembers the commit and the hashes of configuration, weights and signature,
+        which are fetched and checked now; the history stays behind. `save` makes copies of them.
 
         Parameters
         ----------
@@ -823,6 +823,12 @@ class Zoo(Mapping[str, Source]):
             f"{f'multi {multis}' if multis else 'no multi'}, "
             f"embedder {self.embedder_id!r}>"
         )
+
+    def _chosen(self, names: Iterable[str] | None) -> dict[str, Source]:
+        """Sources of some names, by default all; ZooError if one is not there."""
+        if isinstance(names, str):
+            raise TypeError(f"names must be a list of names; got {names!r}. Pass [{names!r}].")
+        return {name: self[name] for name in (self if names is None else names)}
 
     def _check_whole(self) -> None:
         """Refuse to write to a subset."""

@@ -40,6 +40,7 @@ def test_options_of_a_command():
             "--set search__patience=... must be int >= 1.",
         ),
         ("The 'n_cells' parameter of Cells must", "--set family__n_cells=... must"),
+        ("The 'width' parameter of Paths must", "--set family__width=... must"),
         (
             "Try a smaller image_size or fewer images.",
             "Try a smaller --image-size or fewer images.",

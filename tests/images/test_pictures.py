@@ -52,6 +52,15 @@ class TestOrientation:
             expected = ImageOps.exif_transpose(image).convert("RGB")
         assert np.array_equal(shown.convert("RGB"), expected)
 
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+    def test_damaged_metadata_leave_it_as_it_is(self, tmp_path, suffix):
+        path = tmp_path / f"damaged{suffix}"
+        Image.fromarray(HIGH).save(path, exif=b"Exif\0\0no TIFF at all")
+        images = as_image_set([str(path)])
+        images.check()
+        assert images.typical_size == HIGH.shape[:2]
+        assert images.tensor(4, 4).shape == (1, 3, 4, 4)
+
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
     def test_images_are_shown_upright(self, tmp_path, suffix):
         path = tmp_path / f"turned{suffix}"

@@ -1,6 +1,7 @@
 """A dataset is read, decoded and signed once, for whoever pretrains on it."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tiny_pretraining import TINY, blocks, make, pretrain
 
 from supernetnas.embedding.embedder import get_embedder
+from supernetnas.families.base import NetworkInput
 from supernetnas.images.stored_pixels import StoredPixels
 from supernetnas.pretraining import data as module
 from supernetnas.pretraining.data import PretrainingData, decode_all, sign_all
@@ -43,6 +45,19 @@ def test_what_is_in_a_file_is_decoded_again_by_other_processes(monkeypatch):
     assert torch.equal(again, data.pixels.read(torch.arange(len(data))))
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("scale", [1, 257, 1 / 255])
+def test_a_mean_that_a_network_asks_for_is_of_the_range_of_the_values(monkeypatch, scale, stored):
+    dataset = make("a", 0)
+    pixels = dataset.images if scale == 1 else dataset.images.astype(np.float32) * scale
+    if stored:
+        monkeypatch.setattr(module, "MEMORY", 0)
+    seen = NetworkInput((8, 8), 3, (0.5,) * 3, (0.5,) * 3)
+    (data,) = decode_all([PretrainingData.read(replace(dataset, images=pixels))], seen)
+    shown = data.whole(seen, torch.device("cpu")).clean(torch.arange(18))
+    assert -1.01 <= shown.min() < -0.5 and 0.5 < shown.max() <= 1.01
+
+
 def test_all_of_them_together_have_to_have_room_in_memory(monkeypatch):
     pair = [read("a"), read("b", 1)]
     size = 18 * 3 * 8 * 8
@@ -56,7 +71,7 @@ def test_signatures_of_a_sample_and_a_basis_for_compact_ones(monkeypatch):
     monkeypatch.setattr(module, "_MAX_EMBEDDED", 9)
     settings = {"seed": 0, "device": torch.device("cpu"), "verbose": 0}
     (full,), none = sign_all([read("a")], get_embedder(blocks), None, compact=False, **settings)
-    assert none is None and full.signature.counts.tolist() == [3, 3, 3]
+    assert none is None and full.signature.kept.tolist() == [3, 3, 3]
     assert full.signature.class_names == ("a 0", "a 1", "a 2")
     (first,), basis = sign_all([read("a")], get_embedder(blocks), None, compact=True, **settings)
     assert first.signature.basis.id == basis.id

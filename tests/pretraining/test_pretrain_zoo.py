@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_pretraining import DATASETS, TINY, assert_same_zoo, make, pretrain
 
 from supernetnas.families.cells.family import Cells
+from supernetnas.families.paths.family import Paths
 from supernetnas.images.datasets import load_dataset, load_datasets, load_npz_dataset
 from supernetnas.storage.files import FileError
 from supernetnas.zoo import Zoo, ZooError
@@ -107,6 +108,33 @@ def test_a_source_of_another_supernet_or_of_changed_data_is_not_passed_over_in_s
     (name,) = zoo.names
     with pytest.warns(UserWarning, match=f"{name!r} is kept as it is, .* now has"):
         pretrain(zoo.folder, [make(name, 3, n_classes=4)], multi=False)
+
+
+def test_a_second_family_takes_over_the_signatures(tmp_path, monkeypatch):
+    """Made again they could differ in the last digit, and all training would be for nothing."""
+    zoo = pretrain(tmp_path / "zoo", DATASETS[:1], multi=False)
+    before = zoo["b"].signature().to_tensors()
+    monkeypatch.setattr("supernetnas.pretraining.data.embed_labelled", None)
+    paths = replace(TINY, family=Paths(width=0.125, depth=(1, 1, 1, 1)), image_side=32)
+    with pytest.raises(ZooError, match=r"'b' of the source 'b' .* had 18 images .* now has 24"):
+        pretrain(zoo.folder, [make("b", 3, n_classes=4)], multi=False, pretraining=paths)
+    grown = pretrain(zoo.folder, DATASETS[:1], multi=False, pretraining=paths)
+    assert grown.names == ["b", "b-paths"] and grown.verify() == []
+    for source in grown.singles():
+        np.testing.assert_equal(source.signature().to_tensors(), before)
+    with pytest.raises(ZooError, match="'b-paths' is the name of a source"):
+        pretrain(zoo.folder, [make("b-paths", 3)], multi=False)
+
+
+def test_a_multi_source_alone_has_the_licences_of_its_datasets(tmp_path):
+    zoo = pretrain(tmp_path / "zoo", singles=False)
+    assert zoo["multi"].provenance["licence"] == "CC0"
+
+
+def test_a_part_of_an_interrupted_pretraining_goes_on(tmp_path, whole):
+    arguments = {"multi": False, "warm_start": whole, "work": tmp_path / "work"}
+    pretrain(tmp_path / "first", **arguments)
+    assert pretrain(tmp_path / "second", DATASETS[:1], **arguments).names == ["b"]
 
 
 def test_zoo_that_was_killed_while_it_was_made(whole, tmp_path):
@@ -247,6 +275,7 @@ def test_start_from_other_supernets_is_refused(whole, tmp_path):
         ([make("my flowers", 0)], "cannot name a source"),
         ([make("multi", 0)], "'multi' is the source on all"),
         ([make("a", 0), make("a", 1)], "Two datasets have the name 'a'"),
+        ([make("a", 0), make("A", 1)], "one folder on some systems"),
         ([make("a", 0, n_classes=1)], "at least two classes"),
         ([make("a", 0, class_names=["x"])], "1 class names for 3 classes"),
     ],

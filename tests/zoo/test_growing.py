@@ -9,6 +9,7 @@ from tiny import EMBEDDER
 
 from supernetnas import Zoo, ZooError
 from supernetnas.distance.signature import Basis
+from supernetnas.zoo.vectors import adopt_vectors
 
 
 @pytest.fixture
@@ -164,6 +165,30 @@ def test_a_clone_of_a_repository_is_a_zoo_until_it_is_changed(zoo, tmp_path):
     clone.remove("both")
     assert not (zoo.folder / "_signatures").exists()
     assert clone.verify() == [] and clone["bars"].signature()
+
+
+def test_a_merge_knows_what_another_process_has_done_to_the_vectors(zoo, tmp_path):
+    folder = Zoo.create(tmp_path / "mine", embedder_id=zoo.embedder_id, basis=zoo.basis()).folder
+    Zoo.open(folder).merge(zoo, ["bars"])
+    stale = Zoo.open(folder)
+    Zoo.open(folder).index_vectors()
+    stale.merge(zoo, ["spots"])
+    space, fresh = Zoo.open(folder).vector_space(), Zoo.open(folder)
+    for source in fresh.singles():
+        np.testing.assert_array_equal(source.vector(), space.vector(source.signature()))
+    before = fresh.store.index.vectors
+    other = zoo.save(tmp_path / "other")
+    other.index_vectors(random_state=1)
+    adopt_vectors(stale.store, other.store)
+    assert Zoo.open(folder).store.index.vectors == before
+
+
+def test_names_are_a_list(zoo, tmp_path):
+    with pytest.raises(TypeError, match=r"Pass \['bars'\]"):
+        zoo.save(tmp_path / "new", "bars")
+    with pytest.raises(ZooError, match="'bar'"):
+        zoo.save(tmp_path / "new", ["bar"])
+    assert not (tmp_path / "new").exists()
 
 
 def test_vectors_go_along_into_a_copy_and_not_into_another_space(zoo, tmp_path):

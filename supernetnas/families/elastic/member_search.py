@@ -53,9 +53,7 @@ _BATCH = 64
 _MOST_PROBED = 1000  # images by which members are compared
 _MOST_IN_HEADS = 4000  # images that the first classifiers of those taught are fitted to
 _STEP = 4  # pixels between the sizes of the largest member
-_NEARLY = (
-    2 / 3
-)  # of the dearest member within limits, which the largest member at fewer pixels must use
+_NEARLY = 2 / 3  # of the dearest one's cost, that the largest at fewer pixels must have
 _FRONT = 0.5  # most of the largest member's cost that the first member of a front may have
 
 
@@ -428,7 +426,7 @@ class Front(_MemberMethod):
 
 
 class RandomMember(_OneMember):
-    """A baseline: a member drawn at random, of at least three quarters of the dearest one's cost."""
+    """A baseline: a member drawn at random, of three quarters of the dearest one's cost or more."""
 
     name = "random"
 

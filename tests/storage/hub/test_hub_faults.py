@@ -1,5 +1,6 @@
 """A Hub that fails, and a cache that stands in for it."""
 
+import errno
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from hub_zoo import weights
 
 from supernetnas import SupernetTransferClassifier, Zoo
 from supernetnas.storage.hub import HubError
+from supernetnas.storage.hub_cache import CacheFolder
 
 pytestmark = [
     pytest.mark.hub,
@@ -116,6 +118,15 @@ def test_a_mistyped_path_is_said_to_be_no_folder(fitted_model, tmp_path, monkeyp
 def fitted_model():
     X, y = patterns()
     return tiny_classifier(search__epochs=0, retraining__epochs=1).fit(X, y)
+
+
+def test_a_full_disk_is_named(pull, server, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(CacheFolder, "add", full)
+    with pytest.raises(HubError, match=r"index\.json of .*org/zoo.* into the cache .*org--zoo"):
+        pull()
 
 
 def test_the_cache_serves_a_branch_when_the_hub_is_down(pull, server):

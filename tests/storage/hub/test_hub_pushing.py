@@ -232,6 +232,24 @@ def test_sources_of_one_dataset_share_its_signature(push, pull, local, server, m
     assert zoo.names == ["both", "spots", "twin"] and zoo.verify() == []
 
 
+def test_a_vector_of_another_dataset_is_not_kept(push, pull, local):
+    """Where spaces differ, that of the repository stays, but not if the dataset is another."""
+    local.index_vectors()
+    push(local, "org/vectors")
+    local.index_vectors(random_state=1)
+    changed = local["spots"]
+    local.add(
+        "bars",
+        config=changed.config,
+        state_dict=changed.state_dict(),
+        signature=changed.signature(),
+        overwrite=True,
+    )
+    push(local, "org/vectors", overwrite=True)
+    zoo = pull("org/vectors")
+    assert zoo["bars"].vector() is None and zoo["spots"].vector() is not None
+
+
 # Sources in repositories of their own
 
 
