@@ -3,7 +3,7 @@ An architecture for handwritten digits
 ======================================
 
 Search an architecture for the digits of scikit-learn, starting from the supernet that was
-pretrained on all datasets of the built-in zoo, and look at what was found.
+pretrained on many datasets, and look at what was found.
 """
 
 # %%

@@ -1,8 +1,8 @@
 """Neural architecture search for image classification from pretrained supernets.
 
 `SupernetTransferClassifier` is a scikit-learn classifier for images. Its ``fit`` starts the
-architecture search from a supernet of a zoo, by default the one pretrained on all its datasets, or
-else the one nearest to the given images, and trains the convolutional network that it finds.
+architecture search from a supernet of a zoo, by default that of the family that suits the images
+best, and trains the convolutional network that it finds.
 
 The public names below, and the folders of the package, are imported at their first use, so that
 importing the package (the command line does, for ``--help``) does not wait for torch.

@@ -126,7 +126,7 @@ class SupernetTransferClassifier(
         than 32 pixels.
     resize : {"squeeze", "crop", "pad"}, default="squeeze"
         What becomes of images of another aspect than what the network sees: "squeeze" changes it,
-        "crop" leaves out what is too long, and "pad" adds black on both sides. `show_inputs` draws
+        "crop" leaves out what is too long, and "pad" adds zeros on both sides. `show_inputs` draws
         the result.
     search : str or SearchMethod, default="auto"
         How the supernet is searched. Of cells "auto" is "none", the architecture that the source's

@@ -12,6 +12,7 @@ from ..images.datasets import load_dataset
 from ..saving.export import ENDINGS
 from ..storage.counting import counted
 from ..storage.destinations import check_file
+from .evaluating import known_labels
 from .printing import fields
 
 __all__ = ["export"]
@@ -30,15 +31,14 @@ def export(args: argparse.Namespace) -> None:
     classifier = SupernetTransferClassifier.from_pretrained(args.model, device="cpu")
     images = labels = None
     if dataset is not None:
-        codes = np.unique(dataset.labels, return_inverse=True)[1]
-        known = {str(label): label for label in classifier.classes_.tolist()}
-        if unknown := sorted({*map(str, dataset.class_names or ())} - known.keys()):
+        known = {str(label) for label in classifier.classes_.tolist()}
+        if unknown := sorted({*map(str, dataset.class_names or ())} - known):
             raise ValueError(
                 f"--int8 {args.int8} has classes that the model does not know: "
                 f"{', '.join(unknown[:5])}."
             )
-        by_code = np.array([known[str(name)] for name in dataset.class_names or ()])
-        images, labels = dataset.images, by_code[codes]
+        names = np.array(dataset.class_names or (), dtype=object)
+        images, labels = dataset.images, known_labels(classifier, names, dataset.labels)
     found = classifier.export(args.path, formats[ending], calibration=images, labels=labels)
     size = f"{found.path} ({found.path.stat().st_size / 2**20:.2f} MiB)"
     rows = [("file", size), ("description", found.description)]

@@ -14,7 +14,7 @@ from ..parameters import OneOf
 
 __all__ = ["ASPECTS", "RESIZING", "resized_picture", "resized_tensor", "shrinkage"]
 
-ASPECTS = {"squeeze": "squeezed", "crop": "cropped", "pad": "padded with black"}
+ASPECTS = {"squeeze": "squeezed", "crop": "cropped", "pad": "padded with zeros"}
 """What becomes of images of another aspect, in words."""
 
 RESIZING = OneOf(*ASPECTS)
@@ -34,7 +34,7 @@ def resized_picture(image: Image.Image, height: int, width: int, resize: str) ->
         Size in pixels.
     resize : {"squeeze", "crop", "pad"}
         "squeeze" changes the aspect, "crop" leaves out what is too long, on both sides alike, and
-        "pad" adds zeros, which are black, on both sides.
+        "pad" adds zeros on both sides, which are black but where values may be negative.
     """
     if resize == "crop":
         return ImageOps.fit(image, (width, height), _BILINEAR)

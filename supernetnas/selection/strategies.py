@@ -105,7 +105,7 @@ STRATEGIES: dict[str, Strategy] = {
         ),
         Strategy(
             "multi",
-            "start from the supernet that was pretrained on all sources together",
+            "start from the supernet that was pretrained on many datasets together",
             "multi",
             _multi,
         ),

@@ -163,7 +163,7 @@ def test_the_network_sees_what_is_shown(hostile):
 
 @pytest.mark.parametrize(
     ("resize", "becomes"),
-    [("squeeze", "squeezed"), ("crop", "cropped"), ("pad", "padded with black")],
+    [("squeeze", "squeezed"), ("crop", "cropped"), ("pad", "padded with zeros")],
 )
 def test_it_says_what_becomes_of_images_of_another_aspect(resize, becomes, hostile):
     clf = copy.copy(hostile[0])

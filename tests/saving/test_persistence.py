@@ -499,7 +499,7 @@ def test_the_way_of_resizing_comes_back(resize, tmp_path):
     loaded = load(folder)
     assert loaded.preprocessing_.resize == loaded.resize == resize
     assert loaded.predict_proba(images).tobytes() == clf.predict_proba(images).tobytes()
-    said = {"crop": "cropped", "pad": "padded with black"}[resize]
+    said = {"crop": "cropped", "pad": "padded with zeros"}[resize]
     assert f"| images of another aspect | {said} |" in (folder / "README.md").read_text()
     config = json.loads((folder / "config.json").read_text())
     del config["fitted"]["preprocessing"]["resize"]  # of a version that only squeezed
