@@ -21,7 +21,8 @@ from supernetnas.families.cells.space import get_space
 from supernetnas.fitting.retraining import RetrainSettings, retrain
 from supernetnas.images.augmentation import Augmentation, ImageTensors
 from supernetnas.images.preprocessing import channel_statistics
-from supernetnas.storage.files import dump_json, write_atomic
+from supernetnas.storage.files import write_atomic
+from supernetnas.storage.formats import dump_json
 from supernetnas.training.batch_norm import recalibrate_batch_norm
 from supernetnas.training.batches import LabelledImages
 

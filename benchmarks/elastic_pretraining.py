@@ -42,7 +42,8 @@ from supernetnas.images.augmentation import StandardisedImages
 from supernetnas.images.datasets import SourceDataset, load_datasets
 from supernetnas.pretraining.data import PretrainingData
 from supernetnas.pretraining.multi_dataset import MixedImages
-from supernetnas.storage.files import dump_csv, parse_csv, write_atomic
+from supernetnas.storage.files import write_atomic
+from supernetnas.storage.formats import dump_csv, parse_csv
 from supernetnas.training.probes import linear_probe
 from supernetnas.zoo.weights import dump_supernet
 

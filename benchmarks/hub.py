@@ -30,7 +30,7 @@ from hub_server import HubServer
 from supernetnas import DatasetSignature, SupernetTransferClassifier, Zoo
 from supernetnas.distance.dataset_vectors import fit_vector_space
 from supernetnas.selection.ranking import FEW_SOURCES, SHORTLIST, rank_sources
-from supernetnas.storage.files import dump_safetensors
+from supernetnas.storage.formats import dump_safetensors
 from supernetnas.zoo.bundles import make_bundles
 from supernetnas.zoo.entries import (
     BASIS,

@@ -23,8 +23,9 @@ from ..images.reading import ImageFiles, as_image_set, image_paths
 from ..saving.persistence import check_destination
 from ..storage.counting import counted
 from ..storage.destinations import check_file, check_folder, user_path, write_file
-from ..storage.files import FileError, dump_csv, is_text
+from ..storage.files import FileError
 from ..storage.foreign_text import printable
+from ..storage.formats import dump_csv, is_text
 from .printing import as_json, fields, progress_shown, table
 
 __all__ = ["fit", "predict"]

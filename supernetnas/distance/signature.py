@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..storage.files import FileError, parse_json
+from ..storage.files import FileError
+from ..storage.formats import parse_json
 from .measures import (
     NORMALIZATIONS,
     Measure,

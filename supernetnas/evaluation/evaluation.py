@@ -21,7 +21,8 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from ..storage.destinations import write_file
-from ..storage.files import FileError, dump_csv, parse_csv
+from ..storage.files import FileError
+from ..storage.formats import dump_csv, parse_csv
 
 __all__ = ["Evaluation", "image_names"]
 

@@ -21,7 +21,7 @@ from ..search.limits import Limits
 from ..search.loop import SearchLoop
 from ..search.method import SearchMethod
 from ..search.protocols import Architecture
-from ..storage.files import TensorSpec
+from ..storage.formats import TensorSpec
 from ..training.batches import LabelledImages
 from ..training.devices import placed
 from ..training.distributed import ALONE, Processes

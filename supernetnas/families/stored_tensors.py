@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..storage.files import TensorSpec
+from ..storage.formats import TensorSpec
 
 __all__ = ["tensor_specs"]
 

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from ..parameters import Parameters
 from ..storage.destinations import refusal, user_path
-from ..storage.files import TEMPORARY, FileError, dump_json, locked, read_json, write_atomic
+from ..storage.files import TEMPORARY, FileError, locked, write_atomic
+from ..storage.formats import dump_json, read_json
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.clock import Stopwatch
 from .parameter_values import encode_parameter

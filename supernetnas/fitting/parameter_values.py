@@ -24,7 +24,7 @@ from ..images.augmentation import Augmentation
 from ..search.limits import Latency
 from ..search.method import SearchMethod
 from ..search.splitting import Split
-from ..storage.files import plain
+from ..storage.formats import plain
 from ..training.execution import Execution
 from ..zoo import Zoo
 from ..zoo.places import BUILTIN

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.files import read_json, sha256
+from ..storage.files import sha256
+from ..storage.formats import read_json
 from .reading import load_images
 
 __all__ = ["ALBUM", "SourceDataset", "load_dataset", "load_datasets", "load_npz_dataset"]

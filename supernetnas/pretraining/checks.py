@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..storage.destinations import refusal
-from ..storage.files import clear_temporaries, dump_json, read_json, write_atomic
+from ..storage.files import clear_temporaries, write_atomic
+from ..storage.formats import dump_json, read_json
 from ..zoo.entries import (
     BASIS,
     INDEX,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..families.base import Family, NetworkInput, available_families, get_family
-from ..storage.files import plain
+from ..storage.formats import plain
 from ..zoo.source import Source
 
 __all__ = ["MULTI", "Pretraining"]

@@ -13,7 +13,7 @@ from ..distance.signature import DatasetSignature
 from ..distance.signing import sign
 from ..embedding.embedder import get_embedder
 from ..fitting.validation import read_known_labels, read_new_images
-from ..storage.files import plain
+from ..storage.formats import plain
 from ..training.history import TRAINING
 
 __all__ = ["SourceMixin"]

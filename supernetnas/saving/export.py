@@ -32,7 +32,8 @@ from ..images.preprocessing import Preprocessing
 from ..images.sets import ImageSet
 from ..parameters import OneOf, check_parameter
 from ..storage.destinations import check_file, user_path, write_files
-from ..storage.files import FileError, dump_json, parse_json, read_bytes
+from ..storage.files import FileError, read_bytes
+from ..storage.formats import dump_json, parse_json
 from ..training.surroundings import own_surroundings
 from ..version import __version__
 from .quantising import onnx_session, quantised

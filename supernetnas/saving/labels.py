@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.files import FileError, dump_json, parse_json
+from ..storage.files import FileError
+from ..storage.formats import dump_json, parse_json
 
 __all__ = ["check_labels", "decode_labels", "encode_labels"]
 

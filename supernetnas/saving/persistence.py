@@ -31,19 +31,17 @@ from ..fitting.fitted import Fitted
 from ..fitting.parameter_values import decode_parameters, encode_parameters
 from ..search.costs import count_macs, count_parameters
 from ..storage.destinations import refusal, user_path
-from ..storage.files import (
+from ..storage.files import TEMPORARY, FileError, read_bytes
+from ..storage.folders import READY, read_member, replace_content
+from ..storage.formats import (
     MAX_HEADER,
-    TEMPORARY,
-    FileError,
     TensorSpec,
     check_values,
     dump_json,
     dump_safetensors,
     parse_json,
     parse_safetensors,
-    read_bytes,
 )
-from ..storage.folders import READY, read_member, replace_content
 from ..storage.hub import HubRepository, check_address, hub_address
 from ..training.devices import available_device, placed, resolve_device
 from ..training.surroundings import own_surroundings

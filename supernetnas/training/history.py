@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Required, TypedDict, cast, get_type_hints
 
-from ..storage.files import FileError, dump_csv, parse_csv, plain
+from ..storage.files import FileError
+from ..storage.formats import dump_csv, parse_csv, plain
 
 __all__ = ["TRAINING", "HistoryRow", "dump_history", "figures", "parse_history"]
 

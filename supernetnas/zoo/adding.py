@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from ..storage.files import dump_json, plain
+from ..storage.formats import dump_json, plain
 from ..training.history import dump_history
 from .entries import (
     CONFIG,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from ..storage.files import FileError, dump_safetensors, parse_json, read_bytes
+from ..storage.files import FileError, read_bytes
+from ..storage.formats import dump_safetensors, parse_json
 from ..storage.hub import HubAddress, HubRepository
 from .entries import (
     CONFIG,

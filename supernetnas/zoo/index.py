@@ -20,7 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import FileError, dump_json, parse_json, read_bytes, safe_join, write_atomic
+from ..storage.files import FileError, read_bytes, safe_join, write_atomic
+from ..storage.formats import dump_json, parse_json
 from .entries import (
     BASIS,
     BUNDLES,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..storage.files import FileError, parse_json, parse_safetensors, safe_join
+from ..storage.files import FileError, safe_join
 from ..storage.foreign_text import one_line
+from ..storage.formats import parse_json, parse_safetensors
 from ..storage.hub import HubRepository
 from ..training.history import HistoryRow, parse_history
 from .entries import (

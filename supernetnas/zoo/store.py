@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..storage.destinations import refusal
-from ..storage.files import FileError, dump_safetensors, parse_safetensors, write_atomic
+from ..storage.files import FileError, write_atomic
+from ..storage.formats import dump_safetensors, parse_safetensors
 from .cards import zoo_card
 from .entries import (
     BASIS,

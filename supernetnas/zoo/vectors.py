@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..storage.files import FileError, dump_safetensors, write_atomic
+from ..storage.files import FileError, write_atomic
+from ..storage.formats import dump_safetensors
 from .entries import (
     VECTORS,
     FileRecord,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..storage.files import (
+from ..storage.files import FileError
+from ..storage.formats import (
     MAX_HEADER,
-    FileError,
     TensorSpec,
     check_tensors,
     check_values,

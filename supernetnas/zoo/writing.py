@@ -15,15 +15,9 @@ from pathlib import Path
 
 from ..storage import files
 from ..storage.destinations import refusal
-from ..storage.files import (
-    TEMPORARY,
-    FileError,
-    dump_json,
-    read_json,
-    sync_folder,
-    write_atomic,
-)
+from ..storage.files import TEMPORARY, FileError, sync_folder, write_atomic
 from ..storage.folders import discard, write_folder
+from ..storage.formats import dump_json, read_json
 from .entries import (
     BUNDLES,
     CONFIG,

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ..selection.strategies import find_strategy
 from ..storage.counting import counted
 from ..storage.destinations import user_path
-from ..storage.files import dump_safetensors
 from ..storage.foreign_text import one_line
+from ..storage.formats import dump_safetensors
 from ..storage.hub import check_address
 from .adding import new_source
 from .entries import ZooError, check_name

@@ -7,13 +7,8 @@ import threading
 import pytest
 
 from supernetnas.storage.destinations import check_file, check_folder, user_path, write_file
-from supernetnas.storage.files import (
-    FileError,
-    clear_temporaries,
-    dump_csv,
-    dump_json,
-    write_atomic,
-)
+from supernetnas.storage.files import FileError, clear_temporaries, write_atomic
+from supernetnas.storage.formats import dump_csv, dump_json
 
 
 def listing(folder):

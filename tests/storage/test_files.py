@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from supernetnas.storage import files
-from supernetnas.storage.files import (
-    FileError,
+from supernetnas.storage.files import FileError, read_bytes, safe_join, sha256, write_atomic
+from supernetnas.storage.formats import (
     TensorSpec,
     dump_csv,
     dump_json,
@@ -22,11 +22,7 @@ from supernetnas.storage.files import (
     parse_json,
     parse_safetensors,
     plain,
-    read_bytes,
     read_json,
-    safe_join,
-    sha256,
-    write_atomic,
 )
 
 TENSORS = {

@@ -24,10 +24,10 @@ from supernetnas.families.cells.stored_states import network_specs, supernet_spe
 from supernetnas.families.cells.supernet import CellSupernet
 from supernetnas.saving import persistence
 from supernetnas.saving.labels import decode_labels
-from supernetnas.storage.files import (
+from supernetnas.storage.files import FileError
+from supernetnas.storage.formats import (
     MAX_DEPTH,
     MAX_HEADER,
-    FileError,
     dump_json,
     dump_safetensors,
     parse_csv,

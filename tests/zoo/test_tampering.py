@@ -17,7 +17,7 @@ from random_zoo import (
     write_index,
 )
 
-from supernetnas.storage.files import dump_safetensors
+from supernetnas.storage.formats import dump_safetensors
 from supernetnas.zoo import Source, Zoo, ZooError
 from supernetnas.zoo.entries import FileRecord
 

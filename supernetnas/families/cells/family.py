@@ -14,7 +14,7 @@ from ...parameters import NOTHING, AnyOf, Constraint, Instance, ParameterError, 
 from ...search.latency import check_unit
 from ...search.limits import Limits
 from ...storage.counting import counted, roughly
-from ...storage.files import TensorSpec
+from ...storage.formats import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
 from ...training.seeds import seeded_modules

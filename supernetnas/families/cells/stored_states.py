@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from ...storage.files import TensorSpec
+from ...storage.formats import TensorSpec
 from ..stored_tensors import tensor_specs
 from .config import NetworkConfig, SupernetConfig
 from .modules import NetworkCell, SupernetCell, cell_layout

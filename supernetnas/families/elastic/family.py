@@ -21,7 +21,7 @@ from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Whole
 from ...search.limits import Limits
 from ...search.method import SearchMethod
 from ...storage.counting import counted
-from ...storage.files import TensorSpec
+from ...storage.formats import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.devices import placed
 from ...training.distributed import ALONE, Processes

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...images.augmentation import StandardisedImages
-from ...storage.files import FileError, dump_json, read_json, write_atomic
+from ...storage.files import FileError, write_atomic
+from ...storage.formats import dump_json, read_json
 
 __all__ = ["TeacherFeatures", "Views"]
 

@@ -16,7 +16,7 @@ from ...parameters import AnyOf, Constraint, OneOf, ParameterError, Real, Whole
 from ...search.limits import Limits
 from ...search.path_training import PathTrainingSettings
 from ...storage.counting import counted, roughly
-from ...storage.files import TensorSpec
+from ...storage.formats import TensorSpec
 from ...training.batches import LabelledImages
 from ...training.distributed import ALONE, Processes
 from ...training.execution import Execution
