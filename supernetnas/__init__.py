@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .families.paths.space import PathArchitecture
     from .fitting.retraining import Retraining
     from .images.augmentation import Augmentation
-    from .images.reading import ImageFiles, load_images
+    from .images.image_files import ImageFiles, load_images
     from .plotting import (
         CellDisplay,
         ClassCouplingDisplay,
@@ -143,7 +143,7 @@ _MODULE_OF = {
     "GDAS": "families.cells.search.methods",
     "Genotype": "families.cells.genotype",
     "HubError": "storage.hub",
-    "ImageFiles": "images.reading",
+    "ImageFiles": "images.image_files",
     "InputsDisplay": "plotting",
     "Latency": "search.limits",
     "NoSearch": "families.cells.search.methods",
@@ -169,7 +169,7 @@ _MODULE_OF = {
     "compare": "comparison",
     "get_embedder": "embedding.embedder",
     "get_space": "families.cells.space",
-    "load_images": "images.reading",
+    "load_images": "images.image_files",
     "otdd": "distance.otdd",
 }
 

@@ -19,8 +19,9 @@ from ..classifier import SupernetTransferClassifier
 from ..families.base import get_family
 from ..fitting.resolved import retraining_of, searching_method_of
 from ..images.datasets import load_dataset
-from ..images.reading import ImageFiles, as_image_set, image_paths
-from ..saving.persistence import check_destination
+from ..images.image_files import ImageFiles, image_paths
+from ..images.reading import as_image_set
+from ..saving.model_files import check_destination
 from ..storage.counting import counted
 from ..storage.destinations import check_file, check_folder, user_path, write_file
 from ..storage.files import FileError

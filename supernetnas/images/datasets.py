@@ -19,7 +19,7 @@ import numpy as np
 
 from ..storage.files import sha256
 from ..storage.formats import read_json
-from .reading import load_images
+from .image_files import load_images
 
 __all__ = ["ALBUM", "SourceDataset", "load_dataset", "load_datasets", "load_npz_dataset"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ from ..fitting.fitted import Fitted
 from ..fitting.parameter_values import decode_parameters, encode_parameters
 from ..search.costs import count_macs, count_parameters
 from ..storage.destinations import refusal, user_path
-from ..storage.files import TEMPORARY, FileError, read_bytes
-from ..storage.folders import READY, read_member, replace_content
+from ..storage.files import FileError
+from ..storage.folders import replace_content
 from ..storage.formats import (
     MAX_HEADER,
     TensorSpec,
@@ -49,6 +49,22 @@ from ..version import __version__
 from .fitted_checks import check_fitted
 from .labels import decode_labels
 from .model_card import model_card
+from .model_files import (
+    CARD,
+    CONFIG,
+    HELD_OUT,
+    MAX_CONFIG,
+    MODEL,
+    MODEL_FILES,
+    SIGNATURE,
+    SUPERNET,
+    ModelFiles,
+    ModelFilesInMemory,
+    ModelFilesOnHub,
+    check_destination,
+    looks_saved,
+    settled,
+)
 from .older_formats import from_version_1
 
 if TYPE_CHECKING:
@@ -57,21 +73,9 @@ if TYPE_CHECKING:
 __all__ = ["PersistenceMixin", "check_destination"]
 
 FORMAT_VERSION = 2
-CONFIG, MODEL, SUPERNET = "config.json", "model.safetensors", "supernet.safetensors"
-SIGNATURE, HELD_OUT, CARD = "signature.safetensors", "held_out.csv", "README.md"
-_FILES = {CONFIG, MODEL, SUPERNET, SIGNATURE, HELD_OUT, CARD}
-_SYSTEM = {
-    "lost+found",
-    ".DS_Store",
-    "Thumbs.db",
-    "desktop.ini",
-    "@eaDir",
-}  # of file systems and desktops
-_MAX_CONFIG = 64 * 2**20
 _MAX_TENSORS = 8 * 2**30
 _MAX_SIGNATURE = 256 * 2**20
 _MAX_HELD_OUT = 256 * 2**20
-_TRIES = 10  # loads from a folder that others write to
 
 
 class PersistenceMixin(BaseEstimator):
@@ -121,7 +125,7 @@ class PersistenceMixin(BaseEstimator):
         contents = self._contents(parameters, signature=True, held_out=True)
         contents[CARD] = model_card(self, card or {}, "path/to/this/folder").encode()
         try:
-            replace_content(folder, contents, _FILES, CONFIG)
+            replace_content(folder, contents, MODEL_FILES, CONFIG)
         except OSError as error:
             raise refusal(
                 FileError,
@@ -202,11 +206,11 @@ class PersistenceMixin(BaseEstimator):
         parent = target.head()
         files = set(target.files(parent)) - {".gitattributes"}
         if CONFIG in files:
-            path = target.repository(parent).fetch({CONFIG: _MAX_CONFIG})[CONFIG]
-            ours = _looks_saved(path.parent)
+            path = target.repository(parent).fetch({CONFIG: MAX_CONFIG})[CONFIG]
+            ours = looks_saved(path.parent)
         else:
             ours = files <= {CARD}
-        if strangers := sorted(files - _FILES if ours else files):
+        if strangers := sorted(files - MODEL_FILES if ours else files):
             raise FileError(
                 f"{repo_id} holds {strangers[0]!r}, which is not of a saved classifier. Choose "
                 "another repository."
@@ -260,26 +264,26 @@ class PersistenceMixin(BaseEstimator):
         if revision is not None and address is None:
             raise ValueError(f"revision={revision!r} needs a repository; {folder!r} is a folder.")
         if address is None:
-            files: _Files = _Files(user_path(folder))
+            files: ModelFiles = ModelFiles(user_path(folder))
         else:
             if revision is not None:
                 address = check_address(address.repo_id, revision)
             repository, _ = HubRepository.at(
                 address,
                 CONFIG,
-                _MAX_CONFIG,
+                MAX_CONFIG,
                 cache_dir=None if cache_dir is None else os.fspath(cache_dir),
                 token=token,
                 local_files_only=local_files_only,
                 endpoint=endpoint,
                 progress=progress,
             )
-            files = _HubFiles(repository)
-        return _settled(files, lambda: cls._load(files, device))
+            files = ModelFilesOnHub(repository)
+        return settled(files, lambda: cls._load(files, device))
 
     @classmethod
     @own_surroundings()
-    def _load(cls, files: _Files, device: str):
+    def _load(cls, files: ModelFiles, device: str):
         """Load a classifier from files; FileError if they are not those of one."""
         config = _read_config(files, cls.__name__)
         try:
@@ -364,7 +368,7 @@ class PersistenceMixin(BaseEstimator):
         }
         contents = {CONFIG: dump_json(config), **contents}
         try:
-            self._load(_FilesInMemory(contents), "cpu")
+            self._load(ModelFilesInMemory(contents), "cpu")
         except FileError as error:
             raise ValueError(
                 f"The classifier is not saved, since it could not be loaded: {error} Were its "
@@ -402,141 +406,6 @@ def _build_network(
     return placed(network, device).eval()
 
 
-# Files
-
-
-def check_destination(folder: Path) -> None:
-    """Raise FileError unless the folder is free for a classifier."""
-    if not os.path.exists(folder):  # False for names that the system does not take, unlike pathlib
-        return
-    if not folder.is_dir():
-        raise FileError(f"{folder} is a file, not a folder. Choose another folder.")
-    names = {path.name for path in folder.iterdir() if not _is_passed_over(path)}
-    hidden = {name for name in names if name.startswith(".") and name != READY}
-    strangers = sorted(names - _FILES - hidden)
-    if not strangers and names and not _looks_saved(folder):
-        strangers = sorted(names)
-    if strangers:
-        raise FileError(
-            f"{folder} holds {strangers[0]!r}, which is not of a saved classifier. Choose another "
-            "folder."
-        )
-
-
-def _is_passed_over(path: Path) -> bool:
-    """Whether a file in a folder is of an interrupted save, or of the system itself."""
-    if path.name == READY:
-        return not path.is_symlink() and path.is_dir() and {*os.listdir(path)} <= _FILES
-    return path.name.startswith((TEMPORARY, ".nfs", "._")) or path.name in _SYSTEM
-
-
-def _looks_saved(folder: Path) -> bool:
-    try:
-        config = parse_json(read_member(folder, CONFIG, limit=_MAX_CONFIG), name=CONFIG)
-    except FileError:
-        return False
-    return isinstance(config, dict) and config.get("library_name") == "supernetnas"
-
-
-class _Files:
-    """Files of a saved classifier in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def name(self, file: str) -> str:
-        return str(self.folder / file)
-
-    def config(self) -> bytes:
-        if not self.folder.exists():
-            raise FileError(f"There is no folder {self.folder}, and so no classifier in it.")
-        try:
-            return read_member(self.folder, CONFIG, limit=_MAX_CONFIG)
-        except FileError as error:
-            if (self.folder / CONFIG).exists():
-                raise
-            raise FileError(
-                f"{self.folder} is not a saved classifier: it has no {CONFIG}."
-            ) from error
-
-    def read(self, limits: Mapping[str, int], hashes: Mapping[str, str]) -> dict[str, bytes]:
-        """Read files of at most so many bytes, which must have these hashes."""
-        data = {}
-        for file, limit in limits.items():
-            data[file] = read_member(self.folder, file, limit=limit)
-            self._check(file, data[file], hashes)
-        return data
-
-    def _check(self, file: str, data: bytes, hashes: Mapping[str, str]) -> None:
-        if hashlib.sha256(data).hexdigest() != hashes[file]:
-            raise FileError(
-                f"{self.name(file)} is not the file that was saved: its SHA-256 is not that in "
-                f"{CONFIG}. Take it again from where it came from."
-            )
-
-
-class _HubFiles(_Files):
-    """Files of a saved classifier in a repository."""
-
-    def __init__(self, repository: HubRepository) -> None:
-        self.repository = repository
-
-    def name(self, file: str) -> str:
-        return f"{self.repository.address}/{file}"
-
-    def config(self) -> bytes:
-        path = self.repository.fetch({CONFIG: _MAX_CONFIG})[CONFIG]
-        return read_bytes(path, limit=_MAX_CONFIG)
-
-    def read(self, limits: Mapping[str, int], hashes: Mapping[str, str]) -> dict[str, bytes]:
-        data = {}
-        for file, path in self.repository.fetch(limits).items():
-            try:
-                data[file] = read_bytes(path, limit=limits[file])
-                self._check(file, data[file], hashes)
-            except FileError:
-                if self.repository.offline:
-                    raise
-                path = self.repository.fetch({file: limits[file]}, force=True)[file]
-                data[file] = read_bytes(path, limit=limits[file])
-                self._check(file, data[file], hashes)
-        return data
-
-
-class _FilesInMemory(_Files):
-    """Files of a classifier that are not written yet."""
-
-    def __init__(self, contents: Mapping[str, bytes]) -> None:
-        self.contents = contents
-
-    def name(self, file: str) -> str:
-        return file
-
-    def config(self) -> bytes:
-        return self.contents[CONFIG]
-
-    def read(self, limits: Mapping[str, int], hashes: Mapping[str, str]) -> dict[str, bytes]:
-        for file, limit in limits.items():
-            if (size := len(self.contents[file])) > limit:
-                raise FileError(f"{file} has {size} bytes; at most {limit} are read.")
-        return {file: self.contents[file] for file in limits}
-
-
-def _settled(files: _Files, load: Callable[[], Any]) -> Any:
-    """Load a classifier; once more each time that another was saved in its place meanwhile."""
-    for _ in range(_TRIES):
-        before = files.config()
-        try:
-            return load()
-        except FileError:
-            if files.config() == before:
-                raise
-    raise FileError(
-        f"{files.name(CONFIG)} was replaced {_TRIES} times while it was loaded. Load it when "
-        "nobody saves to its folder."
-    )
-
-
 def _arrays(network: nn.Module) -> dict[str, np.ndarray]:
     """State of a network as it is stored: weights and statistics as float32."""
     return {
@@ -545,7 +414,7 @@ def _arrays(network: nn.Module) -> dict[str, np.ndarray]:
     }
 
 
-def _read_config(files: _Files, class_name: str) -> dict[str, Any]:
+def _read_config(files: ModelFiles, class_name: str) -> dict[str, Any]:
     name = files.name(CONFIG)
     config = parse_json(files.config(), name=name)
     if not isinstance(config, dict) or config.get("class") != class_name:

@@ -220,6 +220,3 @@ def read_bytes(path: str | os.PathLike, *, limit: int) -> bytes:
     if len(data) != size:
         raise FileError(f"{path} changed while it was read.")
     return data
-
-
-# Tensors

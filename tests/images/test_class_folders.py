@@ -3,7 +3,7 @@ from PIL import Image
 
 from supernetnas import load_images
 from supernetnas.images.class_folders import is_foreign, training_split
-from supernetnas.images.reading import image_paths
+from supernetnas.images.image_files import image_paths
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import cross_val_score
 from sklearn.utils import _safe_indexing
 
-from supernetnas.images.reading import (
-    ImageFiles,
-    ImageSet,
-    as_image_set,
-    load_images,
-    looks_like_rows,
-)
+from supernetnas.images.image_files import ImageFiles, load_images
+from supernetnas.images.reading import ImageSet, as_image_set, looks_like_rows
 
 
 @pytest.fixture

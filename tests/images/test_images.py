@@ -10,11 +10,8 @@ import torch
 from PIL import Image
 from scipy.sparse import csr_array
 
-from supernetnas.images.reading import (
-    ImageFiles,
-    as_image_set,
-    looks_like_rows,
-)
+from supernetnas.images.image_files import ImageFiles
+from supernetnas.images.reading import as_image_set, looks_like_rows
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageOps, PngImagePlugin, features
 
 from supernetnas.images import pictures
+from supernetnas.images.image_files import image_paths
 from supernetnas.images.pictures import IMAGE_EXTENSIONS, open_picture, shown_size, upright
-from supernetnas.images.reading import as_image_set, image_paths
+from supernetnas.images.reading import as_image_set
 
 HIGH = np.zeros((40, 20, 3), np.uint8)  # white above black
 HIGH[:20] = 255
@@ -254,8 +255,8 @@ class TestSize:
             decoding.pop()
             return np.zeros((height, width, channels), np.uint8)
 
-        monkeypatch.setattr("supernetnas.images.sets._decode", decode)
-        monkeypatch.setattr("supernetnas.images.sets._LARGE_PIXELS", pixels)
+        monkeypatch.setattr("supernetnas.images.picture_sets._decode", decode)
+        monkeypatch.setattr("supernetnas.images.picture_sets._LARGE_PIXELS", pixels)
         monkeypatch.setattr("torch.get_num_threads", lambda: 2)
         as_image_set(paths).tensor(4, 4, channels=3)
         assert max(seen) == most

@@ -14,8 +14,9 @@ from tiny_pretraining import TINY, make
 
 from supernetnas.images import stored_pixels
 from supernetnas.images.augmentation import Augmentation, ImageTensors
+from supernetnas.images.image_files import ImageFiles
 from supernetnas.images.preprocessing import Preprocessing, channel_statistics
-from supernetnas.images.reading import ImageFiles, as_image_set
+from supernetnas.images.reading import as_image_set
 from supernetnas.images.stored_pixels import StoredImages, StoredPixels, decode
 from supernetnas.pretraining.sources import pretrain_multi, pretrain_single
 

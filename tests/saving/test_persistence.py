@@ -16,7 +16,7 @@ from tiny import patterns, tiny_classifier
 from supernetnas import SupernetTransferClassifier, Zoo
 from supernetnas.fitting.parameter_values import decode_parameters, encode_parameters
 from supernetnas.images.augmentation import Augmentation
-from supernetnas.saving import persistence
+from supernetnas.saving import model_files
 from supernetnas.storage import folders
 from supernetnas.storage.files import FileError
 
@@ -402,16 +402,16 @@ def test_loading_while_other_models_are_saved(saved, fitted, tmp_path, monkeypat
         second = load(fitted.save_pretrained(tmp_path / "other"))
     folder = first.save_pretrained(tmp_path / "model")
     savers = itertools.cycle([second, first])
-    left, read = iter(range(times)), persistence._Files.read
+    left, read = iter(range(times)), model_files.ModelFiles.read
 
     def late(self, limits, hashes):
         if next(left, None) is not None:
             next(savers).save_pretrained(folder)
         return read(self, limits, hashes)
 
-    monkeypatch.setattr(persistence._Files, "read", late)
+    monkeypatch.setattr(model_files.ModelFiles, "read", late)
     if times == 100:
-        monkeypatch.setattr(persistence, "_TRIES", 2)
+        monkeypatch.setattr(model_files, "_TRIES", 2)
         with pytest.raises(FileError, match="was replaced 2 times while it was loaded"):
             load(folder)
     else:
@@ -420,13 +420,13 @@ def test_loading_while_other_models_are_saved(saved, fitted, tmp_path, monkeypat
 
 def test_a_damaged_model_is_not_loaded_again_and_again(copy, monkeypatch):
     reads = []
-    original = persistence._Files.read
+    original = model_files.ModelFiles.read
 
     def read(self, limits, hashes):
         reads.append(limits)
         return original(self, limits, hashes)
 
-    monkeypatch.setattr(persistence._Files, "read", read)
+    monkeypatch.setattr(model_files.ModelFiles, "read", read)
     (copy / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(FileError, match="not the file that was saved"):
         load(copy)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supernetnas.storage import files
+from supernetnas.storage import formats
 from supernetnas.storage.files import FileError, read_bytes, safe_join, sha256, write_atomic
 from supernetnas.storage.formats import (
     TensorSpec,
@@ -272,7 +272,7 @@ def test_safetensors_keep_values_of_any_memory_layout():
 def test_equal_tensors_give_equal_bytes_in_every_process():
     code = (
         "import hashlib, numpy as np;"
-        "from supernetnas.storage.files import dump_safetensors as dump;"
+        "from supernetnas.storage.formats import dump_safetensors as dump;"
         "data = dump({'a': np.ones(3)}, {c: c for c in 'qwertyuiop'});"
         "print(hashlib.sha256(data).hexdigest())"
     )
@@ -317,7 +317,7 @@ def test_malformed_safetensors_are_refused(data, message):
 
 def test_a_header_is_bounded(monkeypatch):
     data = dump_safetensors({"a" * 100: np.zeros(1)})
-    monkeypatch.setattr(files, "MAX_HEADER", 100)
+    monkeypatch.setattr(formats, "MAX_HEADER", 100)
     with pytest.raises(FileError, match="declares a header of"):
         parse_safetensors(data, name="x")
     with pytest.raises(ValueError, match="at most 100 are read again"):
