@@ -129,9 +129,6 @@ class Family(Parameters):
     keeps_statistics : bool
         Whether batch norms keep the statistics of the pretraining; else they are given the
         target's.
-    race_share : float
-        Share of the epochs that a brief fit has, by which starts are compared: so many that a whole
-        fit's rank shows.
     searches : mapping of str to callable
         What makes each search method, by name.
     default_search : str
@@ -155,7 +152,6 @@ class Family(Parameters):
     head: ClassVar[str]
     exact: ClassVar[tuple[str, ...]] = ("running_",)
     keeps_statistics: ClassVar[bool] = False
-    race_share: ClassVar[float] = 1 / 3
     searches: ClassVar[Mapping[str, Any]]
     default_search: ClassVar[str]
     searching_search: ClassVar[str]

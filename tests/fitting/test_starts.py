@@ -136,7 +136,7 @@ class TestRace:
         assert again[2] == first[2]
 
 
-def test_a_brief_fit_is_one_of_two_thirds_of_the_epochs_of_cells(tiny_zoo, monkeypatch):
+def test_a_brief_fit_is_one_of_two_thirds_of_the_epochs(tiny_zoo, monkeypatch):
     X, y = patterns(30, colour=True)
     names = np.array(["a", "b", "c", "d"])[y]
     settings = {"retraining__epochs": 7, "class_weight": "balanced"}

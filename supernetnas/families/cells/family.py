@@ -68,7 +68,6 @@ class Cells(Family):
     exact = ("alphas_", "running_")
     searches = SEARCHES
     default_search = "none"
-    race_share = 2 / 3
     searching_search = "sdarts"
     constraints: ClassVar[Mapping[str, Constraint]] = {
         "space": Instance(str, "name of a search space"),
