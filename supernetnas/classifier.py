@@ -374,9 +374,7 @@ class SupernetTransferClassifier(
             super().set_params(**{name: v for name, v in params.items() if "__" not in name})
             for name in parts & makers.keys():
                 setattr(self, name, makers[name](self))
-            inner = {
-                name: getattr(self, name).get_params(deep=False) for name in parts & before.keys()
-            }
+            inner = {name: getattr(self, name).get_params() for name in parts & before.keys()}
             return super().set_params(**nested)
         except Exception:  # all or nothing
             for name, values in inner.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..families.base import Family
+from ..storage.counting import counted
 from .searching import Found
 
 __all__ = ["describe_outcome"]
@@ -32,15 +33,12 @@ def describe_outcome(found: Found, architecture: Any, family: Family) -> str:
     # Of all generations; that finalists are scored again is no comparison of its own.
     compared = sum(n for stage, n in counts if stage == "search") or sum(n for _, n in counts)
     if not found.history:
-        return (
-            f"there was no search: {difference} from {before}"
-            if difference
-            else (f"there was no search: it is {before}")
-        )
+        what = f"{difference} from" if difference else "it is"
+        return f"there was no search: {what} {before}"
     among = family.among(found.search.searched_supernet().config)
     chosen = f"chosen from {among}"
     if compared:
-        chosen += f", in {compared:,} comparisons"
+        chosen += f", in {counted(compared, 'comparison')}"
     if not difference:
         return f"the search changed nothing: it is {before}; {chosen}"
     return f"{difference} from {before}; {chosen}"

@@ -66,9 +66,7 @@ def raced(clf: Any, start: Start, data: TrainingData, seed: int) -> float | None
         family=start.family,
         image_size=start.seen.size,
         search="auto",
-        retraining=clone(retraining_of(clf)).set_params(
-            epochs=math.ceil(settings.epochs * _SHARE)
-        ),
+        retraining=clone(retraining_of(clf)).set_params(epochs=math.ceil(settings.epochs * _SHARE)),
         holdout_fraction=0,
         verbose=0,
         time_limit=None if clf.time_limit is None else clf.time_limit * _OF_TIME,

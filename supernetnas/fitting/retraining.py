@@ -89,6 +89,7 @@ class Retraining(Parameters):
         }
         numbers = {"batch_size": batch_size, **defaults, **chosen}
         numbers["epochs"] = int(numbers["epochs"])
+        numbers["dropout"] = float(numbers["dropout"])  # perhaps of numpy; it is stored
         return RetrainSettings(**numbers)
 
 

@@ -85,6 +85,8 @@ class ImageFiles:
             float32 for grey files of more than 8 bits.
         """
         height, width = (size, size) if isinstance(size, int | Integral) else size
+        if not self.paths:
+            raise ValueError("There is no file to read: ImageFiles is empty.")
         pixels = PictureImages(self.paths, "X").tensor(height, width, channels)
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 

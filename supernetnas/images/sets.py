@@ -17,7 +17,7 @@ import torch
 from .resizing import resized_tensor
 from .scales import values_held_by
 
-__all__ = ["ArrayImages", "ImageSet", "UnequalImages"]
+__all__ = ["ArrayImages", "ImageSet", "UnequalImages", "median_size"]
 
 # ITU-R BT.601-7, section 2.5.1: the luma of red, green and blue; also what Pillow's "L" is.
 LUMA = (0.299, 0.587, 0.114)

@@ -36,14 +36,17 @@ _RECORD = "pretraining.json"
 _RECORD_LIMIT = 64 * 2**20
 
 
-def check_datasets(datasets: Sequence[PretrainingData], pretraining: Pretraining) -> None:
+def check_datasets(
+    datasets: Sequence[PretrainingData], pretraining: Pretraining, *, singles: bool
+) -> None:
     """Refuse datasets without a name of their own, two classes and two images of each."""
     if not datasets:
         raise ValueError("There is no dataset to pretrain on.")
     names = [dataset.name for dataset in datasets]
     for dataset in datasets:
         check_name(dataset.name)
-        check_name(pretraining.source_name(dataset.name))
+        if singles:
+            check_name(pretraining.source_name(dataset.name))
         check_storable(dataset)
         if not len(dataset):
             raise ValueError(f"Dataset {dataset.name!r} has no images.")
@@ -63,7 +66,8 @@ def check_datasets(datasets: Sequence[PretrainingData], pretraining: Pretraining
                 f"Dataset {dataset.name!r} has {len(dataset.class_names)} class names for "
                 f"{len(classes)} classes."
             )
-    check_names_differ(names)
+    if singles:
+        check_names_differ(names)
 
 
 def check_storable(dataset: PretrainingData) -> None:
@@ -106,9 +110,17 @@ def existing_zoo(folder: Path, embedder_id: str, compact: bool | None) -> Zoo | 
     return zoo
 
 
-def check_multi(zoo: Zoo | None, datasets: Sequence[PretrainingData], family: str) -> None:
-    """Refuse to leave a source "multi" that the datasets have outgrown."""
-    if not datasets or zoo is None or (existing := zoo.multi(family)) is None:
+def check_multi(
+    zoo: Zoo | None, datasets: Sequence[PretrainingData], pretraining: Pretraining
+) -> None:
+    """Refuse to leave a source "multi" that the datasets have outgrown, or whose name is taken."""
+    if not datasets or zoo is None:
+        return
+    if (existing := zoo.multi(pretraining.family.name)) is None:
+        if (name := pretraining.source_name(MULTI)) in zoo:
+            raise ZooError(
+                f"{name!r} is the name of another source in {zoo.folder}: {zoo[name]!r}."
+            )
         return
     if existing.provenance.get("datasets") != [dataset.name for dataset in datasets]:
         raise ZooError(
@@ -118,8 +130,14 @@ def check_multi(zoo: Zoo | None, datasets: Sequence[PretrainingData], family: st
         )
 
 
-def check_kept(zoo: Zoo, datasets: Sequence[PretrainingData], pretraining: Pretraining) -> None:
-    """Refuse another supernet than a zoo's; warn of sources whose datasets have changed."""
+def check_kept(
+    zoo: Zoo, datasets: Sequence[PretrainingData], pretraining: Pretraining, *, singles: bool
+) -> None:
+    """Refuse another supernet than a zoo's; warn of sources whose datasets have changed.
+
+    If there are to be sources of each dataset, refuse those whose names are taken, or whose
+    datasets have changed since a source of another family was made of them.
+    """
     for source in zoo.values():
         same_family = source.family == pretraining.family.name
         if same_family and (difference := pretraining.difference(source)):
@@ -127,32 +145,36 @@ def check_kept(zoo: Zoo, datasets: Sequence[PretrainingData], pretraining: Pretr
                 f"The zoo in {zoo.folder} has another supernet, that of its source "
                 f"{source.name!r}: {difference}. Choose another folder."
             )
-    names = [pretraining.source_name(dataset.name) for dataset in datasets]
-    check_names_differ([*zoo, *names])
-    for dataset, name in zip(datasets, names, strict=True):
-        for source in zoo.singles():
-            ours = source.name == name, source.dataset == dataset.name
-            now = len(dataset), len(dataset.classes)
-            then = source.n_images or now[0], source.n_classes or now[1]
-            if ours == (True, False) or (ours[0] and source.family != pretraining.family.name):
-                raise ZooError(
-                    f"{name!r} is the name of a source in {zoo.folder} of another dataset or "
-                    f"family: {source!r}. Rename the dataset {dataset.name!r}."
-                )
-            if ours == (False, True) and now != then:
-                raise ZooError(
-                    f"The dataset {dataset.name!r} of the source {source.name!r} in {zoo.folder} "
-                    f"had {then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}: "
-                    "rename it, since sources of one dataset share a signature."
-                )
-            if all(ours) and now != then:
-                warnings.warn(
-                    f"The source {name!r} is kept as it is, though its dataset had "
-                    f"{then[0]} images of {then[1]} classes and now has {now[0]} of {now[1]}. To "
-                    f"pretrain it anew, remove it first: Zoo.open(folder).remove({name!r})",
-                    UserWarning,
-                    stacklevel=3,
-                )
+    for dataset in datasets:
+        name, now = pretraining.source_name(dataset.name), (len(dataset), len(dataset.classes))
+        changed = {
+            source.name: f"had {source.n_images} images of {source.n_classes} classes and now has "
+            f"{now[0]} of {now[1]}"
+            for source in zoo.singles()
+            if source.dataset == dataset.name
+            and (source.n_images or now[0], source.n_classes or now[1]) != now
+        }
+        if name not in zoo and changed and singles:
+            raise ZooError(
+                f"The dataset of {min(changed)!r} in {zoo.folder} {changed[min(changed)]}. Rename "
+                f"the dataset {dataset.name!r}, since sources of one dataset share a signature."
+            )
+        if name not in zoo or not singles:
+            continue
+        if (zoo[name].family, zoo[name].dataset) != (pretraining.family.name, dataset.name):
+            raise ZooError(
+                f"{name!r} is the name of a source in {zoo.folder} of another dataset or family: "
+                f"{zoo[name]!r}. Rename the dataset {dataset.name!r}."
+            )
+        if name in changed:
+            warnings.warn(
+                f"The source {name!r} is kept as it is, though its dataset {changed[name]}. To "
+                f"pretrain it anew, remove it first: Zoo.open(folder).remove({name!r})",
+                UserWarning,
+                stacklevel=3,
+            )
+    if singles:
+        check_names_differ([*zoo, *(pretraining.source_name(d.name) for d in datasets)])
 
 
 def warm_starts(

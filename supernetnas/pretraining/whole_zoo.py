@@ -146,8 +146,9 @@ def pretrain_zoo(
     OSError
         If an image cannot be read.
     ZooError
-        If the zoo cannot be made, has another embedder or kind of signature, or has a source
-        "multi" of other datasets. All this is found before any training.
+        If the zoo cannot be made, has another embedder or kind of signature, has a source "multi"
+        of other datasets, or sources of a name that is needed or of a dataset that has changed. All
+        this is found before any training.
     Exception
         Whatever keeps a source from being finished, such as a search that diverges, after the
         other sources are finished; a second call tries again.
@@ -160,12 +161,12 @@ def pretrain_zoo(
     singles = pretraining.with_singles(singles, multi)
     _check_numbers(n_jobs, n_threads)
     pretraining.check()
-    check_datasets(data, pretraining)
+    check_datasets(data, pretraining, singles=singles)
     embedder = get_embedder(embedder)
     zoo = existing_zoo(folder, embedder.identity, compact if singles else None)
-    check_multi(zoo, data if multi else [], pretraining.family.name)
+    check_multi(zoo, data if multi else [], pretraining)
     if zoo is not None:
-        check_kept(zoo, data, pretraining)
+        check_kept(zoo, data, pretraining, singles=singles)
     starts = warm_starts(warm_start, data if singles else [], multi, pretraining)
     conditions = Conditions(
         zoo=folder,

@@ -70,7 +70,7 @@ from .older_formats import from_version_1
 if TYPE_CHECKING:
     from ..storage.hub_push import Pushed
 
-__all__ = ["PersistenceMixin", "check_destination"]
+__all__ = ["PersistenceMixin"]
 
 FORMAT_VERSION = 2
 _MAX_TENSORS = 8 * 2**30

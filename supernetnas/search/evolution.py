@@ -140,7 +140,7 @@ class EvolutionSearch(SearchLoop, Generic[A]):
         else:
             self.training.run_epoch(row, self._watch)
             if not math.isfinite(row["train_loss"]):
-                raise self.divergence()
+                raise EvolutionSearch.divergence(self)  # it may just have ended
             self.scorer.supernet = self.searched
         self.epoch += 1
         row["seconds"] = watch.seconds
@@ -268,12 +268,12 @@ class EvolutionSearch(SearchLoop, Generic[A]):
     def _evolve(self, row: HistoryRow) -> None:
         generation = self.generation()
         self.score(generation)
-        self.n_generations += 1
-        ranking = self.ranking()
-        self.parents = ranking[: int(self.method.parents)]
         best = max(self.scores.values(), key=lambda score: score.rank)
         if not math.isfinite(best.loss):
             raise self.divergence()
+        self.n_generations += 1
+        ranking = self.ranking()
+        self.parents = ranking[: int(self.method.parents)]
         row["validation_accuracy"], row["validation_loss"] = best
         row["candidates"] = len(generation)
 

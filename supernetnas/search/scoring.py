@@ -164,8 +164,14 @@ class Scorer(Generic[A]):
             for members, output in _outputs(roots.values(), self.validation.images.clean(batch)):
                 for member in members:
                     features[member].append(output.float().cpu())
-        accuracies = [linear_probe(torch.cat(f).numpy(), labels[index].numpy()) for f in features]
-        return [Score(accuracy, 1 - accuracy) for accuracy in accuracies]
+        return [_probe(torch.cat(f), labels[index]) for f in features]
+
+
+def _probe(features: Tensor, labels: Tensor) -> Score:
+    if not features.isfinite().all():
+        return Score(0.0, torch.inf)
+    accuracy = linear_probe(features.numpy(), labels.numpy())
+    return Score(accuracy, 1 - accuracy)
 
 
 def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

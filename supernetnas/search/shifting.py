@@ -73,9 +73,10 @@ class ShiftingSearch(EvolutionSearch[A]):
         """Return the error of a loss that is not finite, which names the rate to lower."""
         if not self.training.ended:
             return super().divergence()
+        number = min(self.n_generations + 1, int(self.method.generations))
         return FloatingPointError(
-            f"The search diverged in generation {self.n_generations + 1}: its loss is not finite. "
-            f"Lower its shift_rate ({self.method.shift_rate:g})."
+            f"The search diverged in generation {number}: its loss is not finite. Lower its "
+            f"shift_rate ({self.method.shift_rate:g})."
         )
 
     def known(self) -> Iterable[A]:
@@ -120,8 +121,10 @@ class ShiftingSearch(EvolutionSearch[A]):
         best = super().derive(stopwatch)
         if best not in self.scores:  # none of them keeps the limit on latency
             super().score([best])
-        if not all(bool(p.isfinite().all()) for p in self.searched.parameters()):
-            raise self.divergence()  # by the last update, after which not every path is scored
+        # The last update may have spoiled what no path is that was scored after it.
+        whole = all(bool(p.isfinite().all()) for p in self.searched.parameters())
+        if not (whole and math.isfinite(self.scores[best].loss)):
+            raise self.divergence()
         row: HistoryRow = {
             "stage": "derive",
             "epoch": self.epoch,

@@ -311,9 +311,7 @@ class Entry:
             if not isinstance(getattr(entry, part), dict):
                 raise ValueError(f"its {part} is no mapping")
         for known in ("datasets", "warm_start_datasets"):
-            names = entry.provenance.get(known, [])
-            if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-                raise ValueError(f"its {known} are no list of names: {names!r:.80}")
+            names_of(entry.provenance, known)
         for count in (entry.n_images, entry.n_classes):
             if count is not None and (type(count) is not int or not 0 <= count <= _MAX_COUNT):
                 raise ValueError(f"{count!r:.80} is not a number of images or classes")
@@ -336,6 +334,21 @@ class Entry:
         if self.shared and file == SIGNATURE:
             return shared_path(self.files[SIGNATURE])
         return f"{self.folder}/{file}"
+
+
+def names_of(provenance: Mapping[str, Any], key: str) -> list[str]:
+    """Names that provenance has under a key; a single one may stand alone.
+
+    Raises
+    ------
+    ValueError
+        If something else is there.
+    """
+    names = provenance.get(key)
+    names = [] if names is None else [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise ValueError(f"its {key} are no list of names: {names!r:.80}")
+    return names
 
 
 def shared_path(record: FileRecord) -> str:

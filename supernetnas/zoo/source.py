@@ -28,6 +28,7 @@ from .entries import (
     ZooError,
     decode_vector,
     described,
+    names_of,
     read_verified,
 )
 from .places import FolderPlace, HubPlace
@@ -146,9 +147,8 @@ class Source:
     @property
     def trained_on(self) -> list[str]:
         """Names of all datasets that the supernet has seen, those that it started from included."""
-        own = self.entry.provenance.get("datasets") or [self.dataset or self.name]
-        before = self.entry.provenance.get("warm_start_datasets", [])
-        return sorted({*map(str, own), *map(str, before)})
+        own = names_of(self.entry.provenance, "datasets") or [self.dataset or self.name]
+        return sorted({*own, *names_of(self.entry.provenance, "warm_start_datasets")})
 
     @property
     def config(self) -> Config:

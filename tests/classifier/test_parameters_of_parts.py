@@ -5,7 +5,15 @@ from quick_classifier import IMAGES, LABELS
 from sklearn.base import clone
 from tiny import patterns, tiny_classifier
 
-from supernetnas import Cells, DrNAS, Retraining, SmoothDARTS, SupernetTransferClassifier
+from supernetnas import (
+    Cells,
+    DrNAS,
+    Evolution,
+    Retraining,
+    SmoothDARTS,
+    Split,
+    SupernetTransferClassifier,
+)
 from supernetnas.fitting.resolved import method_of
 
 
@@ -41,6 +49,11 @@ class TestSetParams:
         with pytest.raises(ValueError):
             clf.set_params(retraining__epochs=9, retraining__nope=1)
         assert clf.retraining is retraining and retraining == Retraining(epochs=2)
+        split = Split(epochs=2)
+        clf = SupernetTransferClassifier(family="paths", search=Evolution(split=split))
+        with pytest.raises(ValueError):
+            clf.set_params(search__split__epochs=9, search__nope=1)
+        assert split == Split(epochs=2)
 
     def test_what_has_no_parts_says_what_to_pass(self):
         with pytest.raises(ValueError, match="pass augmentation as a whole"):

@@ -17,6 +17,8 @@ from tiny_pretraining import DATASETS, TINY, assert_same_zoo, make, pretrain
 from supernetnas.families.cells.family import Cells
 from supernetnas.families.paths.family import Paths
 from supernetnas.images.datasets import load_dataset, load_datasets, load_npz_dataset
+from supernetnas.pretraining.checks import check_kept
+from supernetnas.pretraining.data import PretrainingData
 from supernetnas.storage.files import FileError
 from supernetnas.zoo import Zoo, ZooError
 
@@ -116,14 +118,22 @@ def test_a_second_family_takes_over_the_signatures(tmp_path, monkeypatch):
     before = zoo["b"].signature().to_tensors()
     monkeypatch.setattr("supernetnas.pretraining.data.embed_labelled", None)
     paths = replace(TINY, family=Paths(width=0.125, depth=(1, 1, 1, 1)), image_side=32)
-    with pytest.raises(ZooError, match=r"'b' of the source 'b' .* had 18 images .* now has 24"):
-        pretrain(zoo.folder, [make("b", 3, n_classes=4)], multi=False, pretraining=paths)
+    changed = [make("b", 3, n_classes=4)]
+    with pytest.raises(ZooError, match=r"dataset of 'b' .* had 18 images .* now has 24"):
+        pretrain(zoo.folder, changed, multi=False, pretraining=paths)
+    check_kept(zoo, [PretrainingData.read(dataset) for dataset in changed], paths, singles=False)
     grown = pretrain(zoo.folder, DATASETS[:1], multi=False, pretraining=paths)
     assert grown.names == ["b", "b-paths"] and grown.verify() == []
     for source in grown.singles():
         np.testing.assert_equal(source.signature().to_tensors(), before)
     with pytest.raises(ZooError, match="'b-paths' is the name of a source"):
         pretrain(zoo.folder, [make("b-paths", 3)], multi=False)
+    with pytest.warns(UserWarning, match="'b' is kept as it is"):  # and so is that of paths
+        pretrain(zoo.folder, [make("b", 3, n_classes=4)], multi=False)
+    state, signature = grown["b"].state_dict(), grown["b"].signature()
+    grown.add("multi-paths", config=grown["b"].config, state_dict=state, signature=signature)
+    with pytest.raises(ZooError, match="'multi-paths' is the name of another source"):
+        pretrain(zoo.folder, DATASETS[:1], pretraining=paths)
 
 
 def test_a_multi_source_alone_has_the_licences_of_its_datasets(tmp_path):

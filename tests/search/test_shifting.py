@@ -122,9 +122,26 @@ def test_what_no_architecture_uses_never_moves(update):
 @pytest.mark.parametrize("update", ["immediate", "accumulate"])
 def test_a_divergence_is_found_at_once(update):
     search = started(update=update, shift_rate=1e20, generations=8)
-    with pytest.raises(FloatingPointError, match=r"generation \d: .* shift_rate \(1e\+20\)"):
+    with pytest.raises(FloatingPointError, match=r"generation [1-8]: .* shift_rate \(1e\+20\)"):
         search.run()
         search.derive()
+
+
+def test_a_divergence_names_the_rate_and_the_generation_that_it_is_of():
+    search = started(generations=1, epochs=1, learning_rate=1e35)
+    with pytest.raises(FloatingPointError, match=r"epoch 1: .* learning_rate \(1e\+35\)"):
+        search.run()
+    search = started(update="accumulate", shift_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"generation 2: .* shift_rate \(1e\+30\)"):
+        search.run()
+        search.derive()
+
+
+@pytest.mark.parametrize("order", ["train_first", "score_first"])
+def test_a_divergence_is_found_by_probes_too(order):
+    search = started(score="probe", update="immediate", order=order, shift_rate=1e20)
+    with pytest.raises(FloatingPointError, match="shift_rate"):
+        search.run()
 
 
 def test_a_frozen_extractor_stays_as_it_is():

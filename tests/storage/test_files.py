@@ -1,4 +1,4 @@
-"""Files are written whole, and read with suspicion."""
+"""Files are written whole and read with suspicion, and what is in them is parsed strictly."""
 
 import json
 import os

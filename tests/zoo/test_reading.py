@@ -127,6 +127,14 @@ def test_an_unknown_name_is_answered_with_the_known(original):
     assert original.get("brids") is None
 
 
+@pytest.mark.parametrize(("own", "before"), [("a", None), (["a"], []), (None, "a")])
+def test_names_of_datasets_may_stand_alone(zoo, own, before):
+    provenance = {**PROVENANCE, "datasets": own, "warm_start_datasets": before}
+    add(zoo, "own", 9, provenance=provenance)
+    seen = ["a"] if own else ["a", "own"]
+    assert Zoo.open(zoo.folder)["own"].trained_on == seen
+
+
 def test_a_table_of_the_sources(original):
     pytest.importorskip("pandas")
     frame = original.to_frame()
