@@ -682,7 +682,7 @@ def test_clone_and_parameters(zoo):
 def test_time_limit(zoo, monkeypatch):
     retraining = Retraining(epochs=10_000)
     start = time.monotonic()
-    clf = elastic_classifier(zoo, time_limit=3, retraining=retraining).fit(IMAGES, LABELS)
+    clf = elastic_classifier(zoo, time_limit=6, retraining=retraining).fit(IMAGES, LABELS)
     assert time.monotonic() - start < 30
     assert 1 <= len(clf.history_) < 10_000
     assert clf.score(NEW, NEW_LABELS) > 0.6

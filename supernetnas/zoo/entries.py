@@ -47,6 +47,7 @@ __all__ = [
     "described",
     "encode_vector",
     "is_sha256",
+    "names_of",
     "read_verified",
     "same_source",
     "shared_path",
