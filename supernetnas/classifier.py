@@ -69,7 +69,7 @@ from .search.limits import Latency
 from .search.method import SearchMethod
 from .training.clock import Stopwatch
 from .training.devices import placed, resolve_device
-from .training.execution import PRECISIONS, Execution
+from .training.execution import FLOAT32, PRECISIONS, Execution
 from .training.memory import explained_memory_error, explained_shortage
 from .training.surroundings import own_surroundings
 
@@ -190,8 +190,9 @@ class SupernetTransferClassifier(
         What convolutions compute in while networks are trained; alphas, weights and the statistics
         of batch norms stay in float32. "auto" is bfloat16 on a GPU that has it, and for elastic
         networks on a CPU that multiplies in it; else float32, since for the others bfloat16 is
-        slower on a CPU. Predictions are made in float32. An Execution also says whether training
-        is compiled or captured as graphs, and whether it saves memory:
+        slower on a CPU. Searches along single architectures, "evolution" and "shifting", take
+        float32 under "auto". Predictions are made in float32. An Execution also says whether
+        training is compiled or captured as graphs, and whether it saves memory:
         ``Execution(compile="graph", checkpointing=True)``.
     random_state : int, RandomState instance or None, default=None
         Seed of everything; None is a fresh seed for each fit. The same int gives the same network
@@ -441,7 +442,7 @@ class SupernetTransferClassifier(
         watch = Stopwatch(self.time_limit)
         refuse_fit_parameters(fit_params)
         data, zoo, embedder = checked(self, X, y)
-        device, execution = resolve_device(self.device), execution_of(self)
+        device, asked = resolve_device(self.device), execution_of(self)
         limits = limits_of(self)
 
         with (
@@ -457,7 +458,8 @@ class SupernetTransferClassifier(
                 self, selection.candidates, data, device, seed, kept, race=not progress.rehearses
             )
             family, seen = start.family, start.seen
-            execution = family.execution(execution, device)
+            execution = family.execution(asked, device)
+            along_paths = FLOAT32 if asked.precision == "auto" else execution
             method = method_of(self, family)
             warn_of_unused_sizes(family, start.source)
             warn_of_lost_detail(data.images, seen.size, self.image_size, self.resize)
@@ -466,7 +468,9 @@ class SupernetTransferClassifier(
             n_train = round(len(target.labels) * (1 - method.validation_share))
             batch_size = batch_size_of(self, n_train)
             with explained_memory_error(batch_size, execution.checkpointing):
-                searched = candidates_of(sources, family, seen, target, limits, execution, run)
+                searched = candidates_of(
+                    *(sources, family, seen, target, limits, execution, run, along_paths)
+                )
                 if progress.estimates and method.n_epochs:
                     settings = settings_of(
                         self, family, searched[0].pretrained, len(target.labels), start.times_epochs

@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from tiny import EMBEDDER, tiny_classifier
 
-from supernetnas import Execution, Latency, SupernetTransferClassifier, Zoo
+from supernetnas import Evolution, Execution, Latency, SupernetTransferClassifier, Zoo
 from supernetnas.families.elastic import LITE0_SPACE
 from supernetnas.families.elastic.family import Elastic
 from supernetnas.families.elastic.finetuning import FineTuning
@@ -679,10 +679,29 @@ def test_clone_and_parameters(zoo):
     assert clf.family.frozen_stages == 2
 
 
+@pytest.mark.parametrize(("asked", "computed"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_an_evolution_computes_in_float32_unless_another_precision_is_asked_for(
+    zoo, monkeypatch, asked, computed
+):
+    seen, start = [], Evolution.start
+
+    def begun(self, supernet, task):
+        seen.append(task.execution.precision)
+        return start(self, supernet, task)
+
+    monkeypatch.setattr(Evolution, "start", begun)
+    search = Evolution(1, population=2, mutations=1, crossovers=1, epochs=0)
+    retraining = Retraining(epochs=1)
+    elastic_classifier(zoo, search=search, precision=asked, retraining=retraining).fit(
+        IMAGES, LABELS
+    )
+    assert seen == [computed]
+
+
 def test_time_limit(zoo, monkeypatch):
     retraining = Retraining(epochs=10_000)
     start = time.monotonic()
-    clf = elastic_classifier(zoo, time_limit=6, retraining=retraining).fit(IMAGES, LABELS)
+    clf = elastic_classifier(zoo, time_limit=3, retraining=retraining).fit(IMAGES, LABELS)
     assert time.monotonic() - start < 30
     assert 1 <= len(clf.history_) < 10_000
     assert clf.score(NEW, NEW_LABELS) > 0.6

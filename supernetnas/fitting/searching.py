@@ -53,7 +53,7 @@ class Candidate:
     evolvable : Evolvable or None
         The supernet as one whose members are run one at a time.
     execution : Execution
-        How networks are trained.
+        What its members compute in where they are run one at a time.
     """
 
     name: str
@@ -100,6 +100,7 @@ def candidates_of(
     limits: Limits,
     execution: Execution,
     run: Run,
+    along_paths: Execution = FLOAT32,
 ) -> list[Candidate]:
     """Build the supernets to search, all before the first search, so bad files show early.
 
@@ -112,7 +113,10 @@ def candidates_of(
     target : Target
     limits : Limits
     execution : Execution
+        How supernets are run as a whole.
     run : Run
+    along_paths : Execution
+        What their members compute in where they are run one at a time.
     """
     starts: list[tuple[str, dict[str, Any] | None, tuple[Any, Mapping[str, Tensor]] | None]]
     starts = [
@@ -135,7 +139,7 @@ def candidates_of(
         candidates.append(
             Candidate(
                 *(name, record, supernet, pretrained, recalibrated, before, budget, limits),
-                *(evolvable, execution),
+                *(evolvable, along_paths),
             )
         )
     return candidates

@@ -16,6 +16,7 @@ Deviations from the authors' code:
 - The momentum of operations that are widened starts anew; the original widens it, too.
 - In a stack with normal and reduction cells of several widths, K of six means the nearest whole
   number of channels, see `supernetnas.families.cells.partial`.
+- The concentration of an operation that an earlier search pruned is as good as zero, not zero.
 """
 
 from __future__ import annotations
